@@ -1,0 +1,18 @@
+"""xkd_keras: co-train different networks, let their ensemble teach each of them, ship the small one."""
+
+import importlib
+import os
+
+# Before keras is first imported: this package trains with TensorFlow's strategies.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# TensorFlow's start-up notices say nothing about the user's run.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+__version__ = "0.1.0"
+_LAZY = {"Cohort": "cohort"}  # importing TensorFlow takes seconds; a wrong flag should not
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"xkd_keras.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'xkd_keras' has no attribute '{name}'")

@@ -1,0 +1,36 @@
+"""What a person's mistake becomes: one clear line, and an exit code."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given to the program cannot be used; its message is one line that says what can.
+
+    Entry points print it without a traceback and exit with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class FlagError(InputError):
+    """The command line itself is wrong: an unknown flag or a value that no run could take."""
+
+    exit_code = 2
+
+
+def unknown(argument: str, received: object, valid: Iterable[str]) -> str:
+    """Return the line for a value that is not one of `valid`, with the nearest match.
+
+    Args:
+        argument: Name of the flag or argument, as the person typed it.
+        received: The value received.
+        valid: Every valid choice.
+
+    Returns:
+        `ARGUMENT: unknown value 'RECEIVED'. Did you mean 'NEAREST'? Valid: A, B, C.`
+    """
+    valid = list(valid)
+    near = difflib.get_close_matches(str(received), valid, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"{argument}: unknown value '{received}'.{hint} Valid: {', '.join(valid)}."
