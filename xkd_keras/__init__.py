@@ -1,4 +1,4 @@
-"""xkd_keras: co-train different networks, let their ensemble teach each of them, ship the small one."""
+"""Co-train different networks, let their ensemble teach each of them, ship the small one."""
 
 import importlib
 import os

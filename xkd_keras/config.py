@@ -1,0 +1,278 @@
+"""Every flag once: a frozen Config, its absl flags, its validation and its file."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from xkd_keras.errors import FlagError, InputError, unknown
+
+
+def _flag(default: Any, text: str, *, low=None, high=None, choices=None, identity=True):
+    """A field that is also a flag; `identity` says whether another value makes it another run."""
+    facts = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+METHODS = ("mcod", "solo", "ensemble", "ramp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run, whole: what `--flagfile=RUN/config.flags` repeats. Field names are flag names."""
+
+    run_dir: str = _flag("", "Directory of the run; made, or resumed.", identity=False)
+    # Data.
+    dataset: str = _flag(
+        "", "digits, cifar10, cifar100, imagenet2012, tfds:NAME or folder:PATH (your own images)."
+    )
+    data_dir: str = _flag("", "Where TFDS keeps data; its own default if empty.", identity=False)
+    image_size: int = _flag(0, "Height and width in pixels; 0: the dataset's usual.", low=0)
+    augment: str = _flag(
+        "auto",
+        "How training images vary; auto: the dataset's usual.",
+        choices=("auto", "none", "crop", "crop_flip", "inception"),
+    )
+    train_examples: int = _flag(0, "Stratified, seeded subset of train; 0: all of it.", low=0)
+    validation_fraction: float = _flag(
+        0.1, "Part of train held out where the dataset has no validation split.", low=0.01, high=0.5
+    )
+    skip_unreadable: bool = _flag(False, "Leave corrupt images out and list them, not stop.")
+    cache_gib: float = _flag(
+        2.0, "Keep a dataset in memory up to this size in GiB.", low=0, identity=False
+    )
+    # Peers and how each of them learns; --peer can override everything down to clip_norm.
+    peer: tuple[str, ...] = _flag(
+        (), "A network, repeated: NAME[,option=value...] or your_module:build_function[,...]."
+    )
+    optimizer: str = _flag("sgd", "Each peer's optimizer.", choices=("sgd", "adamw"))
+    learning_rate: float = _flag(0.1, "Its largest learning rate.", low=0)
+    learning_rate_schedule: str = _flag(
+        "step", "Its course over training.", choices=("constant", "step", "cosine")
+    )
+    learning_rate_epochs: str = _flag(
+        "", "step: the epochs, as 81:122, at which the rate falls to a tenth; empty: 1/2 and 3/4."
+    )
+    warmup_epochs: float = _flag(0.0, "Epochs in which the rate rises linearly.", low=0)
+    momentum: float = _flag(0.9, "SGD's momentum.", low=0, high=1)
+    nesterov: bool = _flag(False, "Nesterov's momentum.")
+    weight_decay: float = _flag(5e-4, "L2 in the gradient (sgd) or decoupled (adamw).", low=0)
+    clip_norm: float = _flag(0.0, "Largest norm of a peer's gradient; 0: not clipped.", low=0)
+    # How they teach each other.
+    method: str = _flag(
+        "mcod",
+        "mcod: windows of growing weight; solo: each alone; ensemble: constant weight; ramp.",
+        choices=METHODS,
+    )
+    teacher: str = _flag(
+        "mean", "Ensemble of all peers, or of the others.", choices=("mean", "leave_one_out")
+    )
+    temperature: float = _flag(3.0, "Softens teacher and peers in the distillation term.", low=0.01)
+    distill_weight_max: float = _flag(1.0, "lambda at full strength.", low=0)
+    distill_period: float = _flag(
+        2.0, "mcod: epochs of one period, alone first and then distilling.", low=0.001
+    )
+    distill_duty: float = _flag(0.5, "mcod: part of a period that distils.", low=0, high=1)
+    distill_start: float = _flag(0.0, "mcod, ramp: epochs before the first period.", low=0)
+    distill_growth: str = _flag(
+        "linear",
+        "mcod, ramp: how lambda grows from window to window, or step to step.",
+        choices=("constant", "linear", "cosine", "exponential", "sigmoid"),
+    )
+    # The run.
+    epochs: int = _flag(30, "Passes over the training images.", low=1)
+    batch_size: int = _flag(128, "Images a step, over all devices.", low=1)
+    eval_batch_size: int = _flag(256, "Images at once in evaluation.", low=1)
+    seed: int = _flag(0, "Of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
+    deterministic: bool = _flag(False, "Bit-identical repetition, also after interruptions.")
+    strategy: str = _flag(
+        "auto",
+        "Devices: auto (all GPUs), one, or mirrored (all GPUs or logical CPUs).",
+        choices=("auto", "one", "mirrored"),
+    )
+    logical_cpus: int = _flag(1, "Split the CPU in N devices, to try mirrored.", low=1, high=64)
+
+    def __post_init__(self):
+        object.__setattr__(self, "peer", tuple(self.peer))
+        for field in dataclasses.fields(self):
+            _check_value(f"--{field.name}", getattr(self, field.name), field.metadata)
+        _check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
+
+    def require(self, *names: str) -> None:
+        """Raise FlagError for the first of these flags that was left empty."""
+        for name in names:
+            if not getattr(self, name):
+                raise FlagError(f"--{name}: missing. {_field(name).metadata['help']}")
+
+    def peers(self) -> "list[Peer]":
+        """Return the parsed --peer flags, with distinct names."""
+        peers = [parse_peer(text, self) for text in self.peer]
+        names = [peer.name for peer in peers]
+        for name in names:
+            if names.count(name) > 1:
+                raise FlagError(
+                    f"--peer: the name '{name}' is used twice; add an option, as in {name},name=b."
+                )
+        return peers
+
+    def differences(self, other: "Config") -> list[str]:
+        """Return a line for each flag that makes `other` another run than this one."""
+        names = [f.name for f in dataclasses.fields(self) if f.metadata["identity"]]
+        return [
+            f"--{name} was {getattr(self, name)!r} and is {getattr(other, name)!r}"
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+    def flags(self) -> str:
+        """Return the text of a flag file that repeats this run."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values = value if isinstance(value, tuple) else [value]
+            lines += [f"--{field.name}={_text(v)}" for v in values]
+        return "\n".join(lines) + "\n"
+
+
+RECIPE = (
+    "optimizer",
+    "learning_rate",
+    "learning_rate_schedule",
+    "learning_rate_epochs",
+    "warmup_epochs",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "clip_norm",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """One parsed --peer: name in the cohort, builder of the network, weight in the ensemble. and recipe."""
+
+    name: str
+    builder: str
+    weight: float
+    recipe: dict[str, Any]
+
+
+def parse_peer(text: str, config: Config) -> Peer:
+    """Parse NAME[,option=value...]; options left out are the flags of the same name.
+
+    Raises:
+        FlagError: An option that is unknown, has no value or a bad one, or an unusable name.
+    """
+    builder, *pairs = [part.strip() for part in text.split(",")]
+    values: dict[str, Any] = {name: getattr(config, name) for name in RECIPE}
+    extra = {"name": builder.rpartition(":")[2], "weight": 1.0}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        where = f"--peer={text}: {option or pair!r}"
+        if option not in (*extra, *RECIPE):
+            raise FlagError(unknown("--peer", option, (*extra, *RECIPE)).replace("value", "option"))
+        if not equals or not value:
+            raise FlagError(f"{where}: has no value; valid: {option}=VALUE.")
+        if option in extra:
+            extra[option] = value if option == "name" else _number(where, value, float)
+        else:
+            values[option] = _parse(where, value, _field(option))
+    # The name becomes a file's and a variable's: only what all systems and Keras take.
+    if (
+        not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", extra["name"])
+        or extra["name"] == "ensemble"
+    ):
+        raise FlagError(
+            f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"
+            " and '.', not 'ensemble'; set it with name=..."
+        )
+    if not extra["weight"] >= 0:
+        raise FlagError(f"--peer={text}: weight: received {extra['weight']}; valid: 0 or more.")
+    return Peer(extra["name"], builder, extra["weight"], values)
+
+
+def learning_rate_epochs(text: str, epochs: int) -> list[float]:
+    """Return the epochs at which the rate falls: those of `text` (81:122), else 1/2 and 3/4."""
+    return [float(part) for part in text.split(":")] if text else [epochs / 2, epochs * 3 / 4]
+
+
+def read(path: Path) -> Config:
+    """Return the Config of a flag file as `Config.flags` writes it."""
+    values = flags.FlagValues()
+    define(values)
+    try:
+        values(["config", f"--flagfile={path}"])
+        return from_flags(values)
+    except (flags.Error, FlagError) as error:
+        raise InputError(f"{path}: not a configuration of a run: {error}") from None
+
+
+def define(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define every field of Config as a flag."""
+    for field in dataclasses.fields(Config):
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        kwargs = {"flag_values": values, "module_name": sys.argv[0]}
+        if field.type is int:
+            flags.DEFINE_integer(field.name, field.default, text, **kwargs)
+        elif field.type is float:
+            flags.DEFINE_float(field.name, field.default, text, **kwargs)
+        elif field.type is bool:
+            flags.DEFINE_bool(field.name, field.default, text, **kwargs)
+        elif field.name == "peer":
+            flags.DEFINE_multi_string(field.name, list(field.default), text, **kwargs)
+        else:
+            text = f"{text} One of {', '.join(choices)}." if choices else text
+            flags.DEFINE_string(field.name, field.default, text, **kwargs)
+
+
+def from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
+    """Return the Config of parsed flags; raises FlagError for a value that no run could take."""
+    return Config(**{f.name: values[f.name].value for f in dataclasses.fields(Config)})
+
+
+def _field(name: str) -> dataclasses.Field:
+    return Config.__dataclass_fields__[name]
+
+
+def _parse(where: str, text: str, field: dataclasses.Field) -> Any:
+    """Return an option's text as the value of its flag."""
+    kind = type(field.default)
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise FlagError(f"{where}: received '{text}'; valid: true or false.")
+        return text.lower() in ("true", "1")
+    value = text if kind is str else _number(where, text, kind)
+    _check_value(where, value, field.metadata)
+    if field.name == "learning_rate_epochs":
+        _check_epochs(where, value)
+    return value
+
+
+def _number(where: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise FlagError(f"{where}: received '{text}'; valid: {noun}.") from None
+
+
+def _check_value(where: str, value: Any, facts) -> None:
+    low, high, choices = facts["low"], facts["high"], facts["choices"]
+    if choices and value not in choices:
+        raise FlagError(unknown(where, value, choices))
+    below, above = low is not None and not value >= low, high is not None and not value <= high
+    if below or above:
+        valid = f"{low} or more" if high is None else f"{low} to {high}"
+        raise FlagError(f"{where}: received {value}; valid: {valid}.")
+
+
+def _check_epochs(where: str, text: str) -> None:
+    if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
+        raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

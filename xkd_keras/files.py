@@ -1,0 +1,50 @@
+"""Files that are written whole or not at all, and directories with one writer."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from xkd_keras.errors import InputError
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to, beside `path`; on leaving, flush it to disk and rename it to `path`.
+
+    Whatever interrupts the writing, `path` holds what it held before or all of the new content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial-{path.name}")  # the suffix stays: Keras and NumPy look at it
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(content, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold the directory for this process; the system lets go of it however the process ends.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"--run_dir: '{directory}' is in use by another process; valid: wait for it, or"
+                " choose another directory."
+            ) from None
+        yield
