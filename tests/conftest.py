@@ -1,6 +1,27 @@
-"""Shared by all tests: nothing is downloaded, and TensorFlow keeps quiet."""
+"""Shared by all tests: nothing is downloaded, TensorFlow keeps quiet and has two CPU devices."""
 
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+import tensorflow as tf
+
+# Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same seed, whatever ran before it."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def two_cpus():
+    """A strategy of two replicas: one for all, as two strategies' collectives get the same keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

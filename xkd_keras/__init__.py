@@ -6,6 +6,7 @@ import os
 # Before keras is first imported: this package trains with TensorFlow's strategies.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow's start-up notices say nothing about the user's run.
+WANTS_LOGS = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"

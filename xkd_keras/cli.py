@@ -1,18 +1,42 @@
 """How every command starts and ends: flags in, exit code out, a mistake as one line."""
 
+import contextlib
 import difflib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from absl import app, flags
+from absl import app, flags, logging
 
+from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import FlagError, InputError
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TensorFlow's start-up notices, which its C++ writes to stderr, off the screen.
+
+    Whoever sets TF_CPP_MIN_LOG_LEVEL wants to see them.
+    """
+    if WANTS_LOGS:
+        yield
+        return
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; a person's mistake becomes one line on stderr and exit code 1 or 2."""
 
     def guarded(argv):
+        logging.set_verbosity(logging.ERROR)  # libraries' notices; ours are printed
         try:
             if len(argv) > 1:
                 raise FlagError(f"received '{argv[1]}'; valid: flags only, as --name=value.")

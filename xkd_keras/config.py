@@ -152,7 +152,7 @@ RECIPE = (
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """One parsed --peer: name in the cohort, builder of the network, weight in the ensemble. and recipe."""
+    """One parsed --peer: its name, the builder of its network, its ensemble weight, its recipe."""
 
     name: str
     builder: str
@@ -181,10 +181,8 @@ def parse_peer(text: str, config: Config) -> Peer:
         else:
             values[option] = _parse(where, value, _field(option))
     # The name becomes a file's and a variable's: only what all systems and Keras take.
-    if (
-        not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", extra["name"])
-        or extra["name"] == "ensemble"
-    ):
+    usable = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", extra["name"])
+    if not usable or extra["name"] == "ensemble":
         raise FlagError(
             f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"
             " and '.', not 'ensemble'; set it with name=..."

@@ -80,40 +80,40 @@ class CohortOptimizer(keras.optimizers.Optimizer):
 
     def __init__(self, optimizers: dict[str, keras.optimizers.Optimizer], name="cohort", **kwargs):
         super().__init__(learning_rate=0.0, name=name, **kwargs)
-        self.optimizers = dict(optimizers)
+        self.by_peer = dict(optimizers)
 
     def build_peers(self, variables: dict[str, list]) -> None:
         """Create the state (momenta, ...) of each peer's optimizer, under the strategy's scope."""
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self.by_peer.items():
             if not optimizer.built:
                 optimizer.build(variables[name])
         self.built = True
 
     def apply_peers(self, gradients: dict[str, list], variables: dict[str, list]) -> None:
         """Apply each peer's gradients (of this replica) to its variables: one cohort step."""
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self.by_peer.items():
             optimizer.apply(_clippable(gradients[name], optimizer), variables[name])
         self._iterations.assign_add(1)
 
     @property
     def learning_rate(self):
-        return next(iter(self.optimizers.values())).learning_rate
+        return next(iter(self.by_peer.values())).learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value):
-        factor = float(value) / float(self.learning_rate)
-        for optimizer in self.optimizers.values():
-            optimizer.learning_rate = float(optimizer.learning_rate) * factor
+        factor = float(value) / _number(self.learning_rate)
+        for optimizer in self.by_peer.values():
+            optimizer.learning_rate = _number(optimizer.learning_rate) * factor
 
     def state(self) -> list:
         """Return every variable of every optimizer, in a fixed order: what a checkpoint holds."""
-        return [*self.variables, *(v for o in self.optimizers.values() for v in o.variables)]
+        return [*self.variables, *(v for o in self.by_peer.values() for v in o.variables)]
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "optimizers": {name: serialize(o) for name, o in self.optimizers.items()},
+            "optimizers": {name: serialize(o) for name, o in self.by_peer.items()},
         }
 
     @classmethod
@@ -124,6 +124,10 @@ class CohortOptimizer(keras.optimizers.Optimizer):
             for name, o in config["optimizers"].items()
         }
         return cls(optimizers, name=config["name"])
+
+
+def _number(variable) -> float:
+    return float(keras.ops.convert_to_numpy(variable))  # mirrored variables are no numbers
 
 
 def _clippable(gradients: list, optimizer) -> list:

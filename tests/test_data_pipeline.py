@@ -1,0 +1,156 @@
+"""Batches: order, completeness, padding, and use by Keras and by two replicas."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from xkd_keras import data
+from xkd_keras.data.sources import Arrays, Split
+from xkd_keras.errors import InputError
+
+COUNT = 50
+# Image i is the grey level i all over, so that a batch tells which examples it holds.
+PIXELS = np.repeat(np.arange(COUNT, dtype=np.uint8), 8 * 8 * 3).reshape(COUNT, 8, 8, 3)
+
+
+def toy(augment="none", positions=range(COUNT)):
+    split = Split(Arrays(PIXELS, np.arange(COUNT) % 3), np.array(positions, np.int64))
+    return data.Dataset(
+        "toy", ("a", "b", "c"), (8, 8, 3), split, split, split, (0,) * 3, (1,) * 3, augment, 1.0, ""
+    )
+
+
+def identities(batch):
+    return batch[0].numpy()[:, 4, 4, 0].astype(int).tolist()
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop_flip", "inception"])
+@pytest.mark.parametrize("first", [1, 3])
+def test_an_epoch_is_the_same_wherever_the_stream_began(augment, first):
+    dataset = toy(augment)
+    whole = list(data.train_batches(dataset, batch_size=8, epochs=4, seed=9))
+    late = list(data.train_batches(dataset, batch_size=8, epochs=4, first_epoch=first, seed=9))
+    assert (len(whole), len(late)) == (24, 6 * (4 - first))
+    for expected, received in zip(whole[6 * first :], late, strict=True):
+        np.testing.assert_array_equal(expected[0], received[0])
+        np.testing.assert_array_equal(expected[1], received[1])
+
+
+def test_an_epoch_has_no_example_twice_and_drops_others_each_time():
+    batches = list(data.train_batches(toy(), batch_size=8, epochs=20))
+    dropped, orders = set(), []
+    for start in range(0, len(batches), 6):
+        epoch = [i for batch in batches[start : start + 6] for i in identities(batch)]
+        assert len(epoch) == len(set(epoch)) == 48
+        dropped |= set(range(COUNT)) - set(epoch)
+        orders.append(tuple(epoch))
+    assert len(set(orders)) == 20
+    assert len(dropped) > 15
+
+
+def test_labels_follow_their_images():
+    for batch in data.train_batches(toy(positions=range(10, 40)), batch_size=7, epochs=2):
+        chosen = identities(batch)
+        assert set(chosen) <= set(range(10, 40))
+        assert batch[1].numpy().tolist() == [i % 3 for i in chosen]
+        assert (batch[0].dtype, batch[1].dtype) == (tf.float32, tf.int32)
+
+
+def test_views_differ_from_epoch_to_epoch_and_from_seed_to_seed():
+    def first(**options):
+        batch = next(iter(data.train_batches(toy("crop"), batch_size=50, epochs=2, **options)))
+        return batch[0].numpy()[np.argsort(identities(batch))]
+
+    assert not np.array_equal(first(), first(first_epoch=1))
+    assert not np.array_equal(first(), first(seed=1))
+
+
+def test_the_global_seed_has_no_part_in_it():
+    batches = []
+    for global_seed in (1, 2):
+        keras.utils.set_random_seed(global_seed)
+        batches.append(next(iter(data.train_batches(toy("crop"), batch_size=20, epochs=1))))
+    np.testing.assert_array_equal(batches[0][0], batches[1][0])
+
+
+@pytest.mark.parametrize(("size", "last"), [(16, 2), (25, 25), (64, 50)])
+def test_evaluation_pads_the_last_batch_and_masks_it(size, last):
+    dataset = toy()
+    stream = data.eval_batches(dataset.test, dataset=dataset, batch_size=size)
+    assert int(stream.cardinality()) == -(-COUNT // size)
+    batches = list(stream)
+    images, labels, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert images.shape == (len(batches) * size, 8, 8, 3)
+    np.testing.assert_array_equal(images[:COUNT], PIXELS)
+    np.testing.assert_array_equal(labels[:COUNT], np.arange(COUNT) % 3)
+    np.testing.assert_array_equal(weights, [1.0] * COUNT + [0.0] * (len(weights) - COUNT))
+    assert not images[COUNT:].any()
+    assert not labels[COUNT:].any()
+    assert batches[-1][2].numpy().sum() == last
+
+
+def test_images_come_in_the_order_asked_for():
+    dataset = toy(positions=range(5, 45))
+    picked = data.images(dataset.test, [3, 0, 39, 3], dataset)
+    assert picked.dtype == np.uint8
+    np.testing.assert_array_equal(picked, PIXELS[[8, 5, 44, 8]])
+    assert data.images(dataset.test, [], dataset).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize("size", [0, -3, 51])
+def test_batch_size_out_of_range(size):
+    with pytest.raises(InputError, match=rf"--batch_size: {size} .* Valid: 1 to 50\."):
+        data.train_batches(toy(), batch_size=size, epochs=1)
+    assert data.steps_per_epoch(toy(), 16) == 3
+
+
+def test_keras_trains_and_evaluates_on_it():
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    exact = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="exact")
+    model.compile("sgd", loss, weighted_metrics=[exact])
+    stream = data.train_batches(toy(), batch_size=16, epochs=2)
+    history = model.fit(stream, epochs=2, steps_per_epoch=3, shuffle=False, verbose=0)
+    assert len(history.history["loss"]) == 2
+    batches = data.eval_batches(toy().test, dataset=toy(), batch_size=16)
+    received = model.evaluate(batches, return_dict=True, verbose=0)["exact"]
+    logits = model.predict(PIXELS.astype(np.float32), verbose=0).astype(np.float64)
+    shifted = logits - logits.max(1, keepdims=True)
+    true = shifted[np.arange(COUNT), np.arange(COUNT) % 3]
+    expected = np.mean(np.log(np.exp(shifted).sum(1)) - true)
+    # Keras' metric clips probabilities at 1e-7; raw pixels make for confident mistakes.
+    assert received == pytest.approx(expected, rel=1e-4)
+
+
+_TWO_REPLICAS = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_data_pipeline import data, toy
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+stream = data.train_batches(toy("crop"), batch_size=8, epochs=2)
+count = 0
+for whole, shared in zip(stream, strategy.experimental_distribute_dataset(stream), strict=True):
+    halves = [part.numpy() for part in shared[0].values]
+    assert [len(half) for half in halves] == [4, 4]
+    np.testing.assert_array_equal(np.concatenate(halves), whole[0])
+    count += 1
+print("batches:", count)
+"""
+
+
+def test_two_replicas_share_each_batch():
+    # Logical CPUs can be made only before TensorFlow starts: in a process of their own.
+    run = subprocess.run(
+        [sys.executable, "-c", _TWO_REPLICAS],
+        cwd=pathlib.Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert "batches: 12" in run.stdout, run.stderr

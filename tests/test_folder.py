@@ -1,0 +1,174 @@
+"""A person's own images: layouts, formats, damage, and what is said about it."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xkd_keras import data
+from xkd_keras.errors import InputError
+
+COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 50), "red": (210, 30, 20)}
+
+
+def picture(path, colour, size=(20, 14), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+
+
+def fill(root, per_class=10, classes=COLOURS):
+    for name in classes:
+        for i in range(per_class):
+            picture(root / name / f"{i}.png", COLOURS[name], (10 + i, 25 - i))
+    return root
+
+
+def load(root, **options):
+    return data.load(f"folder:{root}", image_size=16, **options)
+
+
+def refused(root, line, **options):
+    with pytest.raises(InputError, match=line) as caught:
+        load(root, **options)
+    assert str(caught.value).startswith("--dataset: folder:")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_gib": 0}, {"augment": "inception"}])
+def test_one_folder_a_class_is_cut_70_10_20(tmp_path, options):
+    dataset = load(fill(tmp_path), **options)
+    assert dataset.class_names == ("blue", "green", "red")
+    counts = [
+        np.bincount(data.labels(split)).tolist()
+        for split in (dataset.train, dataset.validation, dataset.test)
+    ]
+    assert counts == [[7] * 3, [1] * 3, [2] * 3]
+    for images, labels in data.train_batches(dataset, batch_size=7, epochs=1):
+        assert images.shape == (7, 16, 16, 3)
+        centre = images.numpy()[:, 8, 8]
+        expected = [COLOURS[dataset.class_names[label]] for label in labels.numpy()]
+        np.testing.assert_allclose(centre, expected, atol=1)
+
+
+def test_the_three_ways_to_keep_images_agree(tmp_path):
+    fill(tmp_path)
+    rng = np.random.default_rng(1)
+    for path in sorted(tmp_path.rglob("*.png")):
+        with Image.open(path) as image:
+            size = image.size[::-1]
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+    # 30 images of 16 * 16 * 3 bytes do not fit 1e-5 GiB; their files, of some 800 bytes, neither.
+    kinds = [load(tmp_path, augment="none", cache_gib=gib) for gib in (2, 0)]
+    kinds.append(load(tmp_path, augment="inception"))
+    assert len({type(kind.train.source) for kind in kinds}) == 3
+    assert len({kind.fingerprint for kind in kinds}) == 1
+    views = [
+        next(iter(data.eval_batches(kind.test, dataset=kinds[0], batch_size=6)))[0]
+        for kind in (kinds[0], kinds[1])
+    ]
+    np.testing.assert_array_equal(views[0], views[1])
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", None])
+def test_folders_for_train_and_test(tmp_path, validation):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test", 4)
+    if validation:
+        fill(tmp_path / validation, 3)
+    dataset = load(tmp_path)
+    sizes = [len(split) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert sizes == ([30, 9, 12] if validation else [27, 3, 12])
+
+
+def test_every_format_becomes_rgb(tmp_path):
+    fill(tmp_path)
+    for name, colour in COLOURS.items():
+        folder = tmp_path / name
+        for suffix in ("jpg", "bmp", "gif", "webp", "JPEG"):
+            picture(folder / f"plain.{suffix}", colour)
+        for mode, suffix in (("L", "png"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "jpg")):
+            picture(folder / f"{mode}.{suffix}", colour, mode=mode)
+        (folder / "notes.txt").write_text("not an image")
+        (folder / ".DS_Store").write_bytes(b"\0")
+        (folder / ".hidden.png").write_bytes(b"\0")
+    dataset = load(tmp_path)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert sum(map(len, splits)) == 3 * (10 + 9)
+    for split in splits:
+        pixels = data.images(split, range(len(split)), dataset)[:, 8, 8].astype(int)
+        for pixel, label in zip(pixels, data.labels(split), strict=True):
+            colour = np.array(COLOURS[dataset.class_names[label]])
+            grey = np.full(3, round(colour @ [0.299, 0.587, 0.114]))
+            assert min(abs(pixel - colour).max(), abs(pixel - grey).max()) <= 6
+
+
+def damage(root):
+    (root / "blue" / "3.png").write_bytes(b"")
+    half = (root / "green" / "5.png").read_bytes()
+    (root / "green" / "5.png").write_bytes(half[: len(half) // 2])
+    (root / "red" / "fake.jpg").write_text("<html>404</html>")
+
+
+def test_damaged_files_stop_the_run_or_are_listed(tmp_path):
+    damage(fill(tmp_path))
+    refused(
+        tmp_path,
+        r"blue/3\.png cannot be read \(empty file\), and 2 more cannot be read; --skip_unreadable",
+    )
+    dataset = load(tmp_path, skip_unreadable=True)
+    assert [file for file, _ in dataset.skipped] == ["blue/3.png", "green/5.png", "red/fake.jpg"]
+    assert all(reason and "\n" not in reason for _, reason in dataset.skipped)
+    assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 28
+
+
+def test_what_tensorflow_cannot_read_is_named(tmp_path):
+    fill(tmp_path)
+    picture(tmp_path / "red" / "scan.tif", COLOURS["red"])
+    refused(tmp_path, r"red/scan\.tif cannot be read \(Unknown image file format.*leaves it out")
+
+
+def test_a_bmp_with_a_colour_table_is_not_misread(tmp_path):
+    fill(tmp_path)
+    picture(tmp_path / "red" / "table.bmp", COLOURS["red"], mode="P")
+    picture(tmp_path / "red" / "grey.bmp", COLOURS["red"], mode="L")
+    refused(tmp_path, r"red/table\.bmp cannot be read \(a BMP with a table of colours.*leaves it")
+
+
+def test_unusable_layouts_are_explained(tmp_path):
+    refused(tmp_path, r"holds no images")
+    fill(tmp_path / "one", classes=["red"])
+    refused(tmp_path / "one", r"has 1 class .*\(red\)\. Valid: two or more")
+    fill(tmp_path / "few")
+    (tmp_path / "few" / "red" / "9.png").unlink()
+    for i in range(7):
+        (tmp_path / "few" / "red" / f"{i}.png").unlink()
+    refused(tmp_path / "few", r"class 'red' has 2 readable images, too few to cut into 3 splits")
+    fill(tmp_path / "hollow")
+    (tmp_path / "hollow" / "violet").mkdir()
+    refused(tmp_path / "hollow", r"class 'violet' holds no images")
+    fill(tmp_path / "half" / "train")
+    refused(tmp_path / "half", r"folder 'train' but no folder 'test'")
+    fill(tmp_path / "strange" / "train", classes=["red", "blue"])
+    fill(tmp_path / "strange" / "test")
+    refused(tmp_path / "strange", r"class 'green' of test is not among those of train: blue, red")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "train")
+    assert load(tmp_path).class_names == ("blue", "green", "train")
+
+
+def test_fingerprint_follows_the_content_and_nothing_else(tmp_path):
+    original = load(fill(tmp_path / "a")).fingerprint
+    assert load(fill(tmp_path / "b")).fingerprint == original  # another place
+    (tmp_path / "b" / "red" / "notes.txt").write_text("not an image")
+    assert load(tmp_path / "b", seed=3, augment="inception").fingerprint == original
+    path = tmp_path / "b" / "red" / "4.png"
+    image = Image.open(io.BytesIO(path.read_bytes()))
+    image.putpixel((0, 0), (0, 0, 0))
+    image.save(path)
+    assert load(tmp_path / "b").fingerprint != original
+    picture(tmp_path / "a" / "red" / "new.png", COLOURS["red"])
+    assert load(tmp_path / "a").fingerprint != original

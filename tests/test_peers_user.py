@@ -1,0 +1,195 @@
+"""A user's own network as a peer: joined to ours, seeded, and every mistake named in one line."""
+
+import importlib
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from xkd_keras import peers
+from xkd_keras.errors import InputError
+
+OWN = """
+import keras
+from keras import layers
+
+def functional(shape, classes):
+    image = keras.Input(shape)
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(image))
+    x = layers.Lambda(lambda t: t * 2.0)(x) + image[..., :1]
+    x = layers.Dropout(0.3)(x)
+    return keras.Model(image, layers.Dense(classes, name="logits")(layers.Flatten()(x)))
+
+def sequential(shape, classes):
+    return keras.Sequential([layers.Flatten(), layers.Dense(classes)])
+
+def clash(shape, classes):
+    image = keras.Input(shape)
+    x = layers.Conv2D(4, 3, name="normalize")(image)
+    return keras.Model(image, layers.Dense(classes)(layers.GlobalMaxPooling2D()(x)))
+
+class Subclassed(keras.Model):
+    def __init__(self, classes, **options):
+        super().__init__(**options)
+        self.classes, self.dense = classes, layers.Dense(classes)
+    def call(self, x):
+        return self.dense(keras.ops.mean(x, axis=(1, 2)))
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
+
+def subclassed(shape, classes):
+    return Subclassed(classes)
+
+class Unsavable(Subclassed):
+    def get_config(self):
+        raise NotImplementedError("no config")
+
+def unsavable(shape, classes):
+    return Unsavable(classes)
+
+def fails(shape, classes):
+    return {}["missing"]
+
+def wrong_input(shape, classes):
+    image = keras.Input((8, 8, 7))
+    return keras.Sequential([image, layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(classes)])
+
+def not_a_model(shape, classes):
+    return layers.Dense(classes)
+
+def too_many(shape, classes):
+    return sequential(shape, classes + 1)
+
+def a_map(shape, classes):
+    return keras.Sequential([layers.Conv2D(classes, 3)])
+
+def two_heads(shape, classes):
+    image = keras.Input(shape)
+    x = layers.Flatten()(image)
+    return keras.Model(image, [layers.Dense(classes)(x), layers.Dense(classes)(x)])
+
+def softmax(shape, classes):
+    return keras.Sequential([layers.Flatten(), layers.Dense(classes, "softmax")])
+
+nothing = None
+"""
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture(autouse=True)
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "own_peers.py").write_text(OWN)
+    (tmp_path / "broken_peers.py").write_text("import keras\nraise OSError('disk on fire')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "path", [p for p in sys.path if p]
+    )  # what is added is put back afterwards
+    yield
+    for name in ("own_peers", "broken_peers"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("function", ["functional", "sequential", "clash", "subclassed"])
+def test_the_users_model_sees_normalised_images(function):
+    model = peers.build(f"own_peers:{function}", SHAPE, 5, mean=100.0, std=50.0, seed=1)
+    assert model.name == f"own_peers.{function}"
+    assert (model.layers[1].name, model.layers[-1].name) == ("normalize", "logits")
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    assert len(nested) == (function in ("clash", "subclassed"))
+    own = importlib.import_module("own_peers")
+    theirs = getattr(own, function)(SHAPE, 5)
+    x = np.random.default_rng(0).uniform(0, 255, (3, *SHAPE)).astype("float32")
+    normalised = (x - 100.0) / 50.0
+    theirs(normalised)
+    theirs.set_weights(model.get_weights()[2:])  # after the two of `normalize`
+    np.testing.assert_allclose(model(x), theirs(normalised), atol=1e-5)
+
+
+def test_the_users_weights_are_seeded_by_label_too():
+    def kernel(**options):
+        model = peers.build("own_peers:functional", SHAPE, 5, **options)
+        return keras.ops.convert_to_numpy(model.layers[-1].kernel)
+
+    np.testing.assert_array_equal(kernel(seed=1, label="a"), kernel(seed=1, label="a"))
+    assert not np.allclose(kernel(seed=1, label="a"), kernel(seed=1, label="b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "own_pears:functional",
+            "peer: cannot import module 'own_pears' of 'own_pears:functional' (ModuleNotFound",
+        ),
+        ("own_pears:functional", "Did you mean 'own_peers'?"),
+        (
+            "broken_peers:f",
+            "peer: cannot import module 'broken_peers' of 'broken_peers:f' (OSError: disk on fire)",
+        ),
+        (
+            "own_peers:functionl",
+            "function in 'own_peers': unknown value 'functionl'. Did you mean 'functional'?",
+        ),
+        ("own_peers:nothing", "function in 'own_peers': unknown value 'nothing'."),
+        ("own_peers:", "peer: received 'own_peers:'; your own network is 'your_module:build_fn'"),
+    ],
+)
+def test_check_names_what_cannot_be_found(name, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        peers.check(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("fails", "own_peers:fails((8, 8, 3), 5) raised KeyError: 'missing'"),
+        (
+            "wrong_input",
+            "the model of own_peers:wrong_input cannot be called on images (8, 8, 3): ValueError",
+        ),
+        (
+            "not_a_model",
+            "own_peers:not_a_model returned Dense; it must return a Keras model of logits",
+        ),
+        ("too_many", "own_peers:too_many returned a model of 6 logits; there are 5 classes"),
+        ("a_map", "own_peers:a_map returned a model of output shape (None, 6, 6, 5)"),
+        ("two_heads", "own_peers:two_heads returned a model with 2 outputs"),
+        (
+            "softmax",
+            "the outputs of own_peers:softmax are probabilities; return logits: remove the softmax",
+        ),
+        (
+            "unsavable",
+            "the model of own_peers:unsavable cannot be saved (NotImplementedError: no config)",
+        ),
+    ],
+)
+def test_build_names_what_is_wrong(function, message):
+    peers.check(f"own_peers:{function}")  # cheap: builds nothing, so cannot know
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        peers.build(f"own_peers:{function}", SHAPE, 5)
+    assert "\n" not in str(caught.value)
+
+
+def test_fused_keeps_the_users_layers_lambdas_and_dropout():
+    model = peers.build("own_peers:functional", SHAPE, 5, seed=2)
+    x = np.random.default_rng(1).uniform(0, 255, (4, *SHAPE)).astype("float32")
+    twin = peers.fused(model)
+    assert twin is not model
+    assert [layer.name for layer in twin.layers] == [layer.name for layer in model.layers]
+    expected = [model(x, training=True), model(x, training=True), model(x)]
+    got = [twin(x, training=True), twin(x, training=True), twin(x)]
+    for a, b in zip(expected, got, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert np.abs(expected[0] - expected[1]).max() > 0.01  # dropout: the state moves, in both alike
+
+
+def test_a_subclassed_model_passes_unchanged():
+    model = peers.build("own_peers:subclassed", SHAPE, 5)
+    assert peers.fused(model) is model
+    assert peers.stock(model) is model
+    bare = importlib.import_module("own_peers").Subclassed(3)
+    assert peers.fused(bare) is bare

@@ -1,0 +1,27 @@
+"""Data: `load` a data set, then `train_batches` and `eval_batches` for Keras.
+
+Names resolve when first used: importing TensorFlow takes seconds, and `check`, which the command
+line calls first, does without it.
+"""
+
+import importlib
+
+_LAZY = {
+    "AUGMENTS": "names",
+    "Dataset": "dataset",
+    "Split": "sources",
+    "check": "names",
+    "eval_batches": "pipeline",
+    "images": "pipeline",
+    "labels": "pipeline",
+    "load": "dataset",
+    "steps_per_epoch": "pipeline",
+    "train_batches": "pipeline",
+}
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

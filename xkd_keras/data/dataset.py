@@ -1,0 +1,168 @@
+"""`load`: a --dataset value becomes a Dataset with three splits and what a run must know of it."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from xkd_keras.data import folder, names, pipeline
+from xkd_keras.data.content import Content, Request
+from xkd_keras.data.sources import Arrays, Split
+from xkd_keras.data.splits import FIXED_SEED, stratified_subset
+from xkd_keras.errors import FlagError, InputError, unknown
+
+_SAMPLE = 4096  # images that stand for all in mean and std, where decoding all would take long
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled images in three splits, and how they are prepared.
+
+    Attributes:
+        name: The --dataset value.
+        class_names: One per class, in the order of the labels.
+        image_shape: (S, S, 3): every image becomes a square RGB image.
+        train: What peers learn from; at most `train_examples`.
+        validation: What choices are made on.
+        test: Touched once, at the end.
+        mean: Per channel, of the train split prepared as for evaluation, in pixel units 0..255.
+        std: The same, not below 1.0 (a constant channel must not be divided by 0).
+        augment: none, crop, crop_flip or inception.
+        crop_ratio: Evaluation resizes the shorter side to S / crop_ratio and crops the centre.
+        fingerprint: sha256 over content, class names and splits. Nothing else changes it.
+        skipped: (file, reason) of what `skip_unreadable` left out.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augment: str
+    crop_ratio: float
+    fingerprint: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def load(
+    name: str,
+    *,
+    image_size: int = 0,
+    augment: str = "auto",
+    train_examples: int = 0,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    data_dir: str | None = None,
+    skip_unreadable: bool = False,
+    cache_gib: float = 2.0,
+) -> Dataset:
+    """Load a data set; prepare it first where TFDS has not yet.
+
+    Args:
+        name: `digits`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME` or `folder:PATH`.
+        image_size: Side of the images in pixels; 0 takes the data set's own.
+        augment: One of `AUGMENTS`.
+        train_examples: Size of a stratified subset of train; 0 takes all.
+        validation_fraction: Share of train that is held out where there is no validation split.
+        seed: Decides which subset; never which images are held out.
+        data_dir: Where TFDS keeps prepared data; its own default if None.
+        skip_unreadable: Leave damaged files of a folder out instead of stopping.
+        cache_gib: What images may take of memory; beyond it they are read again each epoch.
+
+    Returns:
+        The Dataset.
+
+    Raises:
+        InputError: Something cannot be used; one line says what, and what can.
+    """
+    request = Request(
+        image_size, augment, validation_fraction, data_dir, skip_unreadable, int(cache_gib * 2**30)
+    )
+    _check_values(request, train_examples)
+    names.check(name, data_dir)
+    content = _read(name, request)
+    train = _subset(content, train_examples, seed)
+    draft = Dataset(
+        name=name,
+        class_names=content.class_names,
+        image_shape=(content.recipe.image_size, content.recipe.image_size, 3),
+        train=train,
+        validation=content.validation,
+        test=content.test,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        augment=content.recipe.augment,
+        crop_ratio=content.recipe.crop_ratio,
+        fingerprint=_fingerprint(content, train),
+        skipped=content.skipped,
+    )
+    mean, std = _statistics(draft)
+    return dataclasses.replace(draft, mean=mean, std=std)
+
+
+def _read(name: str, request: Request) -> Content:
+    if name.startswith("folder:"):
+        return folder.read(name, request)
+    from xkd_keras.data import tfds  # slow to import, and folders do without
+
+    return tfds.read(name, request)
+
+
+def _check_values(request: Request, train_examples: int) -> None:
+    if request.augment not in names.AUGMENTS:
+        raise FlagError(unknown("--augment", request.augment, names.AUGMENTS))
+    for flag, value, fits, valid in (
+        ("image_size", request.image_size, request.image_size >= 0, "0 or more"),
+        ("train_examples", train_examples, train_examples >= 0, "0 (all) or more"),
+        (
+            "validation_fraction",
+            request.validation_fraction,
+            0 < request.validation_fraction < 1,
+            "between 0 and 1, both excluded",
+        ),
+        ("cache_gib", request.cache_bytes / 2**30, request.cache_bytes >= 0, "0 or more"),
+    ):
+        if not fits:
+            raise FlagError(f"--{flag}: {value} is out of range. Valid: {valid}.")
+
+
+def _subset(content: Content, count: int, seed: int) -> Split:
+    if not count:
+        return content.train
+    classes, pool = len(np.unique(content.train.labels)), len(content.train)
+    if not classes <= count <= pool:
+        raise InputError(
+            f"--train_examples: {count} is out of range. Valid: {classes} (one a class) to {pool} "
+            f"(what is left of train beside validation), or 0 for all."
+        )
+    return content.train.part(stratified_subset(content.train.labels, count, seed))
+
+
+def _statistics(dataset: Dataset) -> tuple[tuple, tuple]:
+    """Mean and std per channel of train, exact for decoded images, else of a fixed sample."""
+    split = dataset.train
+    if not isinstance(split.source, Arrays) and len(split) > _SAMPLE:
+        chosen = np.random.RandomState(FIXED_SEED).permutation(len(split))[:_SAMPLE]
+        split = split.part(np.sort(chosen))
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for images, _, weights in pipeline.eval_batches(split, dataset=dataset, batch_size=256):
+        pixels = images.numpy()[weights.numpy() > 0].reshape(-1, 3).astype(np.int64)
+        total += pixels.sum(0)  # exact: pixels are whole numbers
+        squares += (pixels**2).sum(0)
+        count += len(pixels)
+    mean = total / count
+    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0.0)), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _fingerprint(content: Content, train: Split) -> str:
+    digest = hashlib.sha256(content.digest.encode())
+    digest.update("\0".join(content.class_names).encode())
+    for split in (train, content.validation, content.test):
+        digest.update(f"\0{len(split)}\0".encode())
+        digest.update(split.positions.astype("<i8").tobytes())
+        digest.update(split.labels.astype("<i4").tobytes())
+    return digest.hexdigest()

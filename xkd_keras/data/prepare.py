@@ -1,0 +1,107 @@
+"""Getting a TFDS data set onto disk, and a clear line where that cannot be done."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import socket
+import sys
+import urllib.parse
+import urllib.request
+
+import tensorflow_datasets as tfds
+
+from xkd_keras.errors import InputError
+
+
+def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set, downloaded and prepared.
+
+    Args:
+        name: `digits`, a name of TFDS, or `tfds:NAME`, `tfds:NAME/CONFIG`.
+        data_dir: Where TFDS keeps prepared data; its own default if None.
+
+    Raises:
+        InputError: Why it cannot be prepared, and what to do.
+    """
+    data_dir = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
+    try:
+        builder = _builder(name, data_dir)
+        if not builder.is_prepared():
+            _prepare(builder, quiet=name == "digits")  # ready before a person has read the bar
+    # A builder is somebody else's program: it may fail in any way.
+    except Exception as error:
+        raise InputError(_explain(name, data_dir, error)) from error
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise InputError(
+            f"--data_dir: {name} is prepared there as {builder.info.file_format.value}. "
+            f"Valid: tfrecord; give another directory to prepare it again."
+        )
+    return builder
+
+
+def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    if name == "digits":
+        from xkd_keras.data.digits import SklearnDigits  # scikit-learn is slow to import
+
+        return SklearnDigits(data_dir=data_dir)
+    name = name.removeprefix("tfds:")
+    directory = pathlib.Path(data_dir)
+    if not any((directory / name.split("/")[0]).rglob("dataset_info.json")):
+        # Before TFDS itself asks the network for what it knows about the data set, and waits.
+        _check_reachable(name, directory / "downloads")
+    return tfds.builder(name, data_dir=data_dir)
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, quiet: bool) -> None:
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    if quiet:
+        tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO() if quiet else sys.stderr):
+            builder.download_and_prepare(download_config=config)
+    except Exception:
+        # Another process may have prepared it meanwhile: then it is there, and all is well.
+        if not builder.is_prepared():
+            raise
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _check_reachable(name: str, downloads: pathlib.Path) -> None:
+    """Raise at once where a download is bound to fail: TFDS tries ten times, for minutes."""
+    builder, manual = tfds.builder_cls(name), downloads / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        if not manual.is_dir() or not any(manual.iterdir()):
+            raise AssertionError(f"Manual download: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+        return
+    if urllib.request.getproxies():
+        return  # the proxy knows names that we do not
+    infos = [json.loads(path.read_text()) for path in downloads.glob("*.INFO")]
+    fetched = {url for info in infos for url in info.get("urls", ())}
+    for url, info in (builder.url_infos or {}).items():
+        if url in fetched or (manual / (info.filename or url)).exists():
+            continue
+        host = urllib.parse.urlsplit(url).hostname
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise ConnectionError(f"host {host} is not known here") from error
+
+
+def _explain(name: str, data_dir: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "manual" in reason.lower():
+        manual = os.path.join(data_dir, "downloads", "manual")
+        return f"--dataset: {name} must be fetched by hand into {manual}: {_short(reason)}"
+    if isinstance(error, OSError):
+        return (
+            f"--dataset: {name} is not in {data_dir} and cannot be fetched ({_short(reason)}). "
+            f"Prepare it where there is a network, and give its directory as --data_dir."
+        )
+    return f"--dataset: {name} cannot be prepared in {data_dir}: {_short(reason)}"
+
+
+def _short(reason: str, limit: int = 400) -> str:
+    return reason if len(reason) <= limit else reason[: limit - 3] + "..."

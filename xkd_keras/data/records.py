@@ -1,0 +1,87 @@
+"""TFRecord files read as a stream: for what is too large for memory, and to fill memory once."""
+
+import numpy as np
+import tensorflow as tf
+
+from xkd_keras.data import preprocess
+from xkd_keras.data.sources import Source
+
+OPEN_FILES = 16  # files read in turn while shuffling
+SHUFFLE_BLOCK = 2048  # records shuffled together: about 250 MB of ImageNet
+
+
+class Records(Source):
+    """Serialized examples in TFRecord files; a handle is (index, serialized example).
+
+    Example i is number i when the files are read one after the other. Shuffling takes the files in
+    a random order, several in turn, and then permutes block after block. That is weaker than a full
+    permutation, and enough: TFDS mixes the examples when it writes them.
+    """
+
+    def __init__(self, files, lengths, parse, labels):
+        """Hold the names of the files.
+
+        Args:
+            files: Names of TFRecord files.
+            lengths: Number of records in each.
+            parse: Graph function: scalar string, a record -> (encoded image, int64 label).
+            labels: int32 [n], or an empty array for a source whose labels are not known yet.
+        """
+        super().__init__(labels)
+        self._files = list(files)
+        self._lengths = np.asarray(lengths, np.int64)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self.parse = parse
+
+    def __len__(self) -> int:
+        return int(self._lengths.sum())
+
+    def ordered(self, positions):
+        starts = self._starts
+        # Number of wanted examples before the start and before the end of each file.
+        first, last = np.searchsorted(positions, [starts, starts + self._lengths])
+        with tf.device("CPU:0"):  # where tf.data can hold them by reference
+            files = self._file_slices(np.flatnonzero(first < last))
+            chosen = _only(positions, len(self))
+        # take: the rest of the last file is not worth reading.
+        return files.flat_map(self._read).filter(chosen).take(len(positions))
+
+    def shuffled(self, positions, key):
+        file_key, block_key = tf.unstack(tf.random.split(key, 2))
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(self._files)), seed=file_key)
+        records = self._file_slices(order).interleave(
+            self._read,
+            cycle_length=OPEN_FILES,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        blocks = records.filter(_only(positions, len(self))).batch(SHUFFLE_BLOCK).enumerate()
+        return blocks.map(
+            lambda i, block: _permute(block, tf.random.fold_in(block_key, i))
+        ).unbatch()
+
+    def example(self, handle):
+        index, record = handle
+        encoded, _ = self.parse(record)
+        return preprocess.decode(encoded), tf.gather(self._labels, index)
+
+    def _file_slices(self, order) -> tf.data.Dataset:
+        names = tf.gather(tf.constant(self._files), order)
+        starts = tf.gather(tf.constant(self._starts), order)
+        return tf.data.Dataset.from_tensor_slices((names, starts))
+
+    def _read(self, file, start) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(file).enumerate(start)
+
+
+def _only(positions, total: int):
+    """Return a predicate of (index, record): is the index among `positions`?"""
+    mask = tf.scatter_nd(
+        tf.cast(positions, tf.int64)[:, None], tf.ones_like(positions, tf.bool), [total]
+    )
+    return lambda index, _: tf.gather(mask, index)
+
+
+def _permute(block, key):
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(block[0])[0]), seed=key)
+    return tuple(tf.gather(part, order) for part in block)

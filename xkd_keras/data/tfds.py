@@ -1,0 +1,219 @@
+"""TFDS's image-classification data sets: prepared, checked, and read into memory where they fit."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from xkd_keras.data import names, preprocess
+from xkd_keras.data.content import Content, Request
+from xkd_keras.data.prepare import prepared_builder
+from xkd_keras.data.records import Records
+from xkd_keras.data.sources import Arrays, Encoded, Source, Split
+from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
+from xkd_keras.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """The two features that make an image-classification data set."""
+
+    image_key: str
+    label_key: str
+    image: tfds.features.Image
+    label: tfds.features.ClassLabel
+
+    @property
+    def native(self) -> tuple[int, int] | None:
+        """Height and width, if all images share them."""
+        height, width = self.image.shape[:2]
+        return (height, width) if height and width else None
+
+
+def read(name: str, request: Request) -> Content:
+    """Read a data set of TFDS.
+
+    Args:
+        name: The --dataset value.
+        request: What `load` was asked for.
+
+    Returns:
+        Its content. The test split is 'test', else 'validation', else cut from 'train'; the
+        validation split is the data set's own beside a test split, else held out of train.
+
+    Raises:
+        InputError: It cannot be prepared, or is not for image classification.
+    """
+    builder = prepared_builder(name, request.data_dir)
+    task = _task(name, builder)
+    recipe = names.resolve(name, task.native, request.image_size, request.augment)
+    roles = _roles(name, builder, task)
+    sources, digest = {}, hashlib.sha256()
+    fits = _fits(builder, roles, task, recipe, request.cache_bytes)
+    for split in sorted(set(roles.values())):
+        sources[split], content = _source(builder, split, task, recipe, fits)
+        digest.update(f"{split}:{content}\0".encode())
+    _check_labels(name, sources, task)
+    splits = _splits(sources, roles, request.validation_fraction)
+    return Content(tuple(task.label.names), recipe, *splits, digest.hexdigest())
+
+
+def _task(name: str, builder) -> _Task:
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if keys and len(keys) == 2 and all(isinstance(key, str) for key in keys):
+        image, label = (features[key] for key in keys)
+        known = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
+        if known and isinstance(label, tfds.features.ClassLabel):
+            return _Task(*keys, image, label)
+    raise InputError(
+        f"--dataset: {name} is not for image classification: its supervised keys are {keys}. "
+        f"Valid: data sets of 8-bit images, each with one class label."
+    )
+
+
+def _roles(name: str, builder, task: _Task) -> dict[str, str]:
+    """Which of the data set's splits serves as train, as test and, if any, as validation."""
+    present = [split for split, info in builder.info.splits.items() if info.num_examples]
+    labelled = [split for split in present if _has_labels(builder, split, task)]
+    if "train" not in labelled:
+        raise InputError(f"--dataset: {name} has no 'train' split, but {', '.join(present)}.")
+    if "test" in labelled and "validation" in labelled:
+        return {"train": "train", "validation": "validation", "test": "test"}
+    held_out = [split for split in ("test", "validation") if split in labelled]
+    return {"train": "train", "test": (held_out or ["train"])[0]}
+
+
+def _has_labels(builder, split: str, task: _Task) -> bool:
+    # Competitions publish test images whose labels are all -1 (imagenet2012).
+    first = _records(builder, split, task).ordered(np.zeros(1, np.int64))
+    parse = _parser(task)
+    return all(int(parse(record)[1]) >= 0 for _, record in first)
+
+
+def _parser(task: _Task):
+    # These two features only: the rest (texts, masks) would be decoded for nothing.
+    features = tfds.features.FeaturesDict({task.image_key: task.image, task.label_key: task.label})
+    skip = {task.image_key: tfds.decode.SkipDecoding()}
+
+    def parse(record):
+        example = features.deserialize_example(record, decoders=skip)
+        return example[task.image_key], example[task.label_key]
+
+    return parse
+
+
+def _records(builder, split: str, task: _Task, labels=()) -> Records:
+    info = builder.info.splits[split]
+    return Records(map(str, info.filepaths), info.shard_lengths, _parser(task), labels)
+
+
+def _fits(builder, roles, task: _Task, recipe, cache_bytes: int) -> str:
+    """How images are kept: "arrays" (decoded), "encoded" or "records" (read again each epoch)."""
+    splits = [builder.info.splits[split] for split in set(roles.values())]
+    shape = _stored_shape(task, recipe)
+    if shape and sum(split.num_examples for split in splits) * np.prod(shape) <= cache_bytes:
+        return "arrays"
+    return "encoded" if sum(split.num_bytes for split in splits) <= cache_bytes else "records"
+
+
+def _stored_shape(task: _Task, recipe) -> tuple[int, int, int] | None:
+    if recipe.augment != "inception":  # every view is made of the evaluated image
+        return (recipe.image_size, recipe.image_size, 3)
+    return (*task.native, 3) if task.native else None
+
+
+def _source(builder, split: str, task: _Task, recipe, fits: str) -> tuple[Source, str]:
+    """Return a split's examples and the digest of their content."""
+    records = _records(builder, split, task)
+    if fits == "records":
+        labels, digest = _remembered(builder, split, records, task.native)
+        return _records(builder, split, task, labels), digest
+    if fits == "encoded":
+        encoded, labels, digest = _collect(records, task.native, lambda encoded, _: encoded)
+        return Encoded(encoded, labels), digest
+    shape = _stored_shape(task, recipe)
+
+    def stored(_, image):
+        if task.native == shape[:2]:
+            return image
+        return tf.cast(preprocess.evaluation(image, shape[0], 1.0), tf.uint8)
+
+    images, labels, digest = _collect(records, task.native, stored)
+    return Arrays(np.stack(images), labels), digest
+
+
+def _collect(records: Records, native, keep) -> tuple[list, np.ndarray, str]:
+    """Read all records once.
+
+    Args:
+        records: The records of a split.
+        native: Height and width of its images, or None where they differ.
+        keep: Graph function (encoded, image) -> what to keep of an example.
+
+    Returns:
+        What was kept, labels int32 [n], and a digest of images and labels: of pixels where sizes
+        are equal (the PNG inside depends on its writer's version), else of the original files.
+    """
+
+    def prepare(_, record):
+        encoded, label = records.parse(record)
+        image = preprocess.decode(encoded)
+        original = tf.ensure_shape(image, (*native, 3)) if native else encoded
+        return original, keep(encoded, image), label
+
+    digest, kept, labels = hashlib.sha256(), [], []
+    stream = records.ordered(np.arange(len(records))).map(prepare, tf.data.AUTOTUNE)
+    for original, images, label in stream.batch(256).prefetch(1).as_numpy_iterator():
+        for part in original:
+            digest.update(hashlib.sha256(part).digest())
+        digest.update(label.astype("<i4").tobytes())
+        kept.extend(images)
+        labels.append(label)
+    return kept, np.concatenate(labels).astype(np.int32), digest.hexdigest()
+
+
+def _remembered(builder, split: str, records: Records, native) -> tuple[np.ndarray, str]:
+    """Labels and digest of a split too large for memory: read once, then kept beside its files."""
+    path = builder.data_path / f"xkd_labels-{split}.npz"
+    if path.exists():
+        with np.load(path) as stored:
+            return stored["labels"], str(stored["digest"])
+    _, labels, digest = _collect(records, native, lambda encoded, _: tf.strings.length(encoded))
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            np.savez(file, labels=labels, digest=digest)
+        os.replace(draft, path)
+    except OSError:
+        pass  # a read-only data directory: all will be read again at the next start
+    return labels, digest
+
+
+def _check_labels(name: str, sources: dict[str, Source], task: _Task) -> None:
+    for split, source in sources.items():
+        outside = (source.labels < 0) | (source.labels >= task.label.num_classes)
+        if outside.any():
+            raise InputError(
+                f"--dataset: {name}: {outside.sum()} examples of '{split}' have no valid label "
+                f"(0 to {task.label.num_classes - 1})."
+            )
+
+
+def _splits(sources, roles, fraction: float) -> tuple[Split, Split, Split]:
+    train = sources["train"]
+    if roles["test"] == "train":
+        parts = stratified_split(train.labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
+        return tuple(Split(train, part) for part in parts)
+    test = _whole(sources[roles["test"]])
+    if "validation" in roles:
+        return _whole(train), _whole(sources["validation"]), test
+    parts = stratified_split(train.labels, (1 - fraction, fraction), FIXED_SEED)
+    return Split(train, parts[0]), Split(train, parts[1]), test
+
+
+def _whole(source: Source) -> Split:
+    return Split(source, np.arange(len(source.labels), dtype=np.int64))

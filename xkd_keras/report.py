@@ -1,0 +1,473 @@
+"""What a person looks at after a run: report.md, the same as one self-contained page, and a table.
+
+Everything is computed from what is in the run directory already; nothing here trains or needs
+TensorFlow.
+"""
+
+import base64
+import html
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import markdown
+import numpy as np
+
+from xkd_keras import plots
+
+_MATRIX = (
+    30  # classes that a person can still read in one matrix; of more, the most confused are shown
+)
+_MOST_CONFUSED = 20
+_PAIRS, _IMAGES = 10, 12
+# heading, key of metrics.json, factor, format
+_COLUMNS = (
+    ("top-1 %", "top1", 100, "{:.2f}"),
+    ("top-5 %", "top5", 100, "{:.2f}"),
+    ("cross-entropy", "cross_entropy", 1, "{:.4f}"),
+    ("parameters", "parameters", 1, "{:,.0f}"),
+    ("ms/image", "milliseconds_per_image", 1, "{:.2f}"),
+)
+
+
+class Predictions(Protocol):
+    """What the networks answered on the test images.
+
+    Attributes:
+        labels: int [n], the true classes.
+        logits: Each peer and "ensemble" -> float32 [n, classes].
+    """
+
+    labels: np.ndarray
+    logits: Mapping[str, np.ndarray]
+
+    def fetch(self, indices: Sequence[int]) -> np.ndarray:
+        """Return test images, uint8 [len(indices), height, width, channels]."""
+
+
+def write(
+    run_dir: str | os.PathLike,
+    metrics: Mapping,
+    history: Sequence[Mapping],
+    predictions: Predictions,
+    weights: np.ndarray,
+) -> Path:
+    """Write RUN/plots, RUN/report.md, RUN/report.html, each whole or not at all; return the last.
+
+    Args:
+        run_dir: The run's directory.
+        metrics: What RUN/metrics.json holds.
+        history: One mapping an epoch, what RUN/logs/history.csv holds; may be empty.
+        predictions: The networks' answers on the test images.
+        weights: [steps], the distillation weight at every training step.
+    """
+    run_dir = Path(run_dir)
+    labels = np.asarray(predictions.labels)
+    everyone = ["ensemble", *metrics["peers"]]
+    answers = {name: np.argmax(predictions.logits[name], axis=-1) for name in everyone}
+    disputed = disagreements(labels, answers)
+    counts = confusion(labels, answers["ensemble"], len(metrics["data"]["class_names"]))
+    pictures = {
+        **_draw(metrics, history, weights, counts),
+        **_gallery(metrics, predictions, answers, disputed),
+    }
+    for name, data in pictures.items():
+        _replace(run_dir / "plots" / name, data)
+    parts = [
+        *_opening(metrics, len(labels)),
+        *_use(metrics),
+        *_training(weights, pictures),
+        *_confusions(metrics, labels, answers, counts, pictures),
+        *_disputes(labels, answers, disputed),
+        *_particulars(metrics),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    _replace(run_dir / "report.md", text.encode())
+    return _replace(run_dir / "report.html", _page(_title(metrics), text, pictures).encode())
+
+
+def table(metrics: Mapping) -> str:
+    """Return the result as aligned plain text: a line a peer, the ensemble last."""
+    headings, rows = _results(metrics)
+    rows = [["peer", *headings], *([name, *cells] for name, cells in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    )
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share measured on `n` images; (0, 1) for n = 0."""
+    if not n:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+
+
+def confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """Return int [classes, classes]: how many images of a class (row) got an answer (column)."""
+    flat = np.bincount(labels * classes + answers, minlength=classes * classes)
+    return flat.reshape(classes, classes)
+
+
+def confused_pairs(counts: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return (true class, answer, images) for every confusion, the most frequent first."""
+    pairs = [(int(t), int(a), int(counts[t, a])) for t, a in np.argwhere(counts) if t != a]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def disagreements(labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the indices of images where a peer and the ensemble differ, most dissenters first.
+
+    Among as many dissenters, images that the ensemble gets wrong come first: they are the rarer.
+
+    Args:
+        labels: int [n], the true classes.
+        answers: Each peer and "ensemble" -> int [n].
+    """
+    teacher = answers["ensemble"]
+    dissenters = np.sum([answer != teacher for answer in answers.values()], axis=0)
+    order = np.lexsort((teacher == labels, -dissenters))  # stable: then by position
+    return order[dissenters[order] > 0]
+
+
+def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the headings of the numbers and each network's cells; top-5 only if measured."""
+    networks = {**metrics["peers"], "ensemble": metrics["ensemble"]}
+    columns = [c for c in _COLUMNS if c[1] != "top5" or "top5" in metrics["ensemble"]]
+    rows = {
+        name: [
+            "–" if values.get(key) is None else form.format(values[key] * factor)
+            for _, key, factor, form in columns
+        ]
+        for name, values in networks.items()
+    }
+    return [heading for heading, *_ in columns], rows
+
+
+def _draw(
+    metrics: Mapping, history: Sequence[Mapping], weights: np.ndarray, counts: np.ndarray
+) -> dict[str, bytes]:
+    """Return the curves and the confusion matrix by file name, where there is something to draw."""
+    names, shown = metrics["data"]["class_names"], classes_shown(counts)
+    with plots.style():
+        figures = plots.charts(history, list(metrics["peers"]), weights) if history else {}
+        if shown:
+            part = counts[np.ix_(shown, shown)]
+            figures["confusion"] = plots.confusion(part, [names[i] for i in shown])
+        return {f"{name}.svg": plots.render(figure, "svg") for name, figure in figures.items()}
+
+
+def _gallery(
+    metrics: Mapping,
+    predictions: Predictions,
+    answers: Mapping[str, np.ndarray],
+    disputed: np.ndarray,
+) -> dict[str, bytes]:
+    """Return the picture of the first disputed images by file name, if there are any."""
+    if not disputed.size:
+        return {}
+    some = disputed[:_IMAGES]
+    given = {name: answer[some] for name, answer in answers.items()}
+    labels = np.asarray(predictions.labels)[some]
+    with plots.style():
+        figure = plots.gallery(
+            predictions.fetch(some), labels, given, metrics["data"]["class_names"]
+        )
+        return {"disagreements.png": plots.render(figure, "png")}
+
+
+def classes_shown(counts: np.ndarray) -> list[int]:
+    """Return the classes of the matrix: all, or of many the most confused, side by side."""
+    if len(counts) <= _MATRIX:
+        return list(range(len(counts)))
+    ranked = [index for true, answer, _ in confused_pairs(counts) for index in (true, answer)]
+    return list(dict.fromkeys(ranked))[:_MOST_CONFUSED]
+
+
+def _replace(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(data)
+    os.replace(beside, path)
+    return path
+
+
+def _opening(metrics: Mapping, n: int) -> list[str]:
+    """Return the title and the result, in words and in numbers."""
+    peers, training = metrics["peers"], metrics["training"]
+    headings, results = _results(metrics)
+    rows = []
+    for name, cells in results.items():
+        values = peers.get(name, metrics["ensemble"])
+        low, high = wilson(values["top1"], n)
+        interval = f"{100 * low:.1f} – {100 * high:.1f}"
+        rows.append([escape(name), cells[0], interval, *cells[1:], escape(values.get("file", "–"))])
+    agreement = (
+        f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of them"
+        f"{' (the mean over all pairs)' if len(peers) > 2 else ''}."
+    )
+    return [
+        f"# {escape(_title(metrics))}",
+        _sentence(metrics),
+        f"Method {escape(metrics['method'])}, seed {metrics['seed']};"
+        f" {_many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
+        f" {_many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
+        f" {training['steps_per_second']:.1f} steps a second,"
+        f" finished {escape(metrics['created'][:16].replace('T', ' '))}.",
+        "## Result",
+        _grid(["", headings[0], "95 % interval", *headings[1:], "file"], rows),
+        f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
+        f" many images leaves open.{agreement if len(peers) > 1 else ''}",
+    ]
+
+
+def _sentence(metrics: Mapping) -> str:
+    peers, ensemble = metrics["peers"], metrics["ensemble"]
+    best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
+    together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
+    return (
+        f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1 on"
+        f" {escape(metrics['dataset'])} with {peers[best]['parameters'] / 1e6:.2f} M parameters"
+        f"{together if len(peers) > 1 else ''}."
+    )
+
+
+def _title(metrics: Mapping) -> str:
+    names = list(metrics["peers"])
+    together = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    return f"{together if len(names) < 4 else f'{len(names)} peers'} on {metrics['dataset']}"
+
+
+def _use(metrics: Mapping) -> list[str]:
+    """Return how to use a peer, and how to repeat the run."""
+    peers = metrics["peers"]
+    small = min(peers, key=lambda name: peers[name]["parameters"])
+    shape = ", ".join(str(size) for size in metrics["data"]["image_shape"])
+    return [
+        "## Use a model",
+        "In this directory, with nothing but Keras; no preprocessing, the model normalises pixels"
+        " itself:",
+        _code(
+            "import keras\n"
+            f"model = keras.models.load_model({peers[small]['file']!r})\n"
+            f"answers = model.predict(pixels).argmax(-1)  # pixels: [n, {shape}], 0..255"
+        ),
+        "An answer is a position in `data.class_names` of `metrics.json`.",
+        "## Repeat the run",
+        _code(metrics["command"]),
+        "or, with exactly its settings, in this directory:",
+        _code("python -m xkd_keras.train --flagfile=config.flags --run_dir=ANOTHER_DIRECTORY"),
+    ]
+
+
+def _training(weights: np.ndarray, pictures: Mapping) -> list[str]:
+    """Return when the teacher taught, and the curves."""
+    on = np.asarray(weights) > 0
+    windows = len(plots.spans(on))
+    if windows:
+        teaching = (
+            f"Shaded is when the ensemble taught the peers: {_many(windows, 'window')},"
+            f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to"
+            f" {np.max(weights):g}."
+        )
+    else:
+        teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
+    words = {
+        "accuracy.svg": "Top-1 accuracy over the epochs",
+        "cross_entropy.svg": "Cross-entropy over the epochs",
+        "teaching.svg": "Distance of each peer to its teacher, the teacher's weight, agreement",
+        "learning_rate.svg": "Learning rate over the epochs",
+    }
+    drawn = [_picture(name, alt) for name, alt in words.items() if name in pictures]
+    return ["## How training went", teaching, *drawn]
+
+
+def _confusions(
+    metrics: Mapping,
+    labels: np.ndarray,
+    answers: Mapping[str, np.ndarray],
+    counts: np.ndarray,
+    pictures: Mapping,
+) -> list[str]:
+    """Return the confusion matrix and the most frequent confusions, the peers' beside them."""
+    names = [escape(name) for name in metrics["data"]["class_names"]]
+    pairs = confused_pairs(counts)
+    parts = ["## What the ensemble confuses"]
+    if "confusion.svg" in pictures:
+        if len(names) > _MATRIX:
+            shown = len(classes_shown(counts))
+            parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
+        parts.append(_picture("confusion.svg", "Confusion matrix of the ensemble"))
+    if not pairs:
+        return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
+    rows = []
+    for true, answer, _ in pairs[:_PAIRS]:
+        same = [np.sum((labels == true) & (given == answer)) for given in answers.values()]
+        rows.append([names[true], names[answer], *map(str, same)])
+    return [
+        *parts,
+        f"The most frequent of its {sum(pair[2] for pair in pairs):,} mistakes, and how often each"
+        " peer makes the same one:",
+        _grid(["true", "answered", *map(escape, answers)], rows, words=2),
+    ]
+
+
+def _disputes(
+    labels: np.ndarray, answers: Mapping[str, np.ndarray], disputed: np.ndarray
+) -> list[str]:
+    """Return where the peers and the ensemble differ, and who is right then."""
+    parts = ["## Where the networks differ"]
+    if not disputed.size:
+        return [*parts, "Nowhere: every peer gives the ensemble's answer on every test image."]
+    teacher = answers["ensemble"]
+    rows = []
+    for name, given in answers.items():
+        if name != "ensemble":
+            differs = given != teacher
+            right, taught = differs & (given == labels), differs & (teacher == labels)
+            counts = (differs, right, taught, differs & ~right & ~taught)
+            rows.append([escape(name), *(f"{count.sum():,}" for count in counts)])
+    return [
+        *parts,
+        f"On {disputed.size:,} of {len(labels):,} test images a peer differs from the ensemble.",
+        _grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
+        "Those on which the most peers differ (✓ right, ✗ wrong):",
+        _picture("disagreements.png", "Test images with what every network answered"),
+    ]
+
+
+def _particulars(metrics: Mapping) -> list[str]:
+    """Return data, settings and versions."""
+    data = metrics["data"]
+    rows = [[split, f"{count:,}"] for split, count in data["examples"].items()]
+    parts = [
+        "## Data",
+        _grid(["split", "images"], rows),
+        f"{len(data['class_names']):,} classes, images of"
+        f" {' × '.join(map(str, data['image_shape']))}; fingerprint {escape(data['fingerprint'])}.",
+    ]
+    if data.get("skipped"):
+        skipped = [[escape(file), escape(reason)] for file, reason in data["skipped"]]
+        parts += [
+            f"Left out: {_many(len(skipped), 'unreadable file')}.",
+            _grid(["file", "reason"], skipped, words=2),
+        ]
+    for heading, key, columns in (
+        ("Settings", "config", ["flag", "value"]),
+        ("Versions", "versions", ["package", "version"]),
+    ):
+        rows = [[escape(name), escape(_value(value))] for name, value in metrics[key].items()]
+        parts += [f"## {heading}", _grid(columns, rows, words=2)]
+    return parts
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "  ".join(map(str, value)) or "–"
+    return "–" if value in ("", None) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.0f} s"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def escape(text: object) -> str:
+    """Return `text` as one line of Markdown that shows exactly it, also within a table."""
+    text = re.sub(r"([\\`*_\[\]#])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"[<>&|~$]", lambda match: f"&#{ord(match[0])};", text)
+
+
+def _code(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _picture(name: str, words: str) -> str:
+    return f"![{words}](plots/{name})"
+
+
+def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a Markdown table whose first `words` columns are words, the others numbers."""
+    rule = [":---"] * words + ["---:"] * (len(headings) - words)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+:root {{ --ink: #1d232b; --soft: #5d6673; --line: #dfe3e8; --paper: #fff; --tint: #f4f6f8;
+  --mark: #0072b2; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e4e7eb; --soft: #a0a8b3; --line: #343b45; --paper: #15191e; --tint: #1e242b;
+    --mark: #56b4e9; }}
+  img {{ filter: brightness(.93); }}
+}}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; max-width: 52rem; padding: 2rem 1rem 5rem; color: var(--ink);
+  background: var(--paper); overflow-wrap: break-word;
+  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }}
+h1 {{ font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }}
+h1 + p {{ font-size: 1.2rem; line-height: 1.45; margin: 0 0 .6rem; }}
+h1 + p + p {{ color: var(--soft); font-size: .92rem; }}
+h2 {{ font-size: 1.25rem; margin: 2.8rem 0 .8rem; padding-top: 1rem;
+  border-top: 1px solid var(--line); }}
+strong {{ color: var(--mark); }}
+th, td[style*=right] {{ white-space: nowrap; }}
+.wide {{ overflow-x: auto; margin: 1rem 0; }}
+table {{ border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
+  text-align: left; }}
+th {{ color: var(--soft); font-weight: 600; vertical-align: bottom; }}
+pre {{ overflow-x: auto; padding: .8rem 1rem; border-radius: 8px; background: var(--tint);
+  font-size: .86rem; line-height: 1.5; }}
+code {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }}
+img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; padding: .5rem;
+  border-radius: 8px; background: #fff; }}
+@media (max-width: 38rem) {{ img {{ max-width: 36rem; }} }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def _page(title: str, text: str, pictures: Mapping[str, bytes]) -> str:
+    """Return the Markdown as a page that needs no other file."""
+
+    def embed(match: re.Match) -> str:
+        name = match["name"]
+        kind = "svg+xml" if name.endswith(".svg") else "png"
+        return (
+            f'{match["tag"]}data:image/{kind};base64,{base64.b64encode(pictures[name]).decode()}"'
+        )
+
+    body = markdown.markdown(text, extensions=["tables"], output_format="html")
+    # Only real tags can match: in text, `<` is escaped.
+    body = re.sub(r'(?P<tag><img [^>]*src=")plots/(?P<name>[a-z_.]+)"', embed, body)
+    body = body.replace("<p><img", '<p class="wide"><img')
+    body = body.replace("<table>", '<div class="wide"><table>').replace(
+        "</table>", "</table></div>"
+    )
+    return _PAGE.format(title=html.escape(title), body=body)

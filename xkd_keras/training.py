@@ -1,0 +1,242 @@
+"""A run from its Config to its directory: set up, train or go on, evaluate, report."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xkd_keras import callbacks, checkpoint, evaluate, files, peers, recipe, report
+from xkd_keras import config as configs
+from xkd_keras import data as datasets
+from xkd_keras.cohort import Cohort
+from xkd_keras.errors import InputError
+
+
+def run(config: configs.Config) -> dict:
+    """Train, evaluate and report in `config.run_dir`, or go on; see `train.train_and_evaluate`."""
+    run_dir = Path(config.run_dir)
+    _claim(config, run_dir)
+    with files.lock(run_dir):
+        if (run_dir / "metrics.json").exists():
+            print(f"{run_dir} is complete; delete it to run again")
+            return json.loads((run_dir / "metrics.json").read_text())
+        strategy = _set_up(config)
+        data = evaluate.load_dataset(config)
+        steps = datasets.steps_per_epoch(data, config.batch_size)
+        with strategy.scope():
+            cohort = build_cohort(config, data, steps)
+        _record(config, run_dir, data)
+        history = _train(config, run_dir, cohort, data, steps)
+        return _finish(config, run_dir, cohort, data, history)
+
+
+def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
+    """Return the compiled cohort; initial weights depend only on the seed and the peer's name.
+
+    Args:
+        config: Says which peers, how they learn and how they teach each other.
+        data: Gives image shape, classes and the statistics that the peers normalise with.
+        steps: Steps an epoch.
+    """
+    members, optimizers = {}, {}
+    for peer in config.peers():
+        model = peers.build(
+            peer.builder,
+            data.image_shape,
+            len(data.class_names),
+            label=peer.name,
+            mean=data.mean,
+            std=data.std,
+            seed=config.seed,
+        )
+        members[peer.name] = peers.fused(model)
+        optimizers[peer.name] = recipe.optimizer(peer.recipe, config.epochs, steps)
+    cohort = Cohort(
+        members,
+        recipe.distillation(config, steps),
+        config.teacher,
+        {peer.name: peer.weight for peer in config.peers()},
+        config.temperature,
+    )
+    cohort.compile(optimizers)
+    return cohort
+
+
+def _claim(config: configs.Config, run_dir: Path) -> None:
+    """Make the directory, or see that it holds this very run."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / ".lock").touch()
+    except OSError as error:
+        raise InputError(
+            f"--run_dir: cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
+            " can be made or written."
+        ) from None
+    flag_file = run_dir / "config.flags"
+    if flag_file.exists():
+        differences = configs.read(flag_file).differences(config)
+        if differences:
+            raise InputError(
+                f"--run_dir: '{run_dir}' holds a run with another configuration:"
+                f" {'; '.join(differences)}. Choose another directory, or delete it."
+            )
+    elif any(path.name != ".lock" for path in run_dir.iterdir()):
+        raise InputError(
+            f"--run_dir: '{run_dir}' is not empty and not a run; valid: a new or empty directory."
+        )
+
+
+def _set_up(config: configs.Config) -> tf.distribute.Strategy:
+    """Set seeds, determinism and devices of this process; return the strategy."""
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if config.logical_cpus > 1:
+        _split_cpu(config.logical_cpus)
+    cpus = tf.config.list_logical_devices("CPU")[: config.logical_cpus]
+    devices = tf.config.list_logical_devices("GPU") or cpus
+    mirrored = config.strategy == "mirrored" or (config.strategy == "auto" and len(devices) > 1)
+    if not mirrored:
+        return tf.distribute.get_strategy()
+    if config.batch_size % len(devices):
+        raise InputError(
+            f"--batch_size: received {config.batch_size}; valid: a multiple of the"
+            f" {len(devices)} devices."
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow has started: fine if it has these devices already
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise InputError(
+                f"--logical_cpus: received {count} after TensorFlow has started with"
+                " fewer; valid: set it in a new process."
+            ) from None
+
+
+def _about(data: datasets.Dataset) -> dict:
+    counts = {name: len(datasets.labels(getattr(data, name))) for name in evaluate.SPLITS}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.image_shape),
+        "examples": counts,
+        "skipped": [list(pair) for pair in data.skipped],
+    }
+
+
+def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
+    """Write what is run and on which data; refuse to go on with data that have changed."""
+    about = run_dir / "data.json"
+    if about.exists() and json.loads(about.read_text())["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
+            " started; restore them, or choose another directory."
+        )
+    files.write(about, json.dumps(_about(data), indent=1) + "\n")
+    if not (run_dir / "config.flags").exists():
+        files.write(run_dir / "config.flags", config.flags())
+
+
+def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
+    """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
+    history = checkpoint.restore(run_dir / "checkpoints", cohort)
+    first = len(history)
+    print(
+        f"{config.dataset}: {_count(data, 'train')} training, {_count(data, 'validation')}"
+        f" validation, {_count(data, 'test')} test images, {len(data.class_names)} classes;"
+        f" {steps} steps an epoch"
+    )
+    if first:
+        callbacks.write_history(run_dir, history)
+        print(f"going on after epoch {first} of {config.epochs}")
+    if first < config.epochs:
+        print("each line: top-1 on the validation images")
+        cohort.fit(
+            datasets.train_batches(
+                data,
+                batch_size=config.batch_size,
+                epochs=config.epochs,
+                first_epoch=first,
+                seed=config.seed,
+            ),
+            steps_per_epoch=steps,
+            initial_epoch=first,
+            epochs=config.epochs,
+            validation_data=datasets.eval_batches(
+                data.validation, dataset=data, batch_size=config.eval_batch_size
+            ),
+            callbacks=[
+                callbacks.History(run_dir, history),
+                keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
+                callbacks.Progress(list(cohort.peers), config.epochs, steps),
+            ],
+            shuffle=False,  # train_batches has
+            verbose=0,
+        )
+    return history
+
+
+def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, history: list) -> dict:
+    """Save the peers, evaluate the saved files once on test, write metrics and report."""
+    for name, model in cohort.peers.items():
+        with files.whole(run_dir / "peers" / f"{name}.keras") as beside:
+            peers.stock(model).save(beside)
+    models = evaluate.load_peers(run_dir, cohort.peers)
+    weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
+    predictions = evaluate.predict(models, weights, data, "test", config.eval_batch_size)
+    result = evaluate.summarize(models, predictions)
+    for name, row in result["peers"].items():
+        row["file"] = f"peers/{name}.keras"
+    metrics = {**_circumstances(config, run_dir, data, history), **result}
+    steps = np.arange(history[-1]["step"])
+    strength = np.asarray(cohort.schedule(steps))
+    report.write(run_dir, metrics, history, predictions, strength)
+    # Last: its presence says that the run is complete.
+    files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def _circumstances(config, run_dir: Path, data: datasets.Dataset, history: list) -> dict:
+    """Return the part of metrics.json that says what was run, on what, and how long."""
+    seconds = sum(row["seconds"] for row in history)
+    packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "dataset": config.dataset,
+        "method": config.method,
+        "seed": config.seed,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(
+            ["python", "-m", "xkd_keras.train", f"--flagfile={run_dir / 'config.flags'}"]
+        ),
+        "config": dataclasses.asdict(config),
+        "versions": {"python": platform.python_version(), **versions},
+        "data": _about(data),
+        "training": {
+            "epochs": len(history),
+            "steps": history[-1]["step"],
+            "batch_size": config.batch_size,
+            "seconds": round(seconds, 3),
+            "steps_per_second": round(history[-1]["step"] / seconds, 3),
+            "replicas": tf.distribute.get_strategy().num_replicas_in_sync,
+        },
+    }
+
+
+def _count(data: datasets.Dataset, split: str) -> int:
+    return len(datasets.labels(getattr(data, split)))
