@@ -37,7 +37,9 @@ def test_decode_agrees_with_pil(mode, file_format):
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     decoded = preprocess.decode(content).numpy()
     assert decoded.dtype == np.uint8
-    np.testing.assert_allclose(decoded.astype(int), expected, atol=1 if mode == "L" else 0)
+    # TensorFlow's JPEG decoder takes the fast inverse DCT, PIL's the exact one.
+    tolerance = 3 if file_format == "JPEG" else 0
+    np.testing.assert_allclose(decoded.astype(int), expected, atol=tolerance)
 
 
 def test_decode_takes_the_first_frame_of_a_gif():

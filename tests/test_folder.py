@@ -160,6 +160,12 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load(tmp_path).class_names == ("blue", "green", "train")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    fill(tmp_path / "pets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(data.load("folder:~/pets", image_size=16).train) == 21
+
+
 def test_fingerprint_follows_the_content_and_nothing_else(tmp_path):
     original = load(fill(tmp_path / "a")).fingerprint
     assert load(fill(tmp_path / "b")).fingerprint == original  # another place

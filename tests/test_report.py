@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xkd_keras import plots, report
+from xkd_keras import files, findings, plots, report
 
 
 @dataclasses.dataclass
@@ -156,11 +156,11 @@ class Page(HTMLParser):
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (355, 360), (49_000, 50_000)])
 def test_wilson_is_that_of_scipy(right, n):
     expected = stats.binomtest(right, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose(report.wilson(right / n, n), expected, atol=1e-12)
+    np.testing.assert_allclose(findings.wilson(right / n, n), expected, atol=1e-12)
 
 
 def test_wilson_of_nothing_says_nothing():
-    assert report.wilson(0.0, 0) == (0.0, 1.0)
+    assert findings.wilson(0.0, 0) == (0.0, 1.0)
 
 
 def test_table_shows_the_numbers_of_metrics_with_the_ensemble_last():
@@ -202,9 +202,9 @@ def test_spans(weights, expected):
 def test_confusion_and_pairs_of_an_example_made_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     answers = np.array([0, 1, 1, 1, 2, 0, 2, 0])
-    counts = report.confusion(labels, answers, 3)
+    counts = findings.confusion(labels, answers, 3)
     np.testing.assert_array_equal(counts, [[1, 2, 0], [0, 1, 1], [2, 0, 1]])
-    assert report.confused_pairs(counts) == [(0, 1, 2), (2, 0, 2), (1, 2, 1)]
+    assert findings.confused_pairs(counts) == [(0, 1, 2), (2, 0, 2), (1, 2, 1)]
 
 
 def test_disagreements_put_most_dissenters_first_then_the_errors_of_the_ensemble():
@@ -215,7 +215,7 @@ def test_disagreements_put_most_dissenters_first_then_the_errors_of_the_ensemble
         "b": np.array([0, 0, 1, 1, 0]),
     }
     # 3: two dissenters; 2: the ensemble is wrong; 1 and 4: in their order; 0: all agree.
-    assert report.disagreements(labels, answers).tolist() == [3, 2, 1, 4]
+    assert findings.disagreements(labels, answers).tolist() == [3, 2, 1, 4]
 
 
 def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
@@ -323,10 +323,10 @@ def test_names_appear_exactly_as_they_are_and_never_as_markup(tmp_path):
     text = run.write(tmp_path).read_text()
     page = Page(text)
     predictions = run.predictions
-    counts = report.confusion(
+    counts = findings.confusion(
         predictions.labels, predictions.logits["ensemble"].argmax(-1), len(names)
     )
-    pairs = report.confused_pairs(counts)[:10]
+    pairs = findings.confused_pairs(counts)[:10]
     assert len({name for true, answer, _ in pairs for name in (true, answer)}) > 8
     for true, answer, _ in pairs:
         at = [i for i, cell in enumerate(page.cells) if cell == names[true]]
@@ -370,10 +370,10 @@ def test_runs_of_every_shape_are_written_without_a_warning(run, missing, tmp_pat
 def test_of_many_classes_the_most_confused_are_shown(tmp_path):
     counts = np.zeros((40, 40), int)
     counts[7, 3], counts[3, 5], counts[1, 0] = 9, 4, 1
-    assert report.classes_shown(counts) == [7, 3, 5, 1, 0]
-    assert report.classes_shown(counts[:30, :30]) == list(range(30))
+    assert findings.classes_shown(counts) == [7, 3, 5, 1, 0]
+    assert findings.classes_shown(counts[:30, :30]) == list(range(30))
     counts[:, 20] += 1
-    assert len(report.classes_shown(counts)) == 20
+    assert len(findings.classes_shown(counts)) == 20
 
 
 def test_a_report_that_fails_leaves_the_old_one_whole(tmp_path, monkeypatch):
@@ -383,7 +383,7 @@ def test_a_report_that_fails_leaves_the_old_one_whole(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(report.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         Run(epochs=0, images=99).write(tmp_path)
     assert {file: file.read_bytes() for file in before} == before

@@ -4,24 +4,17 @@ Everything is computed from what is in the run directory already; nothing here t
 TensorFlow.
 """
 
-import base64
-import html
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import markdown
 import numpy as np
 
-from xkd_keras import plots
+from xkd_keras import files, findings, page, plots
+from xkd_keras.page import code, escape, grid, picture
 
-_MATRIX = (
-    30  # classes that a person can still read in one matrix; of more, the most confused are shown
-)
-_MOST_CONFUSED = 20
-_PAIRS, _IMAGES = 10, 12
+_PAIRS, _IMAGES = 10, 12  # shown of confusions and disputed images
 # heading, key of metrics.json, factor, format
 _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
@@ -67,14 +60,15 @@ def write(
     labels = np.asarray(predictions.labels)
     everyone = ["ensemble", *metrics["peers"]]
     answers = {name: np.argmax(predictions.logits[name], axis=-1) for name in everyone}
-    disputed = disagreements(labels, answers)
-    counts = confusion(labels, answers["ensemble"], len(metrics["data"]["class_names"]))
+    disputed = findings.disagreements(labels, answers)
+    counts = findings.confusion(labels, answers["ensemble"], len(metrics["data"]["class_names"]))
     pictures = {
         **_draw(metrics, history, weights, counts),
         **_gallery(metrics, predictions, answers, disputed),
     }
     for name, data in pictures.items():
-        _replace(run_dir / "plots" / name, data)
+        with files.whole(run_dir / "plots" / name) as beside:
+            beside.write_bytes(data)
     parts = [
         *_opening(metrics, len(labels)),
         *_use(metrics),
@@ -84,8 +78,9 @@ def write(
         *_particulars(metrics),
     ]
     text = "\n\n".join(parts) + "\n"
-    _replace(run_dir / "report.md", text.encode())
-    return _replace(run_dir / "report.html", _page(_title(metrics), text, pictures).encode())
+    files.write(run_dir / "report.md", text)
+    files.write(run_dir / "report.html", page.whole(_title(metrics), text, pictures))
+    return run_dir / "report.html"
 
 
 def table(metrics: Mapping) -> str:
@@ -102,46 +97,11 @@ def table(metrics: Mapping) -> str:
     )
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share measured on `n` images; (0, 1) for n = 0."""
-    if not n:
-        return 0.0, 1.0
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
-
-
-def confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Return int [classes, classes]: how many images of a class (row) got an answer (column)."""
-    flat = np.bincount(labels * classes + answers, minlength=classes * classes)
-    return flat.reshape(classes, classes)
-
-
-def confused_pairs(counts: np.ndarray) -> list[tuple[int, int, int]]:
-    """Return (true class, answer, images) for every confusion, the most frequent first."""
-    pairs = [(int(t), int(a), int(counts[t, a])) for t, a in np.argwhere(counts) if t != a]
-    return sorted(pairs, key=lambda pair: -pair[2])
-
-
-def disagreements(labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the indices of images where a peer and the ensemble differ, most dissenters first.
-
-    Among as many dissenters, images that the ensemble gets wrong come first: they are the rarer.
-
-    Args:
-        labels: int [n], the true classes.
-        answers: Each peer and "ensemble" -> int [n].
-    """
-    teacher = answers["ensemble"]
-    dissenters = np.sum([answer != teacher for answer in answers.values()], axis=0)
-    order = np.lexsort((teacher == labels, -dissenters))  # stable: then by position
-    return order[dissenters[order] > 0]
-
-
 def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
     """Return the headings of the numbers and each network's cells; top-5 only if measured."""
-    networks = {**metrics["peers"], "ensemble": metrics["ensemble"]}
+    networks = dict(metrics["peers"])
+    if len(networks) > 1:  # else the ensemble is the peer
+        networks["ensemble"] = metrics["ensemble"]
     columns = [c for c in _COLUMNS if c[1] != "top5" or "top5" in metrics["ensemble"]]
     rows = {
         name: [
@@ -157,7 +117,7 @@ def _draw(
     metrics: Mapping, history: Sequence[Mapping], weights: np.ndarray, counts: np.ndarray
 ) -> dict[str, bytes]:
     """Return the curves and the confusion matrix by file name, where there is something to draw."""
-    names, shown = metrics["data"]["class_names"], classes_shown(counts)
+    names, shown = metrics["data"]["class_names"], findings.classes_shown(counts)
     with plots.style():
         figures = plots.charts(history, list(metrics["peers"]), weights) if history else {}
         if shown:
@@ -185,22 +145,6 @@ def _gallery(
         return {"disagreements.png": plots.render(figure, "png")}
 
 
-def classes_shown(counts: np.ndarray) -> list[int]:
-    """Return the classes of the matrix: all, or of many the most confused, side by side."""
-    if len(counts) <= _MATRIX:
-        return list(range(len(counts)))
-    ranked = [index for true, answer, _ in confused_pairs(counts) for index in (true, answer)]
-    return list(dict.fromkeys(ranked))[:_MOST_CONFUSED]
-
-
-def _replace(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
-    return path
-
-
 def _opening(metrics: Mapping, n: int) -> list[str]:
     """Return the title and the result, in words and in numbers."""
     peers, training = metrics["peers"], metrics["training"]
@@ -208,7 +152,7 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
     rows = []
     for name, cells in results.items():
         values = peers.get(name, metrics["ensemble"])
-        low, high = wilson(values["top1"], n)
+        low, high = findings.wilson(values["top1"], n)
         interval = f"{100 * low:.1f} – {100 * high:.1f}"
         rows.append([escape(name), cells[0], interval, *cells[1:], escape(values.get("file", "–"))])
     agreement = (
@@ -224,7 +168,7 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f" {training['steps_per_second']:.1f} steps a second,"
         f" finished {escape(metrics['created'][:16].replace('T', ' '))}.",
         "## Result",
-        _grid(["", headings[0], "95 % interval", *headings[1:], "file"], rows),
+        grid(["", headings[0], "95 % interval", *headings[1:], "file"], rows),
         f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
         f" many images leaves open.{agreement if len(peers) > 1 else ''}",
     ]
@@ -256,16 +200,16 @@ def _use(metrics: Mapping) -> list[str]:
         "## Use a model",
         "In this directory, with nothing but Keras; no preprocessing, the model normalises pixels"
         " itself:",
-        _code(
+        code(
             "import keras\n"
             f"model = keras.models.load_model({peers[small]['file']!r})\n"
             f"answers = model.predict(pixels).argmax(-1)  # pixels: [n, {shape}], 0..255"
         ),
         "An answer is a position in `data.class_names` of `metrics.json`.",
         "## Repeat the run",
-        _code(metrics["command"]),
+        code(metrics["command"]),
         "or, with exactly its settings, in this directory:",
-        _code("python -m xkd_keras.train --flagfile=config.flags --run_dir=ANOTHER_DIRECTORY"),
+        code("python -m xkd_keras.train --flagfile=config.flags --run_dir=ANOTHER_DIRECTORY"),
     ]
 
 
@@ -287,7 +231,7 @@ def _training(weights: np.ndarray, pictures: Mapping) -> list[str]:
         "teaching.svg": "Distance of each peer to its teacher, the teacher's weight, agreement",
         "learning_rate.svg": "Learning rate over the epochs",
     }
-    drawn = [_picture(name, alt) for name, alt in words.items() if name in pictures]
+    drawn = [picture(name, alt) for name, alt in words.items() if name in pictures]
     return ["## How training went", teaching, *drawn]
 
 
@@ -300,13 +244,13 @@ def _confusions(
 ) -> list[str]:
     """Return the confusion matrix and the most frequent confusions, the peers' beside them."""
     names = [escape(name) for name in metrics["data"]["class_names"]]
-    pairs = confused_pairs(counts)
+    pairs = findings.confused_pairs(counts)
     parts = ["## What the ensemble confuses"]
     if "confusion.svg" in pictures:
-        if len(names) > _MATRIX:
-            shown = len(classes_shown(counts))
+        if len(names) > findings.MATRIX:
+            shown = len(findings.classes_shown(counts))
             parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
-        parts.append(_picture("confusion.svg", "Confusion matrix of the ensemble"))
+        parts.append(picture("confusion.svg", "Confusion matrix of the ensemble"))
     if not pairs:
         return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
     rows = []
@@ -317,7 +261,7 @@ def _confusions(
         *parts,
         f"The most frequent of its {sum(pair[2] for pair in pairs):,} mistakes, and how often each"
         " peer makes the same one:",
-        _grid(["true", "answered", *map(escape, answers)], rows, words=2),
+        grid(["true", "answered", *map(escape, answers)], rows, words=2),
     ]
 
 
@@ -339,9 +283,9 @@ def _disputes(
     return [
         *parts,
         f"On {disputed.size:,} of {len(labels):,} test images a peer differs from the ensemble.",
-        _grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
+        grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
         "Those on which the most peers differ (✓ right, ✗ wrong):",
-        _picture("disagreements.png", "Test images with what every network answered"),
+        picture("disagreements.png", "Test images with what every network answered"),
     ]
 
 
@@ -351,7 +295,7 @@ def _particulars(metrics: Mapping) -> list[str]:
     rows = [[split, f"{count:,}"] for split, count in data["examples"].items()]
     parts = [
         "## Data",
-        _grid(["split", "images"], rows),
+        grid(["split", "images"], rows),
         f"{len(data['class_names']):,} classes, images of"
         f" {' × '.join(map(str, data['image_shape']))}; fingerprint {escape(data['fingerprint'])}.",
     ]
@@ -359,14 +303,14 @@ def _particulars(metrics: Mapping) -> list[str]:
         skipped = [[escape(file), escape(reason)] for file, reason in data["skipped"]]
         parts += [
             f"Left out: {_many(len(skipped), 'unreadable file')}.",
-            _grid(["file", "reason"], skipped, words=2),
+            grid(["file", "reason"], skipped, words=2),
         ]
     for heading, key, columns in (
         ("Settings", "config", ["flag", "value"]),
         ("Versions", "versions", ["package", "version"]),
     ):
         rows = [[escape(name), escape(_value(value))] for name, value in metrics[key].items()]
-        parts += [f"## {heading}", _grid(columns, rows, words=2)]
+        parts += [f"## {heading}", grid(columns, rows, words=2)]
     return parts
 
 
@@ -385,89 +329,3 @@ def _duration(seconds: float) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def escape(text: object) -> str:
-    """Return `text` as one line of Markdown that shows exactly it, also within a table."""
-    text = re.sub(r"([\\`*_\[\]#])", r"\\\1", " ".join(str(text).split()))
-    return re.sub(r"[<>&|~$]", lambda match: f"&#{ord(match[0])};", text)
-
-
-def _code(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _picture(name: str, words: str) -> str:
-    return f"![{words}](plots/{name})"
-
-
-def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """Return a Markdown table whose first `words` columns are words, the others numbers."""
-    rule = [":---"] * words + ["---:"] * (len(headings) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-:root {{ --ink: #1d232b; --soft: #5d6673; --line: #dfe3e8; --paper: #fff; --tint: #f4f6f8;
-  --mark: #0072b2; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #e4e7eb; --soft: #a0a8b3; --line: #343b45; --paper: #15191e; --tint: #1e242b;
-    --mark: #56b4e9; }}
-  img {{ filter: brightness(.93); }}
-}}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 52rem; padding: 2rem 1rem 5rem; color: var(--ink);
-  background: var(--paper); overflow-wrap: break-word;
-  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }}
-h1 {{ font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }}
-h1 + p {{ font-size: 1.2rem; line-height: 1.45; margin: 0 0 .6rem; }}
-h1 + p + p {{ color: var(--soft); font-size: .92rem; }}
-h2 {{ font-size: 1.25rem; margin: 2.8rem 0 .8rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }}
-strong {{ color: var(--mark); }}
-th, td[style*=right] {{ white-space: nowrap; }}
-.wide {{ overflow-x: auto; margin: 1rem 0; }}
-table {{ border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
-  text-align: left; }}
-th {{ color: var(--soft); font-weight: 600; vertical-align: bottom; }}
-pre {{ overflow-x: auto; padding: .8rem 1rem; border-radius: 8px; background: var(--tint);
-  font-size: .86rem; line-height: 1.5; }}
-code {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }}
-img {{ display: block; max-width: 100%; height: auto; margin: 1rem 0; padding: .5rem;
-  border-radius: 8px; background: #fff; }}
-@media (max-width: 38rem) {{ img {{ max-width: 36rem; }} }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-
-def _page(title: str, text: str, pictures: Mapping[str, bytes]) -> str:
-    """Return the Markdown as a page that needs no other file."""
-
-    def embed(match: re.Match) -> str:
-        name = match["name"]
-        kind = "svg+xml" if name.endswith(".svg") else "png"
-        return (
-            f'{match["tag"]}data:image/{kind};base64,{base64.b64encode(pictures[name]).decode()}"'
-        )
-
-    body = markdown.markdown(text, extensions=["tables"], output_format="html")
-    # Only real tags can match: in text, `<` is escaped.
-    body = re.sub(r'(?P<tag><img [^>]*src=")plots/(?P<name>[a-z_.]+)"', embed, body)
-    body = body.replace("<p><img", '<p class="wide"><img')
-    body = body.replace("<table>", '<div class="wide"><table>').replace(
-        "</table>", "</table></div>"
-    )
-    return _PAGE.format(title=html.escape(title), body=body)

@@ -52,7 +52,7 @@ def read(name: str, request: Request) -> Content:
     Raises:
         InputError: An unusable layout, or a damaged file (unless they are to be skipped).
     """
-    root = pathlib.Path(name.removeprefix("folder:"))
+    root = pathlib.Path(names.folder_path(name))
     recipe = names.resolve(name, None, request.image_size, request.augment)
     files = _find(name, root)
     keep = _what_to_keep(files, recipe, request.cache_bytes)

@@ -76,9 +76,14 @@ def check(name: str, data_dir: str | None = None) -> None:
     if not colon or kind not in ("tfds", "folder") or not rest:
         raise FlagError(unknown("--dataset", name, _VALID))
     if kind == "folder":
-        _check_folder(name, rest)
+        _check_folder(name, folder_path(name))
     else:
         _check_tfds(name, rest, data_dir)
+
+
+def folder_path(name: str) -> str:
+    """Return PATH of `folder:PATH`; no shell expands a ~ after the colon."""
+    return os.path.expanduser(name.removeprefix("folder:"))
 
 
 def _check_folder(name: str, path: str) -> None:

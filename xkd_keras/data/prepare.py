@@ -92,7 +92,7 @@ def _check_reachable(name: str, downloads: pathlib.Path) -> None:
 
 def _explain(name: str, data_dir: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
-    if "manual" in reason.lower():
+    if isinstance(error, AssertionError) and "manual" in reason.lower():
         manual = os.path.join(data_dir, "downloads", "manual")
         return f"--dataset: {name} must be fetched by hand into {manual}: {_short(reason)}"
     if isinstance(error, OSError):

@@ -1,0 +1,140 @@
+"""Any image-classification data set of TFDS: which splits serve as what, and what is refused."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from fake_cifar import no_network
+
+from xkd_keras import data
+from xkd_keras.errors import InputError
+
+
+class _Tiny(tfds.core.GeneratorBasedBuilder):
+    """Builders below differ in their splits, images and labels."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    PARTS: ClassVar = {"train": 20}
+    SHAPE = (12, 12, 1)
+    KEYS = ("image", "label")
+    UNLABELLED = ()
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.SHAPE),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="A few plain images.",
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=self.KEYS,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {part: self._generate_examples(part) for part in self.PARTS}
+
+    def _generate_examples(self, part):
+        for i in range(self.PARTS[part]):
+            height, width = (size or 9 + i for size in self.SHAPE[:2])
+            image = np.full((height, width, self.SHAPE[2]), 10 * (i % 2) + i // 2, np.uint8)
+            yield i, {"image": image, "label": -1 if part in self.UNLABELLED else i % 2}
+
+
+class TinyTrainOnly(_Tiny):
+    """One split of grey 12x12 images."""
+
+
+class TinyComplete(_Tiny):
+    """Three splits."""
+
+    PARTS: ClassVar = {"train": 20, "validation": 6, "test": 8}
+
+
+class TinyCompetition(_Tiny):
+    """Ragged images; nobody knows the labels of test."""
+
+    PARTS: ClassVar = {"train": 20, "validation": 6, "test": 8}
+    SHAPE = (None, None, 3)
+    UNLABELLED = ("test",)
+
+
+class TinyUnsupervised(_Tiny):
+    """No supervised keys."""
+
+    KEYS = None
+
+
+class TinyTestOnly(_Tiny):
+    """No train split."""
+
+    PARTS: ClassVar = {"test": 8}
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    no_network(monkeypatch)
+    return lambda name, **options: data.load(name, data_dir=str(tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("tiny_train_only", (14, 2, 4)),
+        ("tiny_complete", (20, 6, 8)),
+        ("tiny_competition", (18, 2, 6)),
+    ],
+)
+def test_which_split_serves_as_what(load, name, sizes):
+    dataset = load(f"tfds:{name}")
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert tuple(map(len, splits)) == sizes
+    for split in splits:
+        assert np.ptp(np.bincount(data.labels(split))) <= 1
+        pixels = data.images(split, range(len(split)), dataset)[:, 5, 5]
+        assert (pixels == pixels[:, :1]).all()
+        assert (pixels[:, 0] >= 10 * data.labels(split)).all()
+    seen = [tuple(split.positions) for split in splits if split.source is dataset.train.source]
+    assert len({position for part in seen for position in part}) == sum(map(len, seen))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "shape"),
+    [("tiny_train_only", 0, (12, 12, 3)), ("tiny_competition", 0, (64, 64, 3))],
+)
+def test_image_size_is_the_data_sets_own(load, name, size, shape):
+    assert load(f"tfds:{name}", image_size=size).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("tiny_unsupervised", r"tfds:tiny_unsupervised is not for image classification"),
+        ("tiny_test_only", r"tfds:tiny_test_only has no 'train' split, but test"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(load, name, line):
+    with pytest.raises(InputError, match=line) as caught:
+        load(f"tfds:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_with_no_validation_image_to_spare(load):
+    dataset = load("tfds:tiny_competition", validation_fraction=0.5, train_examples=2)
+    assert sorted(data.labels(dataset.train)) == [0, 1]
+    assert len(dataset.validation) == 10
+
+
+@pytest.mark.parametrize("gib", [2.0, 2e-5, 0.0])
+def test_however_images_are_kept_they_are_the_same(load, gib):
+    dataset = load("tfds:tiny_competition", cache_gib=gib, image_size=24)
+    whole = load("tfds:tiny_competition", image_size=24)
+    assert dataset.fingerprint == whole.fingerprint
+    one, other = (
+        np.concatenate([batch[0] for batch in data.eval_batches(d.train, dataset=d, batch_size=5)])
+        for d in (dataset, whole)
+    )
+    np.testing.assert_array_equal(one, other)
+    kind = {2.0: "Arrays", 2e-5: "Encoded", 0.0: "Records"}[gib]
+    assert type(dataset.train.source).__name__ == kind

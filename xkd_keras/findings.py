@@ -1,0 +1,53 @@
+"""What the answers of several networks on the same images say: who confuses what, who differs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+MATRIX = 30  # classes that a person can still read in one matrix; of more, the most confused
+MOST_CONFUSED = 20
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share measured on `n` images; (0, 1) for n = 0."""
+    if not n:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+
+
+def confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """Return int [classes, classes]: how many images of a class (row) got an answer (column)."""
+    flat = np.bincount(labels * classes + answers, minlength=classes * classes)
+    return flat.reshape(classes, classes)
+
+
+def confused_pairs(counts: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return (true class, answer, images) for every confusion, the most frequent first."""
+    pairs = [(int(t), int(a), int(counts[t, a])) for t, a in np.argwhere(counts) if t != a]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def disagreements(labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the indices of images where a peer and the ensemble differ, most dissenters first.
+
+    Among as many dissenters, images that the ensemble gets wrong come first: they are the rarer.
+
+    Args:
+        labels: int [n], the true classes.
+        answers: Each peer and "ensemble" -> int [n].
+    """
+    teacher = answers["ensemble"]
+    dissenters = np.sum([answer != teacher for answer in answers.values()], axis=0)
+    order = np.lexsort((teacher == labels, -dissenters))  # stable: then by position
+    return order[dissenters[order] > 0]
+
+
+def classes_shown(counts: np.ndarray) -> list[int]:
+    """Return the classes of the matrix: all, or of many the most confused, side by side."""
+    if len(counts) <= MATRIX:
+        return list(range(len(counts)))
+    ranked = [index for true, answer, _ in confused_pairs(counts) for index in (true, answer)]
+    return list(dict.fromkeys(ranked))[:MOST_CONFUSED]
