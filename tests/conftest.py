@@ -25,3 +25,9 @@ def _seeded():
 def two_cpus():
     """A strategy of two replicas: one for all, as two strategies' collectives get the same keys."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where TFDS prepares the digits, once for all tests."""
+    return tmp_path_factory.mktemp("tfds")

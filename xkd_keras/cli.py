@@ -37,6 +37,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv):
         logging.set_verbosity(logging.ERROR)  # libraries' notices; ours are printed
+        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe or a file
         try:
             if len(argv) > 1:
                 raise FlagError(f"received '{argv[1]}'; valid: flags only, as --name=value.")
