@@ -35,10 +35,10 @@ def train_and_evaluate(config: configs.Config) -> dict:
 
 
 def check(config: configs.Config) -> None:
-    """Raise FlagError for what is wrong with the flags, before any data is touched."""
+    """Raise InputError for what can be seen to be wrong before any data is touched."""
     config.require("run_dir", "dataset", "peer")
+    datasets.check(config.dataset)
     try:
-        datasets.check(config.dataset)
         for peer in config.peers():
             peers.check(peer.builder)
     except InputError as error:
