@@ -13,9 +13,9 @@ FLOORS = [
     {"optimizers", "data", "peers"},
     {"cohort", "config", "report"},
     {"checkpoint", "cli", "recipe"},
-    {"callbacks", "evaluate"},
+    {"callbacks", "evaluation"},
     {"training"},
-    {"train"},
+    {"train", "evaluate"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

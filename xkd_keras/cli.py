@@ -12,15 +12,20 @@ from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import FlagError, InputError
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep TensorFlow's start-up notices, which its C++ writes to stderr, off the screen.
+def load_tensorflow() -> None:
+    """Import TensorFlow without its start-up notices; whoever sets TF_CPP_MIN_LOG_LEVEL sees them.
 
-    Whoever sets TF_CPP_MIN_LOG_LEVEL wants to see them.
+    It takes seconds, so commands call this only after their flags have been found right.
     """
-    if WANTS_LOGS:
-        yield
-        return
+    with contextlib.nullcontext() if WANTS_LOGS else _without_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Send what C++ code writes to stderr nowhere."""
     sys.stderr.flush()
     shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

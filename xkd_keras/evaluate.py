@@ -1,211 +1,16 @@
-"""Exact metrics of saved peers and of their ensemble, on any split of any dataset.
+"""Evaluate a finished run again: its own test images, or any others with the same classes.
 
 python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 """
 
-import dataclasses
-import json
-import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import keras
-import numpy as np
-import tensorflow as tf
 from absl import flags
 
 from xkd_keras import cli, report
-from xkd_keras import config as configs
-from xkd_keras import data as datasets
-from xkd_keras.errors import FlagError, InputError, unknown
+from xkd_keras.errors import FlagError, unknown
 
-SPLITS = ("train", "validation", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What networks said of n images.
-
-    Attributes:
-        labels: int [n].
-        logits: By name, float32 [n, classes].
-        milliseconds: By name, the median time of an image in a batch.
-        fetch: Positions [k] -> the images as uint8 [k, H, W, 3].
-    """
-
-    labels: np.ndarray
-    logits: dict[str, np.ndarray]
-    milliseconds: dict[str, float]
-    fetch: Callable[[Iterable[int]], np.ndarray]
-
-
-def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
-    """Return the trained peers of a run as plain Keras loads them."""
-    peers = {}
-    for name in names:
-        path = run_dir / "peers" / f"{name}.keras"
-        try:
-            peers[name] = keras.models.load_model(path, compile=False)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: cannot be read as a Keras model: {reason}") from None
-    return peers
-
-
-def predict(
-    models: dict[str, keras.Model],
-    weights: dict[str, float],
-    dataset: datasets.Dataset,
-    split: str,
-    batch_size: int,
-) -> Predictions:
-    """Return the logits of every model and of their weighted `ensemble`.
-
-    Args:
-        models: Images [B, H, W, C] -> logits [B, classes], by name.
-        weights: The models' weights in the ensemble, by name.
-        dataset: Holds the split; every image of it counts once.
-        split: train, validation or test.
-        batch_size: Images at once.
-    """
-    part = getattr(dataset, split)
-    calls = {name: tf.function(model, reduce_retracing=True) for name, model in models.items()}
-    rows = {name: [] for name in models}
-    times = {name: [] for name in models}
-    for images, _, mask in datasets.eval_batches(part, dataset=dataset, batch_size=batch_size):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            logits = call(images, training=False).numpy()
-            times[name].append(1000 * (time.perf_counter() - began) / batch_size)
-            rows[name].append(logits[mask.numpy() > 0])
-    logits = {name: np.concatenate(row) for name, row in rows.items()}
-    # The first batch traces the graph; it only counts where there is no other.
-    speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
-    total = sum(weights[name] for name in models)
-    logits["ensemble"] = sum(np.float32(weights[name] / total) * logits[name] for name in models)
-    speed["ensemble"] = sum(speed.values())
-
-    def fetch(indices):
-        return datasets.images(part, list(indices), dataset)
-
-    return Predictions(datasets.labels(part), logits, speed, fetch)
-
-
-def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 (beyond 10 classes) and mean cross-entropy in nats, in float64.
-
-    Args:
-        labels: int [n].
-        logits: float [n, classes].
-    """
-    z = logits.astype(np.float64)
-    own = z[np.arange(len(z)), labels][:, None]
-    rank = np.sum(z > own, axis=-1)
-    shift = z.max(axis=-1, keepdims=True)
-    log_sum = np.log(np.sum(np.exp(z - shift), axis=-1)) + shift[:, 0]
-    result = {"top1": float(np.mean(z.argmax(-1) == labels))}
-    if z.shape[-1] > 10:
-        result["top5"] = float(np.mean(rank < 5))
-    return {**result, "cross_entropy": float(np.mean(log_sum - own[:, 0]))}
-
-
-def agreement(logits: dict[str, np.ndarray]) -> float:
-    """Return the fraction of (image, pair of peers) that name the same class; 1 for one peer."""
-    guesses = [z.argmax(-1) for name, z in logits.items() if name != "ensemble"]
-    pairs = [(a, b) for i, a in enumerate(guesses) for b in guesses[:i]]
-    return float(np.mean([np.mean(a == b) for a, b in pairs])) if pairs else 1.0
-
-
-def summarize(models: dict[str, keras.Model], predictions: Predictions) -> dict:
-    """Return the part of metrics.json that evaluation fills: peers, ensemble, agreement."""
-    parameters = {name: _trainable(model) for name, model in models.items()}
-    rows = {
-        name: {
-            **scores(predictions.labels, logits),
-            "parameters": parameters.get(name, sum(parameters.values())),
-            "milliseconds_per_image": round(predictions.milliseconds[name], 4),
-        }
-        for name, logits in predictions.logits.items()
-    }
-    together = rows.pop("ensemble")
-    return {"peers": rows, "ensemble": together, "agreement": agreement(predictions.logits)}
-
-
-def evaluate_run(
-    run_dir: Path, names: Iterable[str] = (), dataset: str = "", split: str = "test"
-) -> dict:
-    """Evaluate a finished run's peers again.
-
-    Args:
-        run_dir: Made by `xkd_keras.train`.
-        names: Peers to evaluate; all where empty.
-        dataset: Another dataset, with the run's class names or some of them; its own where empty.
-        split: train, validation, test, or all of them together.
-
-    Returns:
-        `examples` and what `summarize` returns; for the run's own test split its numbers exactly.
-
-    Raises:
-        InputError: The run is not finished, a peer is not in it, or the classes do not fit.
-    """
-    config, metrics = _finished(run_dir)
-    weights = {peer.name: peer.weight for peer in config.peers()}
-    for name in names:
-        if name not in weights:
-            raise InputError(unknown("--peer", name, weights))
-    models = load_peers(run_dir, names or weights)
-    data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
-    parts = [
-        predict(models, weights, data, part, config.eval_batch_size)
-        for part in (SPLITS if split == "all" else (split,))
-    ]
-    predictions = _joined(parts, data.class_names, tuple(metrics["data"]["class_names"]))
-    return {"examples": len(predictions.labels), **summarize(models, predictions)}
-
-
-def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:
-    """Return the run's dataset, or the one called `name` at the run's size and preprocessing."""
-    other = bool(name) and name != config.dataset
-    return datasets.load(
-        name or config.dataset,
-        image_size=image_size or config.image_size,
-        augment=config.augment,
-        train_examples=0 if other else config.train_examples,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        data_dir=config.data_dir or None,
-        skip_unreadable=config.skip_unreadable,
-        cache_gib=config.cache_gib,
-    )
-
-
-def _finished(run_dir: Path) -> tuple[configs.Config, dict]:
-    try:
-        metrics = json.loads((run_dir / "metrics.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(
-            f"--run_dir: '{run_dir}' holds no finished run; valid: a directory that"
-            " xkd_keras.train has completed (it has a metrics.json)."
-        ) from None
-    return configs.read(run_dir / "config.flags"), metrics
-
-
-def _joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:
-    """Return the parts as one, labels renumbered from the dataset's classes to the run's."""
-    missing = [name for name in found if name not in known]
-    if missing:
-        raise InputError(unknown("--dataset: class", missing[0], known))
-    number = np.array([known.index(name) for name in found])
-    return Predictions(
-        number[np.concatenate([part.labels for part in parts])],
-        {name: np.concatenate([part.logits[name] for part in parts]) for name in parts[0].logits},
-        parts[-1].milliseconds,
-        parts[-1].fetch,
-    )
-
-
-def _trainable(model: keras.Model) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+SPLITS = ("train", "validation", "test", "all")
 
 
 def main() -> None:
@@ -213,9 +18,13 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("--run_dir: missing. The directory of a finished run.")
-    if values.split not in (*SPLITS, "all"):
-        raise FlagError(unknown("--split", values.split, (*SPLITS, "all")))
-    result = evaluate_run(Path(values.run_dir), values.peer, values.dataset, values.split)
+    if values.split not in SPLITS:
+        raise FlagError(unknown("--split", values.split, SPLITS))
+    cli.load_tensorflow()
+    from xkd_keras import evaluation  # after what may be wrong with the flags
+
+    run_dir = Path(values.run_dir)
+    result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, values.split)
     print(f"{result['examples']} images of {values.dataset or 'the run'}, split {values.split}")
     print(report.table(result))
 

@@ -28,8 +28,8 @@ def train_and_evaluate(config: configs.Config) -> dict:
         FloatingPointError: A peer's loss is not finite.
     """
     check(config)
-    with cli.quiet():
-        from xkd_keras import training  # TensorFlow takes seconds; a wrong flag is told before
+    cli.load_tensorflow()
+    from xkd_keras import training  # after what may be wrong with the flags
 
     return training.run(config)
 
@@ -40,6 +40,8 @@ def check(config: configs.Config) -> None:
     datasets.check(config.dataset)
     try:
         for peer in config.peers():
+            if ":" in peer.builder:  # a user's module, and it will import Keras
+                cli.load_tensorflow()
             peers.check(peer.builder)
     except InputError as error:
         raise FlagError(str(error)) from None

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras import callbacks, checkpoint, evaluate, files, peers, recipe, report
+from xkd_keras import callbacks, checkpoint, evaluation, files, peers, recipe, report
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras.cohort import Cohort
@@ -28,7 +28,7 @@ def run(config: configs.Config) -> dict:
             print(f"{run_dir} is complete; delete it to run again")
             return json.loads((run_dir / "metrics.json").read_text())
         strategy = _set_up(config)
-        data = evaluate.load_dataset(config)
+        data = evaluation.load_dataset(config)
         steps = datasets.steps_per_epoch(data, config.batch_size)
         with strategy.scope():
             cohort = build_cohort(config, data, steps)
@@ -128,7 +128,7 @@ def _split_cpu(count: int) -> None:
 
 
 def _about(data: datasets.Dataset) -> dict:
-    counts = {name: len(datasets.labels(getattr(data, name))) for name in evaluate.SPLITS}
+    counts = {name: len(datasets.labels(getattr(data, name))) for name in evaluation.SPLITS}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -196,13 +196,13 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     for name, model in cohort.peers.items():
         with files.whole(run_dir / "peers" / f"{name}.keras") as beside:
             peers.stock(model).save(beside)
-    models = evaluate.load_peers(run_dir, cohort.peers)
+    models = evaluation.load_peers(run_dir, cohort.peers)
     weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
-    predictions = evaluate.predict(models, weights, data, "test", config.eval_batch_size)
-    result = evaluate.summarize(models, predictions)
+    predictions = evaluation.predict(models, weights, data, "test", config.eval_batch_size)
+    result = evaluation.summarize(models, predictions)
     for name, row in result["peers"].items():
         row["file"] = f"peers/{name}.keras"
-    metrics = {**_circumstances(config, run_dir, data, history), **result}
+    metrics = {**_circumstances(config, run_dir, cohort, data, history), **result}
     steps = np.arange(history[-1]["step"])
     strength = np.asarray(cohort.schedule(steps))
     report.write(run_dir, metrics, history, predictions, strength)
@@ -211,7 +211,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     return metrics
 
 
-def _circumstances(config, run_dir: Path, data: datasets.Dataset, history: list) -> dict:
+def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -> dict:
     """Return the part of metrics.json that says what was run, on what, and how long."""
     seconds = sum(row["seconds"] for row in history)
     packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
@@ -233,7 +233,7 @@ def _circumstances(config, run_dir: Path, data: datasets.Dataset, history: list)
             "batch_size": config.batch_size,
             "seconds": round(seconds, 3),
             "steps_per_second": round(history[-1]["step"] / seconds, 3),
-            "replicas": tf.distribute.get_strategy().num_replicas_in_sync,
+            "replicas": cohort.distribute_strategy.num_replicas_in_sync,
         },
     }
 
