@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xkd_keras import config as configs
-from xkd_keras import train, training
+from xkd_keras import peers, train, training
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.flags"))
@@ -63,3 +63,10 @@ def test_a_configurations_peers_take_one_step(path):
     logs = cohort.train_on_batch(images, rng.integers(0, classes, 2), return_dict=True)
     assert all(math.isfinite(value) for value in logs.values())
     assert int(cohort.optimizer.iterations) == 1
+
+
+def test_the_readme_names_every_flag_and_every_peer():
+    text = (ROOT / "README.md").read_text()
+    missing = [f.name for f in dataclasses.fields(configs.Config) if f"`--{f.name}" not in text]
+    assert not missing
+    assert not [name for name in peers.names() if f"`{name}`" not in text]

@@ -10,7 +10,7 @@ WANTS_LOGS = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"
-_LAZY = {"Cohort": "cohort"}  # importing TensorFlow takes seconds; a wrong flag should not
+_LAZY = {"Cohort": "cohort"}  # importing TensorFlow takes seconds; a wrong flag should not wait
 
 
 def __getattr__(name: str):
