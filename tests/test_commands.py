@@ -121,6 +121,12 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     fails(run("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
 
 
+def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):
+    wild = "--peer=tests.small_peers:plain,name=wild,learning_rate=1e30"
+    result = run("train", *good, wild, "--method=ensemble")
+    fails(result, 1, "non-finite loss: peer wild, step 1, lambda 1.0", "a lower learning_rate")
+
+
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
     command = [sys.executable, "-m", "xkd_keras.train", *good, "--epochs=5000"]
     process = subprocess.Popen(

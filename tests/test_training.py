@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import log_softmax
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
@@ -62,7 +63,17 @@ def test_a_run_is_a_directory_that_explains_itself(run):
         "peers/normalised.keras",
     } <= found
     assert not [name for name in found if "partial" in name]
-    assert list((run_dir / "logs").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_tensorboard_shows_what_the_history_has(run, part):
+    events = EventAccumulator(str(run[0] / "logs" / part))
+    events.Reload()
+    rows = list(csv.DictReader((run[0] / "logs/history.csv").open()))
+    prefix = "val_" if part == "validation" else ""
+    for name in ("plain_top1", "normalised_distillation", "distill_weight", "loss", "agreement"):
+        shown = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors(f"epoch_{name}")]
+        np.testing.assert_allclose(shown, [float(r[prefix + name]) for r in rows], rtol=1e-6)
 
 
 def test_the_metrics_are_those_of_the_saved_files_on_the_whole_test_split(run, data_dir):
@@ -186,6 +197,8 @@ def test_changed_images_are_refused(run, data_dir, tmp_path):
     config = configuration(tmp_path, data_dir, epochs=1)
     data = evaluation.load_dataset(config)
     training._record(config, tmp_path, data)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/epoch-0001.npz").touch()
     with pytest.raises(InputError, match="images of 'digits' have changed since"):
         training._record(config, tmp_path, dataclasses.replace(data, fingerprint="other"))
 
@@ -199,8 +212,12 @@ def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
 def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path):
     with pytest.raises(InputError, match="--batch_size"):
         train.train_and_evaluate(configuration(tmp_path / "run", data_dir, batch_size=201))
+    wild = (PLAIN.replace("0.01", "1e30"),)
+    with pytest.raises(InputError, match="non-finite loss: peer plain"):
+        train.train_and_evaluate(configuration(tmp_path / "run", data_dir, peer=wild))
     config = configuration(tmp_path / "run", data_dir, epochs=1)
     assert train.train_and_evaluate(config)["training"]["steps"] == 4
+    assert configs.read(tmp_path / "run/config.flags") == config
 
 
 def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):

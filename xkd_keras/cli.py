@@ -49,8 +49,6 @@ def run(main: Callable[[], None]) -> None:
             main()
         except InputError as error:
             _exit(str(error), error.exit_code)
-        except FloatingPointError as error:
-            _exit(str(error), 1)
         except OSError as error:
             _exit(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 

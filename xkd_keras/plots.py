@@ -115,9 +115,8 @@ def charts(
     def keys(names, suffix):
         return {name: f"{name}_{suffix}" for name in names}
 
-    distillation = Panel(
-        "distillation term,\ntraining (nats)", keys(peers, "distillation"), height=2.5
-    )
+    distances = keys(peers, "distillation")
+    distillation = Panel("distillation term\n(nats)", distances, log=True, height=2.5)
     agreement = Panel("peers' agreement\n(%)", {"agreement": "agreement"}, scale=100, height=2.2)
     rates = Panel("learning rate", keys(peers, "learning_rate"), log=True, height=2.6)
     teaching = [

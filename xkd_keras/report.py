@@ -166,7 +166,7 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f" {_many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
         f" {_many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
         f" {training['steps_per_second']:.1f} steps a second,"
-        f" finished {escape(metrics['created'][:16].replace('T', ' '))}.",
+        f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC.",
         "## Result",
         grid(["", headings[0], "95 % interval", *headings[1:], "file"], rows),
         f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
@@ -259,8 +259,8 @@ def _confusions(
         rows.append([names[true], names[answer], *map(str, same)])
     return [
         *parts,
-        f"The most frequent of its {sum(pair[2] for pair in pairs):,} mistakes, and how often each"
-        " peer makes the same one:",
+        f"The most frequent of its {_many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
+        " often each peer makes the same one:",
         grid(["true", "answered", *map(escape, answers)], rows, words=2),
     ]
 

@@ -24,8 +24,8 @@ def train_and_evaluate(config: configs.Config) -> dict:
         What metrics.json holds. A run that is already complete is not touched.
 
     Raises:
-        InputError: Something in the configuration, the data or the directory cannot be used.
-        FloatingPointError: A peer's loss is not finite.
+        InputError: Something in the configuration, the data or the directory cannot be used, or a
+            peer's loss is not finite.
     """
     check(config)
     cli.load_tensorflow()

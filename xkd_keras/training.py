@@ -33,7 +33,10 @@ def run(config: configs.Config) -> dict:
         with strategy.scope():
             cohort = build_cohort(config, data, steps)
         _record(config, run_dir, data)
-        history = _train(config, run_dir, cohort, data, steps)
+        try:
+            history = _train(config, run_dir, cohort, data, steps)
+        except FloatingPointError as error:
+            raise InputError(f"{error}; valid: a lower learning_rate, or a clip_norm.") from None
         return _finish(config, run_dir, cohort, data, history)
 
 
@@ -80,17 +83,22 @@ def _claim(config: configs.Config, run_dir: Path) -> None:
             " can be made or written."
         ) from None
     flag_file = run_dir / "config.flags"
-    if flag_file.exists():
+    if _begun(run_dir):
         differences = configs.read(flag_file).differences(config)
         if differences:
             raise InputError(
                 f"--run_dir: '{run_dir}' holds a run with another configuration:"
                 f" {'; '.join(differences)}. Choose another directory, or delete it."
             )
-    elif any(path.name != ".lock" for path in run_dir.iterdir()):
+    elif not flag_file.exists() and any(path.name != ".lock" for path in run_dir.iterdir()):
         raise InputError(
             f"--run_dir: '{run_dir}' is not empty and not a run; valid: a new or empty directory."
         )
+
+
+def _begun(run_dir: Path) -> bool:
+    """Whether there is something to lose: an epoch that was finished."""
+    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("*.npz"))
 
 
 def _set_up(config: configs.Config) -> tf.distribute.Strategy:
@@ -142,14 +150,13 @@ def _about(data: datasets.Dataset) -> dict:
 def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
     """Write what is run and on which data; refuse to go on with data that have changed."""
     about = run_dir / "data.json"
-    if about.exists() and json.loads(about.read_text())["fingerprint"] != data.fingerprint:
+    if _begun(run_dir) and json.loads(about.read_text())["fingerprint"] != data.fingerprint:
         raise InputError(
             f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
             " started; restore them, or choose another directory."
         )
     files.write(about, json.dumps(_about(data), indent=1) + "\n")
-    if not (run_dir / "config.flags").exists():
-        files.write(run_dir / "config.flags", config.flags())
+    files.write(run_dir / "config.flags", config.flags())
 
 
 def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
