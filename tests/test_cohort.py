@@ -255,6 +255,23 @@ def test_peers_with_different_numbers_of_classes_are_refused():
         Cohort([linear("a"), other])
 
 
+def test_labels_may_come_in_a_column_as_those_of_cifar():
+    one, two = compiled([linear("a")]), compiled([linear("a")])
+    two.peers["a"].set_weights(one.peers["a"].get_weights())
+    one.fit(IMAGES, LABELS, shuffle=False, verbose=0)
+    two.fit(IMAGES, LABELS[:, None], shuffle=False, verbose=0)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labels_that_are_no_class_numbers_are_refused():
+    cohort = compiled([linear("a")])
+    with pytest.raises(ValueError, match=r"labels: received float32 .* valid: class numbers"):
+        cohort.fit(IMAGES, np.eye(4, dtype="float32")[LABELS], verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label value of 9"):
+        cohort.fit(IMAGES, np.full(48, 9), verbose=0)
+
+
 def test_optimizers_of_other_peers_are_refused():
     with pytest.raises(InputError, match="optimizer: received one for c; valid: one for each of a"):
         Cohort([linear("a")]).compile({"c": "sgd"})

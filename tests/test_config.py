@@ -59,7 +59,7 @@ def test_differences_name_each_flag_but_those_that_make_no_other_run():
     assert one.differences(two) == []
     two = dataclasses.replace(two, epochs=7, peer=("vgg11",))
     assert one.differences(two) == [
-        "--peer was ('alexnet',) and is ('vgg11',)",
+        "--peer was alexnet and is vgg11",
         "--epochs was 30 and is 7",
     ]
 
@@ -85,6 +85,7 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
 @pytest.mark.parametrize(
     ("peer", "message"),
     [
+        ("", "--peer: received ''; valid: NAME[,option=value...]."),
         ("alexnet,lerning_rate=1", "unknown option 'lerning_rate'. Did you mean 'learning_rate'?"),
         ("alexnet,learning_rate", "'learning_rate': has no value; valid: learning_rate=VALUE."),
         ("alexnet,learning_rate=fast", "received 'fast'; valid: a number."),

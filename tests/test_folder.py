@@ -136,7 +136,7 @@ def test_a_bmp_with_a_colour_table_is_not_misread(tmp_path):
 
 
 def test_unusable_layouts_are_explained(tmp_path):
-    refused(tmp_path, r"holds no images")
+    refused(tmp_path, r"holds no folders with images")
     fill(tmp_path / "one", classes=["red"])
     refused(tmp_path / "one", r"has 1 class .*\(red\)\. Valid: two or more")
     fill(tmp_path / "few")

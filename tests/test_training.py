@@ -168,8 +168,10 @@ def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         evaluation.evaluate_run(tmp_path)
     (run[0] / "peers/broken.keras").write_bytes(b"PK no")
-    with pytest.raises(InputError, match=r"broken\.keras: cannot be read as a Keras model"):
+    with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete metrics\.json"):
         evaluation.load_peers(run[0], ["broken"])
+    with pytest.raises(InputError, match=r"gone\.keras: is missing"):
+        evaluation.load_peers(run[0], ["gone"])
     (run[0] / "peers/broken.keras").unlink()
 
 
@@ -207,6 +209,7 @@ def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(InputError, match="is not empty and not a run"):
         train.train_and_evaluate(configuration(tmp_path, data_dir))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path):

@@ -88,7 +88,8 @@ class Progress(keras.callbacks.Callback):
             self._write(f"epoch {self.epoch + 1:>3}/{self.epochs}  {text}", passing=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        shown = [f"{name} {self._top1(logs, name)}" for name in [*self.peers, "ensemble"]]
+        names = [*self.peers, "ensemble"] if len(self.peers) > 1 else self.peers
+        shown = [f"{name} {self._top1(logs, name)}" for name in names]
         text = f"lambda {logs['distill_weight']:.2f}  {'  '.join(shown)}"
         pace = self._pace((epoch + 1) * self.steps)
         self._write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")

@@ -1,15 +1,15 @@
 """How every command starts and ends: flags in, exit code out, a mistake as one line."""
 
 import contextlib
-import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
 from xkd_keras import WANTS_LOGS
-from xkd_keras.errors import FlagError, InputError
+from xkd_keras.errors import FlagError, InputError, nearest
 
 
 def load_tensorflow() -> None:
@@ -59,11 +59,20 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
-        hint = f" Did you mean --{near[0]}?" if near else ""
+        near = nearest(error.flagname, list(flags.FLAGS))
+        hint = f" Did you mean --{near}?" if near else ""
         return _exit(f"--{error.flagname}: no such flag.{hint} See --help.", 2)
     except flags.Error as error:
-        return _exit(" ".join(str(error).split()), 2)
+        return _exit(_readable(" ".join(str(error).split())), 2)
+
+
+def _readable(line: str) -> str:
+    """Return absl's message in our words where they are plainer."""
+    number = re.match(r"flag (--\w+)=(.*): (invalid literal for int|could not convert)", line)
+    if number:
+        noun = "a whole number" if "int" in number[3] else "a number"
+        return f"{number[1]}: received '{number[2]}'; valid: {noun}."
+    return line.removeprefix("ERROR:: ")
 
 
 def _exit(line: str, code: int):

@@ -92,7 +92,7 @@ class Cohort(keras.Model):
 
     def train_step(self, data):
         """One step of every peer on one batch (images, labels[, weights]) -> running metrics."""
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, weights = _unpack(data)
         strength = self.schedule(self.optimizer.iterations)
         variables = self._variables()
         with tf.GradientTape() as tape:
@@ -109,7 +109,7 @@ class Cohort(keras.Model):
 
     def test_step(self, data):
         """The same metrics on one batch, without learning; weight 0 leaves an image out."""
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, weights = _unpack(data)
         logits = self._logits(images, training=False)
         strength = self.schedule(self.optimizer.iterations)
         terms = self._terms(labels, logits)
@@ -205,6 +205,20 @@ class Cohort(keras.Model):
             return tf.debugging.Assert(False, [message])
 
         tf.cond(tf.reduce_any(bad), fail, tf.no_op)
+
+
+def _unpack(data):
+    """Return images, labels [B], weights [B] or None; labels may come as [B, 1], as CIFAR's do."""
+    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] == 1:
+        labels = labels[:, 0]
+    if labels.shape.rank != 1 or not labels.dtype.is_integer:
+        raise InputError(
+            f"labels: received {labels.dtype.name} {labels.shape}; valid: class numbers, integers"
+            " [batch] (for one-hot labels: labels.argmax(-1))."
+        )
+    return images, labels, weights
 
 
 def _mean(values, weights):

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from xkd_keras import peers
 from xkd_keras.errors import FlagError, InputError, unknown
 
 
@@ -46,7 +47,10 @@ class Config:
     )
     # Peers and how each of them learns; --peer can override everything down to clip_norm.
     peer: tuple[str, ...] = _flag(
-        (), "A network, repeated: NAME[,option=value...] or your_module:build_function[,...]."
+        (),
+        "A network, repeated: NAME[,option=value...] or your_module:build_fn[,option=value...]."
+        f" NAME is one of {', '.join(peers.names())}. Options: name, weight (in the ensemble),"
+        " and the flags of how a peer learns, without dashes.",
     )
     optimizer: str = _flag("sgd", "Each peer's optimizer.", choices=("sgd", "adamw"))
     learning_rate: float = _flag(0.1, "Its largest learning rate.", low=0)
@@ -122,7 +126,7 @@ class Config:
         """Return a line for each flag that makes `other` another run than this one."""
         names = [f.name for f in dataclasses.fields(self) if f.metadata["identity"]]
         return [
-            f"--{name} was {getattr(self, name)!r} and is {getattr(other, name)!r}"
+            f"--{name} was {_shown(getattr(self, name))} and is {_shown(getattr(other, name))}"
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
@@ -167,6 +171,8 @@ def parse_peer(text: str, config: Config) -> Peer:
         FlagError: An option that is unknown, has no value or a bad one, or an unusable name.
     """
     builder, *pairs = [part.strip() for part in text.split(",")]
+    if not builder:
+        raise FlagError(f"--peer: received '{text}'; valid: NAME[,option=value...].")
     values: dict[str, Any] = {name: getattr(config, name) for name in RECIPE}
     extra = {"name": builder.rpartition(":")[2], "weight": 1.0}
     for pair in pairs:
@@ -270,6 +276,10 @@ def _check_value(where: str, value: Any, facts) -> None:
 def _check_epochs(where: str, text: str) -> None:
     if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
         raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else _text(value) or "empty"
 
 
 def _text(value: Any) -> str:

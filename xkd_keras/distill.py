@@ -23,10 +23,9 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [..., B], in nats.
     """
-    log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    one_hot = tf.one_hot(labels, tf.shape(logits)[-1], dtype=tf.float32)
-    # multiply_no_nan: a log-probability of -inf at another class must not turn 0 * -inf into NaN.
-    return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, one_hot), axis=-1)
+    logits = tf.cast(logits, tf.float32)
+    labels = tf.broadcast_to(labels, tf.shape(logits)[:-1])
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
 def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """What a person's mistake becomes: one clear line, and an exit code."""
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -19,6 +20,20 @@ class FlagError(InputError):
     exit_code = 2
 
 
+def nearest(received: str, valid: Iterable[str]) -> str:
+    """Return the valid choice most like what was received; of equals the longest common start."""
+
+    def likeness(choice):
+        ratio = difflib.SequenceMatcher(None, received, choice).ratio()
+        same = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(received, choice, strict=False)
+        )
+        return (round(ratio, 6), len(list(same)))
+
+    best = max(valid, key=likeness, default="")
+    return best if best and likeness(best)[0] >= 0.5 else ""
+
+
 def unknown(argument: str, received: object, valid: Iterable[str]) -> str:
     """Return the line for a value that is not one of `valid`, with the nearest match.
 
@@ -31,6 +46,6 @@ def unknown(argument: str, received: object, valid: Iterable[str]) -> str:
         `ARGUMENT: unknown value 'RECEIVED'. Did you mean 'NEAREST'? Valid: A, B, C.`
     """
     valid = list(valid)
-    near = difflib.get_close_matches(str(received), valid, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(str(received), valid)
+    hint = f" Did you mean '{near}'?" if near else ""
     return f"{argument}: unknown value '{received}'.{hint} Valid: {', '.join(valid)}."

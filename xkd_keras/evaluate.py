@@ -18,20 +18,30 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("--run_dir: missing. The directory of a finished run.")
-    if values.split not in SPLITS:
+    if values.split not in ("", *SPLITS):
         raise FlagError(unknown("--split", values.split, SPLITS))
     cli.load_tensorflow()
     from xkd_keras import evaluation  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir)
-    result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, values.split)
-    print(f"{result['examples']} images of {values.dataset or 'the run'}, split {values.split}")
+    split = values.split or _usual_split(values.dataset)
+    result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, split)
+    print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
     print(report.table(result))
+
+
+def _usual_split(dataset: str) -> str:
+    """Return `all` for other images that have no test split of their own, else `test`."""
+    folder = Path(dataset.removeprefix("folder:")).expanduser()
+    whole = dataset.startswith("folder:") and not (folder / "test").is_dir()
+    return "all" if whole else "test"
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
     flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
     flags.DEFINE_string("dataset", "", "Another dataset, as xkd_keras.train takes; empty: its own.")
-    flags.DEFINE_string("split", "test", "train, validation, test or all.")
+    flags.DEFINE_string(
+        "split", "", "train, validation, test or all; empty: test, or all of a plain folder."
+    )
     cli.run(main)

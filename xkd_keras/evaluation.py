@@ -6,6 +6,7 @@ python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 import dataclasses
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
     peers = {}
     for name in names:
         path = run_dir / "peers" / f"{name}.keras"
+        if not zipfile.is_zipfile(path):
+            state = "is damaged" if path.exists() else "is missing"
+            raise InputError(
+                f"{path}: {state}; delete metrics.json beside it and start the training command"
+                " again: it writes the file anew from the last checkpoint."
+            )
         try:
             peers[name] = keras.models.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -192,7 +199,9 @@ def _joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions
     """Return the parts as one, labels renumbered from the dataset's classes to the run's."""
     missing = [name for name in found if name not in known]
     if missing:
-        raise InputError(unknown("--dataset: class", missing[0], known))
+        raise InputError(
+            f"--dataset: its class '{missing[0]}' is unknown to the run; valid: {', '.join(known)}."
+        )
     number = np.array([known.index(name) for name in found])
     return Predictions(
         number[np.concatenate([part.labels for part in parts])],

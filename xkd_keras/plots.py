@@ -202,7 +202,9 @@ def _draw(axes: Axes, panel: Panel, run: _Run) -> list[float]:
         train, validation = run.series(key), run.series(f"val_{key}")
         if validation[0]:
             thin = {"color": look["color"], "linewidth": 1, "alpha": 0.8}
-            axes.plot(train[0], np.multiply(train[1], panel.scale), "--", **thin)
+            dashed = np.multiply(train[1], panel.scale)
+            axes.plot(train[0], dashed, "--", **thin)
+            late.extend(dashed[len(dashed) // 5 :])
         epochs, values = validation if validation[0] else train
         values = np.multiply(values, panel.scale)
         every = max(1, len(epochs) // 8)

@@ -154,7 +154,7 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         values = peers.get(name, metrics["ensemble"])
         low, high = findings.wilson(values["top1"], n)
         interval = f"{100 * low:.1f} – {100 * high:.1f}"
-        rows.append([escape(name), cells[0], interval, *cells[1:], escape(values.get("file", "–"))])
+        rows.append([escape(name), cells[0], interval, *cells[1:]])
     agreement = (
         f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of them"
         f"{' (the mean over all pairs)' if len(peers) > 2 else ''}."
@@ -168,9 +168,10 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f" {training['steps_per_second']:.1f} steps a second,"
         f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC.",
         "## Result",
-        grid(["", headings[0], "95 % interval", *headings[1:], "file"], rows),
+        grid(["", headings[0], "95 % interval", *headings[1:]], rows),
         f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
-        f" many images leaves open.{agreement if len(peers) > 1 else ''}",
+        f" many images leaves open. Parameters are the trainable ones."
+        f"{agreement if len(peers) > 1 else ''}",
     ]
 
 
@@ -178,10 +179,14 @@ def _sentence(metrics: Mapping) -> str:
     peers, ensemble = metrics["peers"], metrics["ensemble"]
     best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
+    together = together if len(peers) > 1 else ""
+    n, classes = metrics["data"]["examples"]["test"], len(metrics["data"]["class_names"])
+    if findings.wilson(peers[best]["top1"], n)[0] <= 1 / classes:
+        together += ". That is no better than guessing: train longer, or look at the learning rates"
     return (
         f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1 on"
         f" {escape(metrics['dataset'])} with {peers[best]['parameters'] / 1e6:.2f} M parameters"
-        f"{together if len(peers) > 1 else ''}."
+        f"{together}."
     )
 
 
@@ -195,21 +200,25 @@ def _use(metrics: Mapping) -> list[str]:
     """Return how to use a peer, and how to repeat the run."""
     peers = metrics["peers"]
     small = min(peers, key=lambda name: peers[name]["parameters"])
-    shape = ", ".join(str(size) for size in metrics["data"]["image_shape"])
+    size = metrics["data"]["image_shape"]
+    shape = " × ".join(map(str, size))
     return [
         "## Use a model",
-        "In this directory, with nothing but Keras; no preprocessing, the model normalises pixels"
-        " itself:",
+        f"In this directory, with nothing but Keras. A model takes pixels as they are, 0..255, in"
+        f" images of {shape}; as in evaluation, an image is scaled until it covers that size, and"
+        " its centre is used:",
         code(
             "import keras\n"
             f"model = keras.models.load_model({peers[small]['file']!r})\n"
-            f"answers = model.predict(pixels).argmax(-1)  # pixels: [n, {shape}], 0..255"
+            f"image = keras.utils.load_img('IMAGE', target_size={tuple(size[:2])},\n"
+            "                             interpolation='bilinear', keep_aspect_ratio=True)\n"
+            "pixels = keras.utils.img_to_array(image)\n"
+            "print(model.predict(pixels[None]).argmax())"
         ),
-        "An answer is a position in `data.class_names` of `metrics.json`.",
+        "What it prints is a position in `data.class_names` of `metrics.json`.",
         "## Repeat the run",
+        "Where it was started (paths in its settings are read from there):",
         code(metrics["command"]),
-        "or, with exactly its settings, in this directory:",
-        code("python -m xkd_keras.train --flagfile=config.flags --run_dir=ANOTHER_DIRECTORY"),
     ]
 
 

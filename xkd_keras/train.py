@@ -44,7 +44,7 @@ def check(config: configs.Config) -> None:
                 cli.load_tensorflow()
             peers.check(peer.builder)
     except InputError as error:
-        raise FlagError(str(error)) from None
+        raise FlagError(f"--{error}") from None
 
 
 def main() -> None:

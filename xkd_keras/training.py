@@ -76,12 +76,17 @@ def _claim(config: configs.Config, run_dir: Path) -> None:
     """Make the directory, or see that it holds this very run."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        _check_content(config, run_dir)
         (run_dir / ".lock").touch()
     except OSError as error:
         raise InputError(
             f"--run_dir: cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
             " can be made or written."
         ) from None
+
+
+def _check_content(config: configs.Config, run_dir: Path) -> None:
+    """Refuse a directory that holds another run with something to lose, or anything else."""
     flag_file = run_dir / "config.flags"
     if _begun(run_dir):
         differences = configs.read(flag_file).differences(config)
@@ -166,13 +171,13 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
     print(
         f"{config.dataset}: {_count(data, 'train')} training, {_count(data, 'validation')}"
         f" validation, {_count(data, 'test')} test images, {len(data.class_names)} classes;"
-        f" {steps} steps an epoch"
+        f" {steps} steps an epoch; devices: {cohort.distribute_strategy.num_replicas_in_sync}"
     )
     if first:
         callbacks.write_history(run_dir, history)
         print(f"going on after epoch {first} of {config.epochs}")
     if first < config.epochs:
-        print("each line: top-1 on the validation images")
+        print("each line: the teacher's weight lambda, then top-1 on the validation images")
         cohort.fit(
             datasets.train_batches(
                 data,
@@ -228,9 +233,8 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
         "method": config.method,
         "seed": config.seed,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(
-            ["python", "-m", "xkd_keras.train", f"--flagfile={run_dir / 'config.flags'}"]
-        ),
+        "command": "python -m xkd_keras.train "
+        + shlex.join([f"--flagfile={run_dir / 'config.flags'}", f"--run_dir={run_dir}-again"]),
         "config": dataclasses.asdict(config),
         "versions": {"python": platform.python_version(), **versions},
         "data": _about(data),

@@ -95,7 +95,9 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
         for path in _images_under(name, folder)
     ]
     if not files:
-        raise InputError(f"--dataset: {name} holds no images. Valid: one folder of images a class.")
+        raise InputError(
+            f"--dataset: {name} holds no folders with images. Valid: one folder of images a class."
+        )
     return files
 
 

@@ -74,6 +74,8 @@ def check(name: str, data_dir: str | None = None) -> None:
         return
     kind, colon, rest = name.partition(":")
     if not colon or kind not in ("tfds", "folder") or not rest:
+        if os.path.isdir(os.path.expanduser(name)):
+            raise FlagError(f"--dataset: '{name}' is a folder; valid: folder:{name}.")
         raise FlagError(unknown("--dataset", name, _VALID))
     if kind == "folder":
         _check_folder(name, folder_path(name))
