@@ -20,6 +20,34 @@ def normalised(image_shape, classes):
     return keras.Model(inputs, keras.layers.Dense(classes)(x))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Doubled(keras.layers.Layer):
+    """A layer of the user's own, known to Keras."""
+
+    def call(self, x):
+        return 2 * x
+
+
+class Unknown(Doubled):
+    """Another, which Keras cannot find again."""
+
+
+def with_own_layer(image_shape, classes):
+    """A registered layer: loads once its module has been imported."""
+    return keras.Sequential([keras.Input(image_shape), Doubled(), *plain_layers(classes)])
+
+
+def with_unknown_layer(image_shape, classes):
+    """A layer that no saved file can bring back."""
+    return keras.Sequential([keras.Input(image_shape), Unknown(), *plain_layers(classes)])
+
+
+def plain_layers(classes):
+    """Pool, flatten, one dense layer."""
+    pool = keras.layers.AveragePooling2D(8)
+    return [pool, keras.layers.Flatten(), keras.layers.Dense(classes)]
+
+
 def one_too_many(image_shape, classes):
     """One logit more than there are classes."""
     return plain(image_shape, classes + 1)

@@ -57,6 +57,21 @@ def test_training_goes_on_from_the_restored_state_as_if_never_stopped(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_bfloat16_variables_come_back(tmp_path):
+    def half():
+        inputs = keras.Input((4, 4, 1))
+        logits = keras.layers.Dense(3, dtype="bfloat16")(keras.layers.Flatten()(inputs))
+        cohort = Cohort([keras.Model(inputs, logits, name="a")])
+        cohort.compile("sgd")
+        return cohort
+
+    one, two = half(), half()
+    checkpoint.save(tmp_path, one, [{}])
+    checkpoint.restore(tmp_path, two)
+    for a, b in zip(state(one), state(two), strict=True):
+        np.testing.assert_array_equal(a.astype("float32"), b.astype("float32"))
+
+
 def test_only_the_last_two_are_kept(tmp_path):
     one = cohort()
     for epochs in range(1, 5):

@@ -156,7 +156,7 @@ def test_metrics_are_exact_with_a_masked_last_batch():
         "ensemble_cross_entropy": -log_softmax(mean, -1)[rows, y].mean(),
         "agreement": np.mean(z[0].argmax(-1) == z[1].argmax(-1)),
         "distill_weight": 0.5,
-        "loss": np.sum(labelled + 0.5 * distilled),
+        "loss": np.sum(labelled),  # without the teacher, whose weight changes from window to window
     }
     assert got == pytest.approx(want, rel=1e-4)
 
@@ -266,10 +266,98 @@ def test_labels_may_come_in_a_column_as_those_of_cifar():
 
 def test_labels_that_are_no_class_numbers_are_refused():
     cohort = compiled([linear("a")])
-    with pytest.raises(ValueError, match=r"labels: received float32 .* valid: class numbers"):
+    with pytest.raises(ValueError, match=r"labels: received shape .* valid: class numbers"):
         cohort.fit(IMAGES, np.eye(4, dtype="float32")[LABELS], verbose=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="label value of 9"):
         cohort.fit(IMAGES, np.full(48, 9), verbose=0)
+
+
+def test_training_weighs_examples_as_keras_does():
+    weights = np.linspace(0, 2, 48).astype("float32")
+    one = linear("a")
+    apart = keras.models.clone_model(one)
+    apart.set_weights(one.get_weights())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    apart.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, jit_compile=False)
+    fit(apart, 2, sample_weight=weights)
+    fit(compiled([one], schedule=0.0), 2, sample_weight=weights)
+    for a, b in zip(one.get_weights(), apart.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_two_replicas_minimise_the_same_regularisation_loss(two_cpus):
+    def trained():
+        keras.utils.set_random_seed(0)
+        peer = convolutional("a", 4, kernel_regularizer=keras.regularizers.L2(0.5))
+        return compiled([peer], schedule=0.0)
+
+    one = trained()
+    with two_cpus.scope():
+        two = trained()
+    for cohort in (one, two):
+        fit(cohort)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_batches_that_replicas_cannot_share_evenly_are_trained_and_evaluated(two_cpus):
+    """17 images in batches of 4: the last has one, and a replica none."""
+    with two_cpus.scope():
+        cohort = compiled([linear("a"), linear("b")])
+    logs = cohort.fit(IMAGES[:17], LABELS[:17], batch_size=4, verbose=0).history
+    assert np.isfinite(logs["loss"][0])
+    assert int(np.asarray(cohort.optimizer.iterations)) == 5
+    odd = cohort.evaluate(IMAGES[:17], LABELS[:17], batch_size=3, verbose=0, return_dict=True)
+    z = cohort.peers["a"](IMAGES[:17]).numpy()
+    assert odd["a_top1"] == pytest.approx(np.mean(z.argmax(-1) == LABELS[:17]))
+
+
+def test_xla_trains_to_the_same_weights():
+    one, two = compiled([linear("a"), linear("b")]), compiled([linear("a"), linear("b")])
+    two.set_weights(one.get_weights())
+    two.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=True)
+    fit(one)
+    fit(two)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_distillation_term_that_is_not_finite_stops_too():
+    cohort = compiled([linear("a"), linear("b")], teacher=lambda logits, weights: logits * np.inf)
+    with pytest.raises(FloatingPointError, match="non-finite loss: peer a, b, step 0"):
+        fit(cohort)
+
+
+def test_a_teacher_of_ones_own_gets_tensors():
+    def heaviest(logits, weights):
+        return tf.broadcast_to(logits[tf.argmax(weights)], tf.shape(logits))
+
+    peers = {"a": linear("a"), "b": linear("b")}
+    cohort = compiled(peers, teacher=heaviest, weights={"a": 1, "b": 3})
+    logs = cohort.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert logs["b_distillation"] == pytest.approx(0, abs=1e-6)
+    assert logs["a_distillation"] > 0.01
+
+
+def test_one_optimizer_object_given_for_two_peers_becomes_two():
+    sgd = keras.optimizers.SGD(0.1)
+    cohort = Cohort([linear("a"), linear("b")])
+    cohort.compile({"a": sgd, "b": sgd})
+    fit(cohort)
+    assert len({id(optimizer) for optimizer in cohort.optimizer.by_peer.values()}) == 2
+
+
+@pytest.mark.parametrize("what", ["loss", "metrics"])
+def test_a_loss_or_metrics_of_ones_own_are_refused(what):
+    with pytest.raises(InputError, match=f"{what}: a Cohort has its own"):
+        Cohort([linear("a")]).compile("sgd", **{what: "mse"})
+
+
+def test_a_peer_of_one_logit_is_refused():
+    inputs = keras.Input((6, 6, 2))
+    binary = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(inputs)), name="o")
+    with pytest.raises(InputError, match=r"'o' has 1 logits; valid: .* two or more"):
+        Cohort([binary])
 
 
 def test_optimizers_of_other_peers_are_refused():

@@ -55,7 +55,7 @@ def test_every_field_is_written_to_the_file():
 
 def test_differences_name_each_flag_but_those_that_make_no_other_run():
     one = Config(dataset="digits", peer=("alexnet",), run_dir="a", data_dir="x")
-    two = dataclasses.replace(one, run_dir="b", data_dir="y", cache_gib=1.0)
+    two = dataclasses.replace(one, run_dir="b", data_dir="y")
     assert one.differences(two) == []
     two = dataclasses.replace(two, epochs=7, peer=("vgg11",))
     assert one.differences(two) == [
@@ -104,11 +104,11 @@ def test_a_bad_option_of_a_peer_is_refused(peer, message):
     assert message in str(error.value)
 
 
-def test_the_same_network_twice_needs_two_names():
-    with pytest.raises(FlagError, match="name 'alexnet' is used twice; add an option, as in"):
-        Config(peer=("alexnet", "alexnet")).peers()
-    names = [p.name for p in Config(peer=("alexnet", "alexnet,name=b")).peers()]
-    assert names == ["alexnet", "b"]
+def test_the_same_network_twice_gets_two_names():
+    names = [p.name for p in Config(peer=("alexnet", "alexnet", "alexnet,name=b")).peers()]
+    assert names == ["alexnet", "alexnet-2", "b"]
+    with pytest.raises(FlagError, match="two have one name, of alexnet-2, alexnet, alexnet-2"):
+        Config(peer=("vgg11,name=alexnet-2", "alexnet", "alexnet")).peers()
 
 
 def test_a_missing_flag_is_named_with_what_it_is():

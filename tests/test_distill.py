@@ -81,6 +81,11 @@ def test_leave_one_out_of_a_single_peer_is_itself():
     np.testing.assert_array_equal(got, LOGITS[:1])
 
 
+def test_leave_one_out_where_one_peer_has_all_the_weight_is_that_peer():
+    got = distill.leave_one_out(tf.constant(LOGITS), [1.0, 0.0, 0.0])
+    np.testing.assert_allclose(got, np.stack([LOGITS[0]] * 3), atol=1e-6)
+
+
 def test_top1_counts_the_largest_logit():
     want = LOGITS.argmax(-1) == LABELS
     np.testing.assert_array_equal(distill.top1(LABELS, LOGITS), want.astype("float32"))

@@ -80,6 +80,16 @@ def test_setting_the_learning_rate_keeps_the_peers_ratios():
     assert float(cohort.by_peer["b"].learning_rate) == pytest.approx(0.01)
 
 
+def test_a_learning_rate_may_start_from_zero():
+    cohort = optimizers.CohortOptimizer(
+        {"a": keras.optimizers.SGD(0.1), "b": keras.optimizers.SGD(0.02)}
+    )
+    cohort.build_peers({"a": [keras.Variable(START)], "b": [keras.Variable(START)]})
+    for rate in (0.0, 0.2):
+        cohort.learning_rate = rate
+    assert float(cohort.by_peer["b"].learning_rate) == pytest.approx(0.04)
+
+
 def test_unknown_optimizer_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"unknown value 'adamww'\. Did you mean 'adamw'"):
         optimizers.build("adamww")

@@ -1,5 +1,6 @@
 """A whole run on real images, and what it leaves behind."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -13,10 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, train, training
+from xkd_keras import evaluation, files, train, training
 from xkd_keras.errors import FlagError, InputError
 
 PLAIN = "tests.small_peers:plain,learning_rate=0.01"
+PLOTS = ["accuracy", "cross_entropy", "teaching", "learning_rate", "confusion", "disagreements"]
 NORMALISED = "tests.small_peers:normalised,optimizer=adamw,learning_rate=0.01,weight=2"
 
 
@@ -242,6 +244,66 @@ def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
         assert parts["peers"][name]["cross_entropy"] == pytest.approx(
             row["cross_entropy"], rel=1e-4
         )
+
+
+def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_path, monkeypatch):
+    """Before the first epoch, between the saved peers, between report and metrics."""
+    config = configuration(tmp_path / "run", data_dir, epochs=1)
+    whole, deaths = files.whole, []
+
+    @contextlib.contextmanager
+    def dying(path):
+        if path.name not in deaths:
+            deaths.append(path.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / f".partial-{path.name}").write_bytes(b"half")
+            raise KeyboardInterrupt
+        with whole(path) as beside:
+            yield beside
+
+    monkeypatch.setattr(files, "whole", dying)
+    wanted = ["config.flags", "data.json", "plain.keras", "report.html", "metrics.json"]
+    deaths += ["epoch-0001.npz", "history.csv", "normalised.keras", "report.md"]
+    deaths += [f"{name}.{kind}" for kind in ("svg", "png") for name in PLOTS]
+    for name in wanted:
+        with pytest.raises(KeyboardInterrupt):
+            train.train_and_evaluate(config)
+        assert deaths[-1] == name
+    assert train.train_and_evaluate(config)["training"]["steps"] == 4
+
+
+def test_a_users_own_layer_is_found_again_or_refused_before_training(data_dir, tmp_path):
+    peer = "tests.small_peers:with_own_layer,learning_rate=0.01"
+    config = configuration(tmp_path / "a", data_dir, epochs=1, peer=(peer,))
+    assert train.train_and_evaluate(config)["peers"]["with_own_layer"]["file"]
+    peer = "tests.small_peers:with_unknown_layer"
+    with pytest.raises(InputError, match="'with_unknown_layer' could not be loaded after saving"):
+        train.train_and_evaluate(configuration(tmp_path / "b", data_dir, peer=(peer,)))
+
+
+def test_evaluate_refuses_images_that_have_changed(run, monkeypatch):
+    load = evaluation.load_dataset
+
+    def changed(*args, **kwargs):
+        return dataclasses.replace(load(*args, **kwargs), fingerprint="other")
+
+    monkeypatch.setattr(evaluation, "load_dataset", changed)
+    with pytest.raises(InputError, match="have changed since the run"):
+        evaluation.evaluate_run(run[0])
+
+
+def test_top5_counts_labels_among_the_five_largest_beyond_ten_classes():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(200, 12)), rng.integers(0, 12, 200)
+    want = np.mean([label in np.argsort(row)[-5:] for row, label in zip(z, y, strict=True)])
+    assert evaluation.scores(y, z)["top5"] == want
+    assert "top5" not in evaluation.scores(y % 10, z[:, :10])
+
+
+def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
+    config = configuration(tmp_path / "run", data_dir, epochs=1, distill_start=5)
+    train.train_and_evaluate(config)
+    assert "note: lambda is 0 throughout" in capsys.readouterr().out
 
 
 def test_solo_peers_do_not_depend_on_their_company(data_dir, tmp_path):

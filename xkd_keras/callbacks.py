@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from xkd_keras import checkpoint, files
+from xkd_keras.optimizers import number
 
 
 class History(keras.callbacks.Callback):
@@ -30,20 +31,16 @@ class History(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         row = {
             "epoch": epoch + 1,
-            "step": int(_number(optimizer.iterations)),
+            "step": int(number(optimizer.iterations)),
             "seconds": round(time.perf_counter() - self.began, 3),
             **{name: float(value) for name, value in logs.items()},
         }
         for name, each in optimizer.by_peer.items():
-            row[f"{name}_learning_rate"] = _number(each.learning_rate)
+            row[f"{name}_learning_rate"] = number(each.learning_rate)
         self.rows.append(row)
         # The checkpoint holds the history: killed between the two, the csv is written again.
         checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows)
         write_history(self.run_dir, self.rows)
-
-
-def _number(variable) -> float:
-    return float(keras.ops.convert_to_numpy(variable))  # mirrored variables are no numbers
 
 
 def write_history(run_dir: Path, rows: list[dict]) -> None:

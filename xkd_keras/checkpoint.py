@@ -32,8 +32,8 @@ def save(directory: Path, cohort: Cohort, history: list[dict]) -> Path:
         The new file.
     """
     variables = _variables(cohort)
-    arrays = {f"{i:05d}": np.asarray(variable) for i, variable in enumerate(variables)}
-    about = {"history": history, "paths": [variable.path for variable in variables]}
+    arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
+    about = {"history": history, "variables": len(variables)}
     path = directory / f"epoch-{len(history):04d}.npz"
     with files.whole(path) as beside:
         np.savez(beside, about=np.array(json.dumps(about)), **arrays)
@@ -60,7 +60,7 @@ def restore(directory: Path, cohort: Cohort) -> list[dict]:
         try:
             with np.load(path) as file:
                 about = json.loads(str(file["about"]))
-                arrays = [file[f"{i:05d}"] for i in range(len(about["paths"]))]
+                arrays = [file[f"{i:05d}"] for i in range(about["variables"])]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             print(f"warning: {path} is damaged ({error}); trying the one before", file=sys.stderr)
             continue
@@ -75,6 +75,12 @@ def _variables(cohort: Cohort) -> list:
     """Return everything that training changes, in a fixed order; metrics start anew each epoch."""
     peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
     return [*peers, *cohort.optimizer.state()]
+
+
+def _array(variable) -> np.ndarray:
+    array = np.asarray(variable)
+    # NumPy writes bfloat16 but cannot read it; float32 holds every value of it.
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
 
 
 def _assign(path: Path, cohort: Cohort, arrays: list[np.ndarray]) -> None:

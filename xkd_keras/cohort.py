@@ -35,6 +35,9 @@ class Cohort(keras.Model):
         weights: The peers' weights in the ensemble, by name; equal where None. Only ratios matter.
         temperature: T > 0 softens both sides of the KL.
 
+    A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
+    schedule must be registered with Keras, or named in `custom_objects` when loading.
+
     Raises:
         InputError: No peers, a name twice, peers that disagree on the number of classes, a bad
             teacher, weight or temperature.
@@ -69,10 +72,18 @@ class Cohort(keras.Model):
             optimizer: A Keras optimizer or its name, copied for each peer, or a dict of them by the
                 peer's name.
             **kwargs: As `keras.Model.compile` (`steps_per_execution`, `run_eagerly`, ...).
-                `jit_compile` is off without a GPU, where XLA makes these networks slower.
+                `jit_compile` is off unless asked for: on CPUs XLA makes these networks slower.
+
+        Raises:
+            InputError: A loss or metrics are given (a Cohort has its own), or the precision is
+                mixed_float16, whose loss scaling is not supported.
         """
-        if not tf.config.list_logical_devices("GPU"):
-            kwargs.setdefault("jit_compile", False)
+        own = {"loss", "metrics", "weighted_metrics", "loss_weights"} & set(kwargs)
+        if own:
+            raise InputError(f"{min(own)}: a Cohort has its own; valid: to leave it out.")
+        if keras.config.dtype_policy().name == "mixed_float16":
+            raise InputError("dtype policy: mixed_float16; valid: float32 or mixed_bfloat16.")
+        kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, CohortOptimizer):
             optimizer = CohortOptimizer(_each(optimizer, self.peers))
         optimizer.build_peers(self._variables())
@@ -103,17 +114,25 @@ class Cohort(keras.Model):
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = (total + sum(self.losses)) / replicas
         gradients = tape.gradient(loss, variables)
-        self._stop_if_not_finite(_mean(labelled, weights), _mean(distilled, weights), strength)
+        if not self.jit_compile:  # XLA has no strings to say it in
+            self._stop_if_not_finite(_mean(labelled, weights), _mean(distilled, weights), strength)
         self.optimizer.apply_peers(gradients, variables)
         return self._update_metrics(labels, logits, (labelled, distilled), strength, weights)
 
     def test_step(self, data):
-        """The same metrics on one batch, without learning; weight 0 leaves an image out."""
+        """The same metrics on one batch, without learning; weight 0 leaves an image out.
+
+        The loss is here that of the labels alone: with lambda in it, it would rise and fall with
+        the windows, and choosing the best epoch by it would choose among windows.
+        """
         images, labels, weights = _unpack(data)
         logits = self._logits(images, training=False)
         strength = self.schedule(self.optimizer.iterations)
         terms = self._terms(labels, logits)
-        return self._update_metrics(labels, logits, terms, strength, weights)
+        return self._update_metrics(labels, logits, terms, strength, weights, test=True)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda."""
@@ -158,18 +177,18 @@ class Cohort(keras.Model):
 
     def _terms(self, labels, logits):
         """Return the cross-entropy and the unweighted distillation term: two float32 [P, B]."""
-        teachers = self._teacher(logits, self.ensemble_weights)
+        teachers = self._teacher(logits, tf.constant(self.ensemble_weights))
         return (
             distill.cross_entropy(labels, logits),
             distill.distillation(teachers, logits, self.temperature),
         )
 
-    def _update_metrics(self, labels, logits, terms, strength, weights):
+    def _update_metrics(self, labels, logits, terms, strength, weights, test=False):
         labelled, distilled = terms
         together = distill.ensemble(logits, self.ensemble_weights)
         hits = distill.top1(labels, logits)
         values = {
-            "loss": tf.reduce_sum(labelled + strength * distilled, axis=0),
+            "loss": tf.reduce_sum(labelled + (0.0 if test else strength) * distilled, axis=0),
             "distill_weight": tf.fill(tf.shape(labels), strength),
             "agreement": distill.agreement(logits),
             "ensemble_cross_entropy": distill.cross_entropy(labels, together),
@@ -208,24 +227,24 @@ class Cohort(keras.Model):
 
 
 def _unpack(data):
-    """Return images, labels [B], weights [B] or None; labels may come as [B, 1], as CIFAR's do."""
+    """Return images, labels int64 [B], weights [B] or None; either may come as [B, 1]."""
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
     labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[-1] == 1:
-        labels = labels[:, 0]
-    if labels.shape.rank != 1 or not labels.dtype.is_integer:
+    if labels.shape.rank == 2 and labels.shape[-1] != 1:
         raise InputError(
-            f"labels: received {labels.dtype.name} {labels.shape}; valid: class numbers, integers"
-            " [batch] (for one-hot labels: labels.argmax(-1))."
+            f"labels: received shape {labels.shape}; valid: class numbers [batch] (for one-hot"
+            " labels: labels.argmax(-1))."
         )
-    return images, labels, weights
+    labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
+    return images, labels, None if weights is None else tf.reshape(weights, [-1])
 
 
 def _mean(values, weights):
     """Return the mean over the batch, [..., B] -> [...], as Keras weighs examples: sum(w v) / B."""
     if weights is not None:
         values = values * tf.cast(weights, tf.float32)
-    return tf.reduce_mean(values, axis=-1)
+    count = tf.cast(tf.shape(values)[-1], values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none
 
 
 def _named(peers) -> dict[str, keras.Model]:
@@ -244,7 +263,13 @@ def _named(peers) -> dict[str, keras.Model]:
 
 def _classes(peers: dict[str, keras.Model]) -> int:
     """Return the number of classes that all peers share."""
-    counts = {name: peer.output_shape[-1] for name, peer in peers.items()}
+    counts = {name: getattr(peer, "output_shape", [None])[-1] for name, peer in peers.items()}
+    for name, count in counts.items():
+        if count is None or count < 2:
+            raise InputError(
+                f"peers: '{name}' has {count or 'an unknown number of'} logits; valid: a built"
+                " functional model with one logit a class, two or more."
+            )
     if len(set(counts.values())) > 1:
         raise InputError(f"peers: the numbers of logits differ: {counts}; valid: one for all.")
     return next(iter(counts.values()))
@@ -269,6 +294,10 @@ def _each(optimizer, peers: dict[str, keras.Model]) -> dict[str, keras.optimizer
                 f"optimizer: received one for {', '.join(optimizer) or 'no peer'};"
                 f" valid: one for each of {', '.join(peers)}."
             )
-        return {name: keras.optimizers.get(optimizer[name]) for name in peers}
-    config = keras.optimizers.get(optimizer)
-    return {name: type(config).from_config(config.get_config()) for name in peers}
+    else:
+        optimizer = dict.fromkeys(peers, optimizer)
+    chosen = {name: keras.optimizers.get(optimizer[name]) for name in peers}
+    shared = len({id(each) for each in chosen.values()}) < len(chosen)
+    if not shared:
+        return chosen
+    return {name: type(each).from_config(each.get_config()) for name, each in chosen.items()}

@@ -1,5 +1,6 @@
 """Every flag once: a frozen Config, its absl flags, its validation and its file."""
 
+import collections
 import dataclasses
 import re
 import sys
@@ -39,11 +40,14 @@ class Config:
     )
     train_examples: int = _flag(0, "Stratified, seeded subset of train; 0: all of it.", low=0)
     validation_fraction: float = _flag(
-        0.1, "Part of train held out where the dataset has no validation split.", low=0.01, high=0.5
+        0.1,
+        "Part of train held out where the dataset has a test but no validation split.",
+        low=0.01,
+        high=0.5,
     )
     skip_unreadable: bool = _flag(False, "Leave corrupt images out and list them, not stop.")
     cache_gib: float = _flag(
-        2.0, "Keep a dataset in memory up to this size in GiB.", low=0, identity=False
+        2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )
     # Peers and how each of them learns; --peer can override everything down to clip_norm.
     peer: tuple[str, ...] = _flag(
@@ -74,7 +78,9 @@ class Config:
     teacher: str = _flag(
         "mean", "Ensemble of all peers, or of the others.", choices=("mean", "leave_one_out")
     )
-    temperature: float = _flag(3.0, "Softens teacher and peers in the distillation term.", low=0.01)
+    temperature: float = _flag(
+        3.0, "Softens teacher and peers in the distillation term.", low=0.01, high=1000
+    )
     distill_weight_max: float = _flag(1.0, "lambda at full strength.", low=0)
     distill_period: float = _flag(
         2.0, "mcod: epochs of one period, alone first and then distilling.", low=0.001
@@ -112,15 +118,18 @@ class Config:
                 raise FlagError(f"--{name}: missing. {_field(name).metadata['help']}")
 
     def peers(self) -> "list[Peer]":
-        """Return the parsed --peer flags, with distinct names."""
-        peers = [parse_peer(text, self) for text in self.peer]
-        names = [peer.name for peer in peers]
-        for name in names:
-            if names.count(name) > 1:
-                raise FlagError(
-                    f"--peer: the name '{name}' is used twice; add an option, as in {name},name=b."
-                )
-        return peers
+        """Return the parsed --peer flags; of two with one name, the second is called NAME-2."""
+        parsed, seen = [], collections.Counter()
+        for text in self.peer:
+            peer = parse_peer(text, self)
+            seen[peer.name] += 1
+            if seen[peer.name] > 1:
+                peer = dataclasses.replace(peer, name=f"{peer.name}-{seen[peer.name]}")
+            parsed.append(peer)
+        names = [peer.name for peer in parsed]
+        if len(set(names)) < len(names):
+            raise FlagError(f"--peer: two have one name, of {', '.join(names)}; set name=...")
+        return parsed
 
     def differences(self, other: "Config") -> list[str]:
         """Return a line for each flag that makes `other` another run than this one."""

@@ -76,7 +76,9 @@ def leave_one_out(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     if logits.shape[0] == 1:
         return logits
     w = tf.cast(weights, logits.dtype)[:, None, None]
-    return (ensemble(logits, weights) - w * logits) / (1.0 - w)
+    # Where one peer has all the weight, it has no others: its own logits again.
+    others = tf.math.divide_no_nan(ensemble(logits, weights) - w * logits, 1.0 - w)
+    return tf.where(w < 1.0, others, logits)
 
 
 TEACHERS = {"mean": mean, "leave_one_out": leave_one_out}

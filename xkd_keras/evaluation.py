@@ -5,6 +5,7 @@ python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 
 import dataclasses
 import json
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
+from xkd_keras import peers
 from xkd_keras.errors import InputError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -40,7 +42,7 @@ class Predictions:
 
 def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
     """Return the trained peers of a run as plain Keras loads them."""
-    peers = {}
+    loaded = {}
     for name in names:
         path = run_dir / "peers" / f"{name}.keras"
         if not zipfile.is_zipfile(path):
@@ -50,11 +52,27 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
                 " again: it writes the file anew from the last checkpoint."
             )
         try:
-            peers[name] = keras.models.load_model(path, compile=False)
+            loaded[name] = keras.models.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{path}: cannot be read as a Keras model: {reason}") from None
-    return peers
+    return loaded
+
+
+def check_loads(name: str, model: keras.Model) -> None:
+    """Raise InputError where a saved `model` could not be loaded again: before it is trained."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.keras"
+        try:
+            model.save(path)
+            keras.models.load_model(path, compile=False)
+        except Exception as error:  # a user's classes may fail in any way
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"--peer: '{name}' could not be loaded after saving ({reason}); valid: Keras"
+                " layers, or classes with get_config() and"
+                " @keras.saving.register_keras_serializable()."
+            ) from None
 
 
 def predict(
@@ -86,7 +104,10 @@ def predict(
     logits = {name: np.concatenate(row) for name, row in rows.items()}
     # The first batch traces the graph; it only counts where there is no other.
     speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
-    total = sum(weights[name] for name in models)
+    weights = {name: weights[name] for name in models}
+    total = sum(weights.values())
+    if not total:  # of peers without a say, each has the same
+        weights, total = dict.fromkeys(models, 1.0), len(models)
     logits["ensemble"] = sum(np.float32(weights[name] / total) * logits[name] for name in models)
     speed["ensemble"] = sum(speed.values())
 
@@ -158,8 +179,17 @@ def evaluate_run(
     for name in names:
         if name not in weights:
             raise InputError(unknown("--peer", name, weights))
+    for peer in config.peers():
+        if ":" in peer.builder:  # its module may register classes that its file needs
+            peers.check(peer.builder)
     models = load_peers(run_dir, names or weights)
     data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
+    own = dataset in ("", config.dataset)
+    if own and data.fingerprint != metrics["data"]["fingerprint"]:
+        raise InputError(
+            f"--dataset: the images of '{config.dataset}' have changed since the run; restore them,"
+            " or evaluate a copy in another place."
+        )
     parts = [
         predict(models, weights, data, part, config.eval_batch_size)
         for part in (SPLITS if split == "all" else (split,))

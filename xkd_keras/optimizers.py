@@ -71,8 +71,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
     """The peers' optimizers behind Keras' interface of one.
 
     `iterations` counts the cohort's steps. `learning_rate` is the first peer's; setting it (as
-    `ReduceLROnPlateau` and `LearningRateScheduler` do) scales the others by the same factor, so
-    that their ratios stay.
+    `ReduceLROnPlateau` and `LearningRateScheduler` do) sets the others so that they keep the ratios
+    that they were built with.
 
     Args:
         optimizers: One Keras optimizer a peer, by the peer's name.
@@ -87,6 +87,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         for name, optimizer in self.by_peer.items():
             if not optimizer.built:
                 optimizer.build(variables[name])
+        rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
+        self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
         self.built = True
 
     def apply_peers(self, gradients: dict[str, list], variables: dict[str, list]) -> None:
@@ -101,9 +103,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value):
-        factor = float(value) / _number(self.learning_rate)
-        for optimizer in self.by_peer.values():
-            optimizer.learning_rate = _number(optimizer.learning_rate) * factor
+        for optimizer, ratio in zip(self.by_peer.values(), self.ratios, strict=True):
+            optimizer.learning_rate = float(value) * ratio
 
     def state(self) -> list:
         """Return every variable of every optimizer, in a fixed order: what a checkpoint holds."""
@@ -126,8 +127,9 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         return cls(optimizers, name=config["name"])
 
 
-def _number(variable) -> float:
-    return float(keras.ops.convert_to_numpy(variable))  # mirrored variables are no numbers
+def number(variable) -> float:
+    """Return a scalar variable or tensor as a float, also a mirrored one."""
+    return float(keras.ops.convert_to_numpy(variable))
 
 
 def _clippable(gradients: list, optimizer) -> list:
@@ -140,11 +142,13 @@ def _clippable(gradients: list, optimizer) -> list:
     clips = optimizer.global_clipnorm or optimizer.clipnorm or optimizer.clipvalue
     if not clips or context is None or context.num_replicas_in_sync == 1:
         return gradients
-    total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    there = [g for g in gradients if g is not None]  # an unused variable has none
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, there)
     if optimizer.global_clipnorm:
         total, _ = tf.clip_by_global_norm(total, optimizer.global_clipnorm)
     elif optimizer.clipnorm:
         total = [tf.clip_by_norm(g, optimizer.clipnorm) for g in total]
     else:
         total = [tf.clip_by_value(g, -optimizer.clipvalue, optimizer.clipvalue) for g in total]
-    return [g / context.num_replicas_in_sync for g in total]
+    parts = iter([g / context.num_replicas_in_sync for g in total])
+    return [None if g is None else next(parts) for g in gradients]

@@ -105,8 +105,8 @@ class Windows(keras.optimizers.schedules.LearningRateSchedule):
     weight(t) = value * growth((k + 1) / K) if e >= 0 and e mod period >= period - window, else 0
 
     So window k covers the half-open steps [start + (k+1) period - window, start + (k+1) period),
-    and the last one has the full `value`. The paper fixes discontinuity and growth; the formula is
-    ours.
+    and the last one has the full `value` (as has what a last, unfinished period still reaches). The
+    paper fixes discontinuity and growth; the formula is ours.
 
     Args:
         value: The weight of the last window.

@@ -37,7 +37,7 @@ def train_and_evaluate(config: configs.Config) -> dict:
 def check(config: configs.Config) -> None:
     """Raise InputError for what can be seen to be wrong before any data is touched."""
     config.require("run_dir", "dataset", "peer")
-    datasets.check(config.dataset)
+    datasets.check(config.dataset, config.data_dir or None)
     try:
         for peer in config.peers():
             if ":" in peer.builder:  # a user's module, and it will import Keras

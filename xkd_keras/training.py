@@ -59,6 +59,8 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
             std=data.std,
             seed=config.seed,
         )
+        if ":" in peer.builder:
+            evaluation.check_loads(peer.name, model)
         members[peer.name] = peers.fused(model)
         optimizers[peer.name] = recipe.optimizer(peer.recipe, config.epochs, steps)
     cohort = Cohort(
@@ -95,7 +97,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
                 f"--run_dir: '{run_dir}' holds a run with another configuration:"
                 f" {'; '.join(differences)}. Choose another directory, or delete it."
             )
-    elif not flag_file.exists() and any(path.name != ".lock" for path in run_dir.iterdir()):
+    elif not flag_file.exists() and any(path.name[0] != "." for path in run_dir.iterdir()):
         raise InputError(
             f"--run_dir: '{run_dir}' is not empty and not a run; valid: a new or empty directory."
         )
@@ -103,7 +105,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
 
 def _begun(run_dir: Path) -> bool:
     """Whether there is something to lose: an epoch that was finished."""
-    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("*.npz"))
+    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
 
 
 def _set_up(config: configs.Config) -> tf.distribute.Strategy:
@@ -160,8 +162,8 @@ def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> No
             f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
             " started; restore them, or choose another directory."
         )
+    files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
     files.write(about, json.dumps(_about(data), indent=1) + "\n")
-    files.write(run_dir / "config.flags", config.flags())
 
 
 def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
@@ -173,6 +175,8 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
         f" validation, {_count(data, 'test')} test images, {len(data.class_names)} classes;"
         f" {steps} steps an epoch; devices: {cohort.distribute_strategy.num_replicas_in_sync}"
     )
+    if config.method != "solo" and not _weights(cohort, config.epochs * steps).any():
+        print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
     if first:
         callbacks.write_history(run_dir, history)
         print(f"going on after epoch {first} of {config.epochs}")
@@ -193,8 +197,9 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
                 data.validation, dataset=data, batch_size=config.eval_batch_size
             ),
             callbacks=[
-                callbacks.History(run_dir, history),
+                # Before the checkpoint: killed between the two, an epoch is told twice, not never.
                 keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
+                callbacks.History(run_dir, history),
                 callbacks.Progress(list(cohort.peers), config.epochs, steps),
             ],
             shuffle=False,  # train_batches has
@@ -215,8 +220,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     for name, row in result["peers"].items():
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, history), **result}
-    steps = np.arange(history[-1]["step"])
-    strength = np.asarray(cohort.schedule(steps))
+    strength = _weights(cohort, history[-1]["step"])
     report.write(run_dir, metrics, history, predictions, strength)
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -247,6 +251,11 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
             "replicas": cohort.distribute_strategy.num_replicas_in_sync,
         },
     }
+
+
+def _weights(cohort: Cohort, steps: int) -> np.ndarray:
+    """Return lambda at each of the steps, float32 [steps]."""
+    return np.asarray(cohort.schedule(np.arange(steps)))
 
 
 def _count(data: datasets.Dataset, split: str) -> int:

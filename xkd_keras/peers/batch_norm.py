@@ -15,6 +15,8 @@ Stock = keras.layers.BatchNormalization
 class FusedBatchNormalization(Stock):
     """keras.layers.BatchNormalization: same weights, configuration and numbers, one kernel.
 
+    Over several replicas the moving statistics are the mean of theirs.
+
     Takes float [batch, height, width, channels]; anything else (other ranks or axes, masks,
     float64, renormalisation, statistics synchronised over replicas) is left to the stock layer.
     """
@@ -49,8 +51,9 @@ class FusedBatchNormalization(Stock):
         )
         # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
         n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
+        mean, variance = _over_replicas([mean, variance * (n - 1.0) / n])
         _move(self.moving_mean, mean, self.momentum)
-        _move(self.moving_variance, variance * (n - 1.0) / n, self.momentum)
+        _move(self.moving_variance, variance, self.momentum)
         return outputs
 
     def _infer(self, inputs):
@@ -64,6 +67,18 @@ class FusedBatchNormalization(Stock):
             epsilon=self.epsilon,
             is_training=False,
         )[0]
+
+
+def _over_replicas(statistics):
+    """Return the means over the replicas, so that all keep the same moving statistics.
+
+    Each replica still normalises by its own part of the batch. The stock layer lets the moving
+    statistics drift apart, and a saved or restored model has those of one replica only.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return statistics
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
 
 
 def _float32(variable):
