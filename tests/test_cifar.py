@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fake_cifar import CIFAR10_NAMES, no_network, write_cifar10, write_cifar100
 
+from tests.fake_cifar import CIFAR10_NAMES, no_network, write_cifar10, write_cifar100
 from xkd_keras import data
 from xkd_keras.errors import InputError
 

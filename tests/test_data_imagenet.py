@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fake_cifar import no_network, write_imagenet
 
+from tests.fake_cifar import no_network, write_imagenet
 from xkd_keras import data
 from xkd_keras.errors import InputError
 

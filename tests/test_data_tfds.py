@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fake_cifar import no_network
 
+from tests.fake_cifar import no_network
 from xkd_keras import data
 from xkd_keras.errors import InputError
 
