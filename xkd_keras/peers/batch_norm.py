@@ -33,7 +33,7 @@ class FusedBatchNormalization(Stock):
             len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # Keras 3.12, for Python 3.10, has none
             and not self.synchronized
         )
 
