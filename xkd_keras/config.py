@@ -196,7 +196,7 @@ def parse_peer(text: str, config: Config) -> Peer:
         else:
             values[option] = _parse(where, value, _field(option))
     # The name becomes a file's and a variable's: only what all systems and Keras take.
-    usable = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", extra["name"])
+    usable = peers.LABEL.fullmatch(extra["name"])
     if not usable or extra["name"] == "ensemble":
         raise FlagError(
             f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"

@@ -143,7 +143,7 @@ def _split_cpu(count: int) -> None:
 
 
 def _about(data: datasets.Dataset) -> dict:
-    counts = {name: len(datasets.labels(getattr(data, name))) for name in evaluation.SPLITS}
+    counts = {name: len(getattr(data, name)) for name in evaluation.SPLITS}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -171,8 +171,8 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
     history = checkpoint.restore(run_dir / "checkpoints", cohort)
     first = len(history)
     print(
-        f"{config.dataset}: {_count(data, 'train')} training, {_count(data, 'validation')}"
-        f" validation, {_count(data, 'test')} test images, {len(data.class_names)} classes;"
+        f"{config.dataset}: {len(data.train)} training, {len(data.validation)} validation,"
+        f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps an epoch; devices: {cohort.distribute_strategy.num_replicas_in_sync}"
     )
     if config.method != "solo" and not _weights(cohort, config.epochs * steps).any():
@@ -256,7 +256,3 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
 def _weights(cohort: Cohort, steps: int) -> np.ndarray:
     """Return lambda at each of the steps, float32 [steps]."""
     return np.asarray(cohort.schedule(np.arange(steps)))
-
-
-def _count(data: datasets.Dataset, split: str) -> int:
-    return len(datasets.labels(getattr(data, split)))

@@ -37,7 +37,7 @@ FAMILIES = {
 }
 BUILDERS = {name: family for family, names in FAMILIES.items() for name in names}
 MIDDLE = 127.5  # pixels 0..255 become -1..1 where nothing is known of the images
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def names() -> list[str]:
@@ -147,7 +147,7 @@ def _logits(name, x, num_classes):
 
 
 def _check_label(label):
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+    if not isinstance(label, str) or not LABEL.fullmatch(label):
         raise InputError(
             f"label: received {label!r}; a peer's label names files and layers: "
             "letters, digits, '_', '.' and '-', starting with a letter or digit."
