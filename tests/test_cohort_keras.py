@@ -102,13 +102,13 @@ def test_labels_that_are_no_class_numbers_are_refused():
 
 
 def test_a_distillation_term_that_is_not_finite_stops_too():
-    cohort = compiled([linear("a"), linear("b")], teacher=lambda logits, weights: logits * np.inf)
+    cohort = compiled([linear("a"), linear("b")], teacher=lambda logits, **_: logits * np.inf)
     with pytest.raises(FloatingPointError, match="non-finite loss: peer a, b, step 0"):
         fit(cohort)
 
 
 def test_a_teacher_of_ones_own_gets_tensors():
-    def heaviest(logits, weights):
+    def heaviest(logits, weights, **_):
         return tf.broadcast_to(logits[tf.argmax(weights)], tf.shape(logits))
 
     peers = {"a": linear("a"), "b": linear("b")}
@@ -116,6 +116,11 @@ def test_a_teacher_of_ones_own_gets_tensors():
     logs = cohort.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
     assert logs["b_distillation"] == pytest.approx(0, abs=1e-6)
     assert logs["a_distillation"] > 0.01
+
+
+def test_a_teacher_that_takes_other_arguments_is_refused_before_training():
+    with pytest.raises(InputError, match=r"teacher: .* valid: a name, or a function of \(logits"):
+        Cohort([linear("a"), linear("b")], teacher=lambda logits, weights: logits)
 
 
 def test_one_optimizer_object_given_for_two_peers_becomes_two():

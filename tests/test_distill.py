@@ -1,4 +1,4 @@
-"""Losses, teachers and agreement against NumPy twins written from the equations."""
+"""Losses, ensemble and agreement against NumPy twins written from the equations."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,10 @@ import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
 from xkd_keras import distill
-from xkd_keras.errors import InputError
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (3, 5, 7)).astype("float32")  # [peers, batch, classes]
 LABELS = RNG.integers(0, 7, 5)
-WEIGHTS = [0.5, 0.3, 0.2]
 
 
 def test_cross_entropy_is_minus_log_probability_of_the_label():
@@ -60,32 +58,6 @@ def test_losses_are_computed_in_float32_whatever_the_networks_precision(precisio
     assert distill.distillation(z[0], z[1], 3.0).dtype == tf.float32
 
 
-def test_mean_teacher_is_the_weighted_sum_for_every_peer():
-    want = np.einsum("p,pbc->bc", WEIGHTS, LOGITS)
-    got = distill.mean(tf.constant(LOGITS), WEIGHTS)
-    np.testing.assert_allclose(got, np.stack([want] * 3), rtol=1e-5, atol=1e-6)
-
-
-def test_leave_one_out_teacher_is_the_weighted_mean_of_the_others():
-    want = [
-        (0.3 * LOGITS[1] + 0.2 * LOGITS[2]) / 0.5,
-        (0.5 * LOGITS[0] + 0.2 * LOGITS[2]) / 0.7,
-        (0.5 * LOGITS[0] + 0.3 * LOGITS[1]) / 0.8,
-    ]
-    got = distill.leave_one_out(tf.constant(LOGITS), WEIGHTS)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-
-
-def test_leave_one_out_of_a_single_peer_is_itself():
-    got = distill.leave_one_out(tf.constant(LOGITS[:1]), [1.0])
-    np.testing.assert_array_equal(got, LOGITS[:1])
-
-
-def test_leave_one_out_where_one_peer_has_all_the_weight_is_that_peer():
-    got = distill.leave_one_out(tf.constant(LOGITS), [1.0, 0.0, 0.0])
-    np.testing.assert_allclose(got, np.stack([LOGITS[0]] * 3), atol=1e-6)
-
-
 def test_top1_counts_the_largest_logit():
     want = LOGITS.argmax(-1) == LABELS
     np.testing.assert_array_equal(distill.top1(LABELS, LOGITS), want.astype("float32"))
@@ -102,6 +74,20 @@ def test_a_single_peer_agrees_with_itself():
     np.testing.assert_array_equal(distill.agreement(tf.constant(LOGITS[:1])), np.ones(5))
 
 
-def test_unknown_teacher_is_named_with_the_nearest():
-    with pytest.raises(InputError, match=r"teacher: unknown value 'meen'\. Did you mean 'mean'"):
-        distill.teacher("meen")
+def test_several_teachers_count_as_much_as_each_other():
+    teachers = np.stack([LOGITS[[1, 2, 0]], LOGITS[[2, 0, 1]]])  # [K, P, B, C]
+    each = [distill.distillation(t, LOGITS, 2.0).numpy() for t in teachers]
+    got = distill.distillation(tf.constant(teachers), tf.constant(LOGITS), 2.0)
+    np.testing.assert_allclose(got, np.mean(each, axis=0), rtol=1e-5)
+
+
+def test_pairwise_kl_is_the_mean_over_ordered_pairs():
+    p = softmax(LOGITS.astype("f8"), -1)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    want = np.mean([np.sum(p[i] * np.log(p[i] / p[j]), -1) for i, j in pairs], axis=0)
+    np.testing.assert_allclose(distill.pairwise_kl(tf.constant(LOGITS)), want, rtol=1e-4)
+
+
+def test_pairwise_kl_of_a_single_peer_is_zero():
+    got = distill.pairwise_kl(tf.constant(LOGITS[:1]))
+    np.testing.assert_allclose(got, np.zeros(5), atol=1e-5)

@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "xkd_keras"
 FLOORS = [
     {"errors"},
     {"distill", "schedules", "files", "findings", "page", "plots"},
-    {"optimizers", "data", "peers"},
+    {"optimizers", "data", "peers", "teachers", "methods"},
     {"cohort", "config", "report"},
     {"checkpoint", "cli", "recipe"},
     {"callbacks", "evaluation"},
     {"training"},
     {"train", "evaluate"},
+    {"study"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from xkd_keras import recipe
+from xkd_keras import config as configs
+from xkd_keras import methods, recipe, teachers
 from xkd_keras.config import Config
 
 
 def weights(**flags):
     config = Config(epochs=8, **flags)
-    return np.asarray(recipe.distillation(config, steps=10)(np.arange(80)))
+    _, schedule = recipe.distillation(config, steps=10)
+    return np.asarray(schedule(np.arange(80)))
 
 
 def rates(steps, **flags):
@@ -42,6 +44,34 @@ def test_mcod_distils_in_the_last_part_of_each_period():
 def test_periods_may_be_shorter_than_an_epoch():
     got = weights(method="mcod", distill_period=0.2, distill_growth="constant")
     np.testing.assert_array_equal(got, np.tile([0.0, 1.0], 40))
+
+
+@pytest.mark.parametrize("method", ["dml", "kdcl", "kd"])
+def test_other_methods_distil_all_the_time(method):
+    assert np.all(weights(method=method, distill_weight_max=0.6) == np.float32(0.6))
+
+
+def test_one_ramps_up_in_the_first_80_of_300_epochs():
+    got = weights(method="one", distill_weight_max=2.0)
+    want = 2 * np.exp(-5 * (1 - np.minimum(np.arange(80) / 21, 1)) ** 2)  # 21 = 80 * 80 / 300
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [
+        *(("mcod", "mean"), ("solo", "mean"), ("ensemble", "mean"), ("ramp", "mean")),
+        *(("dml", "pairwise"), ("kdcl", "min_logit"), ("one", "gate"), ("kd", "frozen")),
+    ],
+)
+def test_every_method_has_its_teacher_unless_another_is_chosen(method, teacher):
+    assert recipe.distillation(Config(method=method), 10)[0] == teacher
+    assert recipe.distillation(Config(method=method, teacher="linear"), 10)[0] == "linear"
+
+
+def test_the_names_that_flags_know_are_those_that_exist():
+    assert set(configs.METHODS) == set(methods.METHODS)
+    assert set(configs.TEACHERS) == {*teachers.TEACHERS, "frozen"}
 
 
 def test_the_rate_falls_at_the_given_epochs():

@@ -74,7 +74,7 @@ def restore(directory: Path, cohort: Cohort) -> list[dict]:
 def _variables(cohort: Cohort) -> list:
     """Return everything that training changes, in a fixed order; metrics start anew each epoch."""
     peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
-    return [*peers, *cohort.optimizer.state()]
+    return [*peers, *cohort.learned_by_teacher(), *cohort.optimizer.state()]
 
 
 def _array(variable) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras import distill
+from xkd_keras import distill, optimizers, teachers
 from xkd_keras.errors import InputError
 from xkd_keras.optimizers import CohortOptimizer
 from xkd_keras.schedules import Constant
@@ -30,8 +30,8 @@ class Cohort(keras.Model):
         peers: Built Keras models, images [B, H, W, C] -> logits [B, classes]; a dict by name, or a
             list whose models' names differ. They are trained in place.
         schedule: lambda(t): a number, or a function of the step as those of `xkd_keras.schedules`.
-        teacher: `mean` or `leave_one_out` (see `xkd_keras.distill`), or a function
-            (logits [P, B, C], weights [P]) -> teacher logits of each peer [P, B, C].
+        teacher: A name in `xkd_keras.teachers` (`mean`, `leave_one_out`, ...), or a function or
+            Keras layer as described there. What a layer learns (`Gate`) is learned too.
         weights: The peers' weights in the ensemble, by name; equal where None. Only ratios matter.
         temperature: T > 0 softens both sides of the KL.
 
@@ -56,12 +56,14 @@ class Cohort(keras.Model):
         self.peers = _named(peers)
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
-        self._teacher = distill.teacher(teacher) if isinstance(teacher, str) else teacher
+        self._teacher = teachers.get(teacher)
         if not temperature > 0:
             raise InputError(f"temperature: received {temperature}; valid: a number above 0.")
         self.temperature = temperature
         self.ensemble_weights = _shares(self.peers, weights)
         self.classes = _classes(self.peers)
+        if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
+            self._teacher.build((len(self.peers), None, self.classes))
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
         self.built = True  # the peers are
 
@@ -70,7 +72,7 @@ class Cohort(keras.Model):
 
         Args:
             optimizer: A Keras optimizer or its name, copied for each peer, or a dict of them by the
-                peer's name.
+                peer's name (and `ensemble`, for a teacher that learns).
             **kwargs: As `keras.Model.compile` (`steps_per_execution`, `run_eagerly`, ...).
                 `jit_compile` is off unless asked for: on CPUs XLA makes these networks slower.
 
@@ -85,7 +87,7 @@ class Cohort(keras.Model):
             raise InputError("dtype policy: mixed_float16; valid: float32 or mixed_bfloat16.")
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, CohortOptimizer):
-            optimizer = CohortOptimizer(_each(optimizer, self.peers))
+            optimizer = CohortOptimizer(optimizers.each(optimizer, self._variables()))
         optimizer.build_peers(self._variables())
         super().compile(optimizer=optimizer, **kwargs)
 
@@ -108,7 +110,7 @@ class Cohort(keras.Model):
         variables = self._variables()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            labelled, distilled = self._terms(labels, logits)
+            labelled, distilled = self._terms(images, labels, logits)
             total = tf.reduce_sum(_mean(labelled + strength * distilled, weights))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -128,7 +130,7 @@ class Cohort(keras.Model):
         images, labels, weights = _unpack(data)
         logits = self._logits(images, training=False)
         strength = self.schedule(self.optimizer.iterations)
-        terms = self._terms(labels, logits)
+        terms = self._terms(images, labels, logits)
         return self._update_metrics(labels, logits, terms, strength, weights, test=True)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -175,12 +177,13 @@ class Cohort(keras.Model):
         outputs = [peer(images, training=training) for peer in self.peers.values()]
         return tf.stack([tf.cast(z, tf.float32) for z in outputs])
 
-    def _terms(self, labels, logits):
+    def _terms(self, images, labels, logits):
         """Return the cross-entropy and the unweighted distillation term: two float32 [P, B]."""
-        teachers = self._teacher(logits, tf.constant(self.ensemble_weights))
+        weights = tf.constant(self.ensemble_weights)
+        taught = self._teacher(logits, weights=weights, labels=labels, images=images)
         return (
             distill.cross_entropy(labels, logits),
-            distill.distillation(teachers, logits, self.temperature),
+            distill.distillation(taught, logits, self.temperature),
         )
 
     def _update_metrics(self, labels, logits, terms, strength, weights, test=False):
@@ -191,6 +194,7 @@ class Cohort(keras.Model):
             "loss": tf.reduce_sum(labelled + (0.0 if test else strength) * distilled, axis=0),
             "distill_weight": tf.fill(tf.shape(labels), strength),
             "agreement": distill.agreement(logits),
+            "pairwise_kl": distill.pairwise_kl(logits),
             "ensemble_cross_entropy": distill.cross_entropy(labels, together),
             "ensemble_top1": distill.top1(labels, together),
         }
@@ -203,12 +207,20 @@ class Cohort(keras.Model):
         return {name: tracker.result() for name, tracker in self.trackers.items()}
 
     def _metric_names(self):
-        common = ["loss", "distill_weight", "agreement", "ensemble_cross_entropy", "ensemble_top1"]
+        common = ["loss", "distill_weight", "agreement", "pairwise_kl"]
+        common += ["ensemble_cross_entropy", "ensemble_top1"]
         kinds = ("cross_entropy", "distillation", "top1")
         return common + [f"{name}_{kind}" for name in self.peers for kind in kinds]
 
     def _variables(self):
-        return {name: peer.trainable_variables for name, peer in self.peers.items()}
+        """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
+        found = {name: peer.trainable_variables for name, peer in self.peers.items()}
+        learned = self.learned_by_teacher()
+        return {**found, "ensemble": learned} if learned else found
+
+    def learned_by_teacher(self) -> list:
+        """Return the variables that the teacher learns; most teachers have none."""
+        return getattr(self._teacher, "trainable_variables", [])
 
     def _stop_if_not_finite(self, labelled, distilled, strength):
         """Fail inside the graph: by the end of the epoch nobody could say where it began."""
@@ -284,20 +296,3 @@ def _shares(peers: dict[str, keras.Model], weights: Mapping[str, float] | None) 
             " not all 0."
         )
     return [weights[name] / sum(weights.values()) for name in peers]
-
-
-def _each(optimizer, peers: dict[str, keras.Model]) -> dict[str, keras.optimizers.Optimizer]:
-    """Return one optimizer a peer, from one for all (copied) or a dict by name."""
-    if isinstance(optimizer, Mapping):
-        if set(optimizer) != set(peers):
-            raise InputError(
-                f"optimizer: received one for {', '.join(optimizer) or 'no peer'};"
-                f" valid: one for each of {', '.join(peers)}."
-            )
-    else:
-        optimizer = dict.fromkeys(peers, optimizer)
-    chosen = {name: keras.optimizers.get(optimizer[name]) for name in peers}
-    shared = len({id(each) for each in chosen.values()}) < len(chosen)
-    if not shared:
-        return chosen
-    return {name: type(each).from_config(each.get_config()) for name, each in chosen.items()}

@@ -19,7 +19,9 @@ def _flag(default: Any, text: str, *, low=None, high=None, choices=None, identit
     return dataclasses.field(default=default, metadata=facts)
 
 
-METHODS = ("mcod", "solo", "ensemble", "ramp")
+# As in `methods.METHODS` and `teachers.TEACHERS`, which need TensorFlow.
+METHODS = ("mcod", "solo", "ensemble", "ramp", "dml", "kdcl", "one", "kd")
+TEACHERS = ("mean", "leave_one_out", "pairwise", "best", "linear", "min_logit", "gate", "frozen")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +74,19 @@ class Config:
     # How they teach each other.
     method: str = _flag(
         "mcod",
-        "mcod: windows of growing weight; solo: each alone; ensemble: constant weight; ramp.",
+        "mcod: windows of growing weight; solo: each alone; ensemble: constant weight; ramp:"
+        " growing without windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
         choices=METHODS,
     )
     teacher: str = _flag(
-        "mean", "Ensemble of all peers, or of the others.", choices=("mean", "leave_one_out")
+        "auto",
+        "Who teaches; auto: the method's own; mean: the ensemble; leave_one_out: that of the"
+        " others; pairwise: each other one; best, linear, min_logit: made with the labels' help;"
+        " gate: a learned mixture; frozen: --teacher_run.",
+        choices=("auto", *TEACHERS),
     )
+    teacher_run: str = _flag("", "kd: directory of a finished run, whose networks teach.")
+    teacher_peer: str = _flag("", "kd: its network that teaches; empty: their ensemble.")
     temperature: float = _flag(
         3.0, "Softens teacher and peers in the distillation term.", low=0.01, high=1000
     )
@@ -89,8 +98,8 @@ class Config:
     distill_start: float = _flag(0.0, "mcod, ramp: epochs before the first period.", low=0)
     distill_growth: str = _flag(
         "linear",
-        "mcod, ramp: how lambda grows from window to window, or step to step.",
-        choices=("constant", "linear", "cosine", "exponential", "sigmoid"),
+        "mcod, ramp: how lambda grows from window to window, or step to step; decay: it falls.",
+        choices=("constant", "linear", "cosine", "exponential", "sigmoid", "decay"),
     )
     # The run.
     epochs: int = _flag(30, "Passes over the training images.", low=1)

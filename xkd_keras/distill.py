@@ -1,16 +1,10 @@
-"""The mathematics of co-training: teachers, losses and agreement. Logits in, [batch] out, no state.
+"""The mathematics of co-training: losses, ensemble, agreement. Logits in, [batch] out, no state.
 
 Shapes: P peers, B images in the batch, C classes. Logits are float [P, B, C] (or [B, C] for one
 peer); every loss is computed in float32 whatever the precision of the network.
 """
 
-from collections.abc import Callable
-
 import tensorflow as tf
-
-from xkd_keras.errors import InputError, unknown
-
-Teacher = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -35,60 +29,20 @@ def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, temperature: floa
     independent of the temperature (Hinton, Vinyals and Dean, 2015, section 2.1).
 
     Args:
-        teacher_logits: float [..., B, C]; no gradient flows into it.
+        teacher_logits: float [..., B, C], or [K, ..., B, C] of K teachers, over which the mean is
+            taken; no gradient flows into it.
         logits: float [..., B, C].
         temperature: T > 0.
 
     Returns:
         float32 [..., B], in nats.
     """
+    several = len(teacher_logits.shape) > len(logits.shape)
     teacher_logits = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
     log_q = tf.nn.log_softmax(teacher_logits / temperature)
     log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32) / temperature)
-    return temperature**2 * tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), axis=-1)
-
-
-def mean(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """One teacher for all: z_T = sum_j w_j z_j, with w summing to 1 (DESIGN, MCOD).
-
-    Args:
-        logits: float [P, B, C].
-        weights: float [P], summing to 1.
-
-    Returns:
-        The teacher of each peer, float [P, B, C]: the same for all.
-    """
-    return tf.broadcast_to(ensemble(logits, weights), tf.shape(logits))
-
-
-def leave_one_out(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """The teacher of peer i is the others: z_T,i = sum_{j != i} w_j z_j / (1 - w_i).
-
-    A single peer has no others and is its own teacher, so that its distillation term is zero.
-
-    Args:
-        logits: float [P, B, C].
-        weights: float [P], summing to 1.
-
-    Returns:
-        The teacher of each peer, float [P, B, C].
-    """
-    if logits.shape[0] == 1:
-        return logits
-    w = tf.cast(weights, logits.dtype)[:, None, None]
-    # Where one peer has all the weight, it has no others: its own logits again.
-    others = tf.math.divide_no_nan(ensemble(logits, weights) - w * logits, 1.0 - w)
-    return tf.where(w < 1.0, others, logits)
-
-
-TEACHERS = {"mean": mean, "leave_one_out": leave_one_out}
-
-
-def teacher(name: str) -> Teacher:
-    """Return the teacher of that name; raise InputError for another name."""
-    if name not in TEACHERS:
-        raise InputError(unknown("teacher", name, TEACHERS))
-    return TEACHERS[name]
+    term = temperature**2 * tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), axis=-1)
+    return tf.reduce_mean(term, axis=0) if several else term
 
 
 def ensemble(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -126,3 +80,20 @@ def agreement(logits: tf.Tensor) -> tf.Tensor:
     same = tf.cast(guess[:, None] == guess[None, :], tf.float32)  # [P, P, B]
     pairs = peers * (peers - 1)
     return (tf.reduce_sum(same, axis=[0, 1]) - peers) / pairs
+
+
+def pairwise_kl(logits: tf.Tensor) -> tf.Tensor:
+    """Return, for each image, the mean of KL(p_i || p_j) over the ordered pairs of peers i, j.
+
+    Args:
+        logits: float [P, B, C].
+
+    Returns:
+        float32 [B], in nats; 0 for a single peer.
+    """
+    log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    p, peers = tf.exp(log_p), logits.shape[0]
+    # sum_ij p_i (log p_i - log p_j) = P sum_i p_i log p_i - (sum_i p_i) (sum_j log p_j)
+    own = peers * tf.reduce_sum(p * log_p, axis=[0, 2])
+    across = tf.reduce_sum(tf.reduce_sum(p, axis=0) * tf.reduce_sum(log_p, axis=0), axis=-1)
+    return (own - across) / max(1, peers * (peers - 1))

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import peers
+from xkd_keras import peers, teachers
 from xkd_keras.errors import InputError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -75,6 +75,40 @@ def check_loads(name: str, model: keras.Model) -> None:
             ) from None
 
 
+def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.Frozen:
+    """Return the networks of `config.teacher_run` as a teacher that does not learn.
+
+    Raises:
+        InputError: That run is not finished, was on other classes or another image size, or has no
+            such peer.
+    """
+    run_dir = Path(config.teacher_run)
+    taught, metrics = finished(run_dir, "--teacher_run")
+    there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
+    if there != (list(data.class_names), list(data.image_shape)):
+        raise InputError(
+            f"--teacher_run: '{run_dir}' knows {len(there[0])} classes of {metrics['dataset']},"
+            f" images {there[1]}; valid: a run on the same classes and image size as this one"
+            f" ({len(data.class_names)} classes, {list(data.image_shape)})."
+        )
+    weights = {peer.name: peer.weight for peer in taught.peers()}
+    if config.teacher_peer and config.teacher_peer not in weights:
+        raise InputError(unknown("--teacher_peer", config.teacher_peer, weights))
+    names = [config.teacher_peer] if config.teacher_peer else list(weights)
+    import_builders(taught)
+    models = {name: peers.fused(model) for name, model in load_peers(run_dir, names).items()}
+    if not any(weights[name] for name in names):  # of peers without a say, each has the same
+        weights = dict.fromkeys(names, 1.0)
+    return teachers.Frozen(models, {name: weights[name] for name in names})
+
+
+def import_builders(config: configs.Config) -> None:
+    """Import the users' modules of a run's peers: they may register classes that files need."""
+    for peer in config.peers():
+        if ":" in peer.builder:
+            peers.check(peer.builder)
+
+
 def predict(
     models: dict[str, keras.Model],
     weights: dict[str, float],
@@ -118,7 +152,7 @@ def predict(
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 (beyond 10 classes) and mean cross-entropy in nats, in float64.
+    """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, calibration error (ece).
 
     Args:
         labels: int [n].
@@ -132,7 +166,24 @@ def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     result = {"top1": float(np.mean(z.argmax(-1) == labels))}
     if z.shape[-1] > 10:
         result["top5"] = float(np.mean(rank < 5))
-    return {**result, "cross_entropy": float(np.mean(log_sum - own[:, 0]))}
+    result["cross_entropy"] = float(np.mean(log_sum - own[:, 0]))
+    confidence = np.exp(z.max(axis=-1) - log_sum)
+    return {**result, "ece": calibration_error(confidence, z.argmax(-1) == labels)}
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error: sum over bins of |mean confidence - accuracy| n_bin/n.
+
+    Bins of equal width over 0..1, each with its upper edge (Guo et al., ICML 2017, equation 3).
+
+    Args:
+        confidence: float [n], the probability of the answer.
+        right: bool [n], whether the answer was right.
+        bins: Their number; 15 in the paper.
+    """
+    number = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
+    gaps = np.bincount(number, weights=confidence - right, minlength=bins)
+    return float(np.sum(np.abs(gaps)) / len(confidence))
 
 
 def agreement(logits: dict[str, np.ndarray]) -> float:
@@ -174,14 +225,12 @@ def evaluate_run(
     Raises:
         InputError: The run is not finished, a peer is not in it, or the classes do not fit.
     """
-    config, metrics = _finished(run_dir)
+    config, metrics = finished(run_dir)
     weights = {peer.name: peer.weight for peer in config.peers()}
     for name in names:
         if name not in weights:
             raise InputError(unknown("--peer", name, weights))
-    for peer in config.peers():
-        if ":" in peer.builder:  # its module may register classes that its file needs
-            peers.check(peer.builder)
+    import_builders(config)
     models = load_peers(run_dir, names or weights)
     data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
     own = dataset in ("", config.dataset)
@@ -214,12 +263,13 @@ def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) ->
     )
 
 
-def _finished(run_dir: Path) -> tuple[configs.Config, dict]:
+def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, dict]:
+    """Return the configuration and the metrics of a finished run; InputError names `flag`."""
     try:
         metrics = json.loads((run_dir / "metrics.json").read_text())
     except (OSError, ValueError):
         raise InputError(
-            f"--run_dir: '{run_dir}' holds no finished run; valid: a directory that"
+            f"{flag}: '{run_dir}' holds no finished run; valid: a directory that"
             " xkd_keras.train has completed (it has a metrics.json)."
         ) from None
     return configs.read(run_dir / "config.flags"), metrics

@@ -1,5 +1,7 @@
 """One optimizer a peer, because different networks need different recipes; Keras sees only one."""
 
+from collections.abc import Collection, Mapping
+
 import keras
 import tensorflow as tf
 
@@ -64,6 +66,27 @@ def build(
     if kind == "adamw":
         return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
     raise InputError(unknown("optimizer", kind, OPTIMIZERS))
+
+
+def each(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimizer]:
+    """Return one optimizer a peer, by name, from one for all (copied) or a dict by name.
+
+    Raises:
+        InputError: The dict is not of exactly these peers.
+    """
+    if isinstance(optimizer, Mapping):
+        if set(optimizer) != set(peers):
+            raise InputError(
+                f"optimizer: received one for {', '.join(optimizer) or 'no peer'};"
+                f" valid: one for each of {', '.join(peers)}."
+            )
+    else:
+        optimizer = dict.fromkeys(peers, optimizer)
+    chosen = {name: keras.optimizers.get(optimizer[name]) for name in peers}
+    shared = len({id(one) for one in chosen.values()}) < len(chosen)
+    if not shared:
+        return chosen
+    return {name: type(one).from_config(one.get_config()) for name, one in chosen.items()}
 
 
 @keras.saving.register_keras_serializable("xkd_keras")

@@ -21,13 +21,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 # Okabe and Ito's colours, which colour-blind people tell apart; their yellow cannot be seen as a
 # thin line on white, so a darker one stands in. Black is kept for the ensemble.
-_COLOURS = (
+COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
     *("#E69F00", "#56B4E9", "#7F7F7F", "#8C7B00"),
 )
-_MARKERS = "os^DvPX*p"  # one more than colours, so that a ninth peer still has a look of its own
+MARKERS = "os^DvPX*p"  # one more than colours, so that a ninth peer still has a look of its own
 _RIGHT, _WRONG, _SHADE = "#0072B2", "#D55E00", "#5B6B82"
-_WIDTH = 8.0  # inches; an SVG of this width is shown at 768 px, one point is 1.33 px
+WIDTH = 8.0  # inches; an SVG of this width is shown at 768 px, one point is 1.33 px
 _LEVELS = 8  # shades of lambda
 
 style = partial(
@@ -157,8 +157,8 @@ class _Run(NamedTuple):
         if name not in self.peers:
             return {"color": "black", "marker": ".", "linewidth": 2.4, "markersize": 9}
         i = list(self.peers).index(name)
-        shape = {"marker": _MARKERS[i % len(_MARKERS)], "markersize": 6, "markeredgecolor": "white"}
-        return {"color": _COLOURS[i % len(_COLOURS)], "linewidth": 1.8, **shape}
+        shape = {"marker": MARKERS[i % len(MARKERS)], "markersize": 6, "markeredgecolor": "white"}
+        return {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.8, **shape}
 
 
 def _chart(panels: Sequence[Panel], run: _Run) -> Figure:
@@ -167,7 +167,7 @@ def _chart(panels: Sequence[Panel], run: _Run) -> Figure:
     handles = _handles(panels, run)
     columns = max(1, 92 // (max(len(handle.get_label()) for handle in handles) + 6))
     height = sum(heights) + 0.23 * np.ceil(len(handles) / columns)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
     grid = {"sharex": True, "squeeze": False, "height_ratios": heights}
     rows = figure.subplots(len(panels), 1, **grid)[:, 0]
@@ -302,15 +302,15 @@ def gallery(
     """
     step, line = max(1.2, 0.21 * len(answers) + 0.45), 0.21  # inches
     height = -(-len(images) // 2) * step
-    figure = Figure(figsize=(_WIDTH, height))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0))  # a sheet, in inches
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))  # a sheet, in inches
     axes.set_axis_off()
 
     def say(x, y, text, **look):
         axes.text(x, y, text, va="top", size=9.5, **look)
 
     for i, (image, true) in enumerate(zip(images, labels, strict=True)):
-        x, y = (i % 2) * _WIDTH / 2 + 0.05, (i // 2) * step + 0.08
+        x, y = (i % 2) * WIDTH / 2 + 0.05, (i // 2) * step + 0.08
         tall, wide, *_ = np.divide(image.shape, max(image.shape))
         place = (x, x + wide, y + tall, y)
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, extent=place)
@@ -322,5 +322,5 @@ def gallery(
             say(x + 1.3, y + line * j, label(name, 15, f"peer {j}"))
             answered = label(names[answer[i]], 17, f"class {answer[i]}")
             say(x + 2.55, y + line * j, answered, **look)
-    axes.set(xlim=(0, _WIDTH), ylim=(height, 0))  # imshow has moved them
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))  # imshow has moved them
     return figure

@@ -6,22 +6,27 @@ from typing import Any
 import keras
 
 from xkd_keras import config as configs
-from xkd_keras import optimizers, schedules
+from xkd_keras import methods, optimizers, schedules
 
 
 def distillation(config: configs.Config, steps: int):
-    """Return lambda(step) of the method, for `steps` steps an epoch."""
-    weight, total = config.distill_weight_max, config.epochs * steps
-    start = round(config.distill_start * steps)
-    if config.method == "solo":
-        return schedules.Constant(0.0)
-    if config.method == "ensemble":
-        return schedules.Constant(weight)
-    if config.method == "ramp":
-        return schedules.Ramp(weight, total - start, start, config.distill_growth)
+    """Return who teaches (a name in `teachers`, or "frozen") and lambda(step).
+
+    Args:
+        config: Says which method, and its options in epochs.
+        steps: Steps an epoch.
+    """
     period = max(1, round(config.distill_period * steps))
-    window = round(config.distill_duty * period)
-    return schedules.Windows(weight, total, period, window, start, config.distill_growth)
+    course = methods.Course(
+        weight=config.distill_weight_max,
+        total=config.epochs * steps,
+        start=round(config.distill_start * steps),
+        period=period,
+        window=round(config.distill_duty * period),
+        growth=config.distill_growth,
+    )
+    teacher, schedule = methods.METHODS[config.method](course)
+    return (teacher if config.teacher == "auto" else config.teacher), schedule
 
 
 def optimizer(recipe: Mapping[str, Any], epochs: int, steps: int) -> keras.optimizers.Optimizer:

@@ -31,21 +31,26 @@ def _sigmoid(x):
     return tf.exp(-5.0 * (1.0 - x) ** 2)
 
 
+def _decay(x):
+    return 1.0 - x
+
+
 GROWTHS = {
     "constant": tf.ones_like,
     "linear": _linear,
     "cosine": _cosine,
     "exponential": _exponential,
     "sigmoid": _sigmoid,
+    "decay": _decay,
 }
 
 
 def growth(x: tf.Tensor, kind: str) -> tf.Tensor:
-    """Return the share of the full weight that is reached after the fraction x of the way; 1 at 1.
+    """Return the share of the full weight after the fraction x of the way; 1 at 1, but for decay.
 
     constant: 1; linear: x; cosine: (1 - cos(pi x)) / 2; exponential: (e^(5x) - 1) / (e^5 - 1);
     sigmoid: exp(-5 (1 - x)^2), the ramp-up of Laine and Aila (2017), used by ONE (Lan et al. 2018);
-    it starts at e^-5 = 0.0067.
+    it starts at e^-5 = 0.0067. decay: 1 - x, which falls to 0: for comparison only.
 
     Args:
         x: float, any shape; clipped to 0..1.

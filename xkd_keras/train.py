@@ -37,6 +37,12 @@ def train_and_evaluate(config: configs.Config) -> dict:
 def check(config: configs.Config) -> None:
     """Raise InputError for what can be seen to be wrong before any data is touched."""
     config.require("run_dir", "dataset", "peer")
+    frozen = config.teacher == "frozen" or (config.method, config.teacher) == ("kd", "auto")
+    if frozen:
+        config.require("teacher_run")
+    elif config.teacher_run or config.teacher_peer:
+        name = "teacher_run" if config.teacher_run else "teacher_peer"
+        raise FlagError(f"--{name}: is for --method=kd only; received --method={config.method}.")
     datasets.check(config.dataset, config.data_dir or None)
     try:
         for peer in config.peers():

@@ -63,13 +63,14 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
             evaluation.check_loads(peer.name, model)
         members[peer.name] = peers.fused(model)
         optimizers[peer.name] = recipe.optimizer(peer.recipe, config.epochs, steps)
-    cohort = Cohort(
-        members,
-        recipe.distillation(config, steps),
-        config.teacher,
-        {peer.name: peer.weight for peer in config.peers()},
-        config.temperature,
-    )
+    teacher, schedule = recipe.distillation(config, steps)
+    if teacher == "frozen":
+        teacher = evaluation.frozen_teacher(config, data)
+    if teacher == "gate":  # it learns as a peer without options of its own would
+        own = {name: getattr(config, name) for name in configs.RECIPE}
+        optimizers["ensemble"] = recipe.optimizer(own, config.epochs, steps)
+    weights = {peer.name: peer.weight for peer in config.peers()}
+    cohort = Cohort(members, schedule, teacher, weights, config.temperature)
     cohort.compile(optimizers)
     return cohort
 
