@@ -84,9 +84,9 @@ def test_best_is_the_peer_that_does_best_on_each_image():
         np.testing.assert_array_equal(got[i], LOGITS[first, ROWS])
 
 
-@pytest.mark.parametrize("scale", [0.3, 3.0, 10.0])
+@pytest.mark.parametrize(("scale", "within"), [(0.3, 1e-4), (3.0, 5e-3), (10.0, 2e-2)])
 @pytest.mark.parametrize("seed", range(4))
-def test_linear_is_the_convex_combination_with_least_cross_entropy(seed, scale):
+def test_linear_is_the_convex_combination_with_least_cross_entropy(seed, scale, within):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, scale, (3, 16, 7)).astype("float32")
     labels = np.where(rng.random(16) < 0.6, logits[seed % 3].argmax(-1), rng.integers(0, 7, 16))
@@ -97,7 +97,7 @@ def test_linear_is_the_convex_combination_with_least_cross_entropy(seed, scale):
     one = {"type": "eq", "fun": lambda a: a.sum() - 1}
     want = minimize(loss, np.ones(3) / 3, bounds=[(0, 1)] * 3, constraints=one)
     got = cross_entropy(call("linear", logits, labels), labels).mean(-1)
-    np.testing.assert_allclose(got, [want.fun] * 3, rtol=5e-3, atol=1e-4)
+    np.testing.assert_allclose(got, [want.fun] * 3, rtol=within)
 
 
 def test_min_logit_has_the_smallest_difference_of_any_peer():

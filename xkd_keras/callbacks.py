@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from xkd_keras import checkpoint, files
+from xkd_keras.cli import clock
 from xkd_keras.optimizers import number
 
 
@@ -110,10 +111,3 @@ class Progress(keras.callbacks.Callback):
             line = f"\r{line}\x1b[K"
         end = "" if passing and self.terminal else "\n"
         print(line, end=end, file=self.stream, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Return 1:02:03, or 2:03 below an hour."""
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

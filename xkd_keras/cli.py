@@ -12,12 +12,12 @@ from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import FlagError, InputError, nearest
 
 
-def load_tensorflow() -> None:
+def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
     """Import TensorFlow without its start-up notices; whoever sets TF_CPP_MIN_LOG_LEVEL sees them.
 
     It takes seconds, so commands call this only after their flags have been found right.
     """
-    with contextlib.nullcontext() if WANTS_LOGS else _without_stderr():
+    with contextlib.nullcontext() if wants_logs else _without_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
@@ -73,6 +73,13 @@ def _readable(line: str) -> str:
         noun = "a whole number" if "int" in number[3] else "a number"
         return f"{number[1]}: received '{number[2]}'; valid: {noun}."
     return line.removeprefix("ERROR:: ")
+
+
+def clock(seconds: float) -> str:
+    """Return 1:02:03, or 2:03 below an hour."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _exit(line: str, code: int):

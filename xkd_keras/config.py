@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,17 @@ class Config:
         return "\n".join(lines) + "\n"
 
 
+# How the peers of a run teach each other.
+TEACHING = (
+    "teacher",
+    "teacher_peer",
+    "temperature",
+    "distill_weight_max",
+    "distill_period",
+    "distill_duty",
+    "distill_start",
+    "distill_growth",
+)
 RECIPE = (
     "optimizer",
     "learning_rate",
@@ -219,6 +231,23 @@ def parse_peer(text: str, config: Config) -> Peer:
 def learning_rate_epochs(text: str, epochs: int) -> list[float]:
     """Return the epochs at which the rate falls: those of `text` (81:122), else 1/2 and 3/4."""
     return [float(part) for part in text.split(":")] if text else [epochs / 2, epochs * 3 / 4]
+
+
+def options(flag: str, text: str, names: Sequence[str]) -> dict[str, Any]:
+    """Parse `option=value,...`, where options are flags of these names, into their values.
+
+    Raises:
+        FlagError: An option that is unknown, is given twice, has no value or a bad one.
+    """
+    values: dict[str, Any] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        option, equals, value = pair.partition("=")
+        if option not in names:
+            raise FlagError(unknown(flag, option, names).replace("value", "option"))
+        if option in values or not equals or not value:
+            raise FlagError(f"{flag}: received '{pair}'; valid: {option}=VALUE, once.")
+        values[option] = _parse(f"{flag}: {option}", value, _field(option))
+    return values
 
 
 def read(path: Path) -> Config:

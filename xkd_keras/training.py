@@ -1,11 +1,13 @@
 """A run from its Config to its directory: set up, train or go on, evaluate, report."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 import platform
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -27,17 +29,24 @@ def run(config: configs.Config) -> dict:
         if (run_dir / "metrics.json").exists():
             print(f"{run_dir} is complete; delete it to run again")
             return json.loads((run_dir / "metrics.json").read_text())
-        strategy = _set_up(config)
+        strategy = set_up(config)
         data = evaluation.load_dataset(config)
         steps = datasets.steps_per_epoch(data, config.batch_size)
         with strategy.scope():
             cohort = build_cohort(config, data, steps)
         _record(config, run_dir, data)
-        try:
+        with clear_about_loss():
             history = _train(config, run_dir, cohort, data, steps)
-        except FloatingPointError as error:
-            raise InputError(f"{error}; valid: a lower learning_rate, or a clip_norm.") from None
         return _finish(config, run_dir, cohort, data, history)
+
+
+@contextlib.contextmanager
+def clear_about_loss() -> Iterator[None]:
+    """Say what to do about a loss that is not finite."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise InputError(f"{error}; valid: a lower learning_rate, or a clip_norm.") from None
 
 
 def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
@@ -109,7 +118,7 @@ def _begun(run_dir: Path) -> bool:
     return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
 
 
-def _set_up(config: configs.Config) -> tf.distribute.Strategy:
+def set_up(config: configs.Config) -> tf.distribute.Strategy:
     """Set seeds, determinism and devices of this process; return the strategy."""
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
@@ -143,7 +152,8 @@ def _split_cpu(count: int) -> None:
             ) from None
 
 
-def _about(data: datasets.Dataset) -> dict:
+def about(data: datasets.Dataset) -> dict:
+    """Return what a run's files say about its data."""
     counts = {name: len(getattr(data, name)) for name in evaluation.SPLITS}
     return {
         "name": data.name,
@@ -157,14 +167,14 @@ def _about(data: datasets.Dataset) -> dict:
 
 def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
     """Write what is run and on which data; refuse to go on with data that have changed."""
-    about = run_dir / "data.json"
-    if _begun(run_dir) and json.loads(about.read_text())["fingerprint"] != data.fingerprint:
+    path = run_dir / "data.json"
+    if _begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
         raise InputError(
             f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
             " started; restore them, or choose another directory."
         )
     files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
-    files.write(about, json.dumps(_about(data), indent=1) + "\n")
+    files.write(path, json.dumps(about(data), indent=1) + "\n")
 
 
 def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
@@ -211,9 +221,7 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
 
 def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, history: list) -> dict:
     """Save the peers, evaluate the saved files once on test, write metrics and report."""
-    for name, model in cohort.peers.items():
-        with files.whole(run_dir / "peers" / f"{name}.keras") as beside:
-            peers.stock(model).save(beside)
+    _save_models(run_dir, cohort)
     models = evaluation.load_peers(run_dir, cohort.peers)
     weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
     predictions = evaluation.predict(models, weights, data, "test", config.eval_batch_size)
@@ -226,6 +234,20 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
+
+
+def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
+    """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
+    _save_models(run_dir, cohort)
+    files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
+    metrics = {"dataset": config.dataset, "data": about(data), **measured}
+    files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def _save_models(run_dir: Path, cohort: Cohort) -> None:
+    for name, model in cohort.peers.items():
+        with files.whole(run_dir / "peers" / f"{name}.keras") as beside:
+            peers.stock(model).save(beside)
 
 
 def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -> dict:
@@ -242,7 +264,7 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
         + shlex.join([f"--flagfile={run_dir / 'config.flags'}", f"--run_dir={run_dir}-again"]),
         "config": dataclasses.asdict(config),
         "versions": {"python": platform.python_version(), **versions},
-        "data": _about(data),
+        "data": about(data),
         "training": {
             "epochs": len(history),
             "steps": history[-1]["step"],

@@ -7,11 +7,11 @@ import os
 from xkd_keras.errors import FlagError, InputError, unknown
 
 AUGMENTS = ("auto", "none", "crop", "crop_flip", "inception")
-NAMED = ("digits", "cifar10", "cifar100", "imagenet2012")
+NAMED = ("digits", "cifar10", "cifar100", "imagenet2012", "glyphs")
 _VALID = (*NAMED, "tfds:NAME", "folder:PATH")
 _IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet2012": 224}
 # A mirrored 3 or S is no character at all.
-_CHARACTERS = ("mnist", "svhn", "digits")
+_CHARACTERS = ("mnist", "svhn", "digits", "glyphs")
 _SMALL = 64  # pixels a side; below, an inception crop of 8 % would leave nothing to see
 
 
@@ -62,8 +62,8 @@ def check(name: str, data_dir: str | None = None) -> None:
     """Raise unless `name` can be a --dataset value; no data is read, nothing is downloaded.
 
     Args:
-        name: `digits`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME`, `tfds:NAME/CONFIG` or
-            `folder:PATH`.
+        name: `digits`, `cifar10`, `cifar100`, `imagenet2012`, `glyphs`, `tfds:NAME`,
+            `tfds:NAME/CONFIG` or `folder:PATH`.
         data_dir: Where TFDS keeps prepared data; a data set found there needs no registered name.
 
     Raises:

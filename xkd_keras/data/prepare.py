@@ -19,7 +19,7 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
     """Return the builder of a data set, downloaded and prepared.
 
     Args:
-        name: `digits`, a name of TFDS, or `tfds:NAME`, `tfds:NAME/CONFIG`.
+        name: `digits`, `glyphs`, a name of TFDS, or `tfds:NAME`, `tfds:NAME/CONFIG`.
         data_dir: Where TFDS keeps prepared data; its own default if None.
 
     Raises:
@@ -46,6 +46,10 @@ def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         from xkd_keras.data.digits import SklearnDigits  # scikit-learn is slow to import
 
         return SklearnDigits(data_dir=data_dir)
+    if name == "glyphs":
+        from xkd_keras.data.glyphs import Glyphs  # reads the fonts
+
+        return Glyphs(data_dir=data_dir)
     name = name.removeprefix("tfds:")
     directory = pathlib.Path(data_dir)
     if not any((directory / name.split("/")[0]).rglob("dataset_info.json")):

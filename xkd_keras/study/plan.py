@@ -1,0 +1,204 @@
+"""What a study runs: methods and their variants, seeds, and the Config of every run."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xkd_keras import config as configs
+from xkd_keras.errors import FlagError, unknown
+
+ABOUT = {
+    "solo": "each network alone",
+    "mcod": "windows of growing weight",
+    "ensemble": "the ensemble all the time",
+    "ramp": "growing, without windows",
+    "dml": "the networks teach each other in pairs",
+    "kdcl": "a teacher made with the labels' help",
+    "one": "a learned mixture, ramped up",
+    "kd": "a frozen teacher: the networks trained alone before",
+}
+PRESETS = {
+    "methods": ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod"),
+    "paper": ("solo", "kd", "mcod"),
+    "ablations": (
+        "solo",
+        "ensemble",
+        "ramp",
+        "mcod,name=windows_only,distill_growth=constant",
+        "mcod,name=windows_decay,distill_growth=decay",
+        "mcod",
+    ),
+}
+SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A method, or a variant of one, with the flags in which it differs from the base."""
+
+    name: str
+    method: str
+    options: Mapping[str, Any]
+
+    @property
+    def main(self) -> bool:
+        """Whether it is a method of its own rather than an ablation of mcod."""
+        return self.name == "mcod" or self.method not in ("mcod", "ramp")
+
+    @property
+    def about(self) -> str:
+        """A few words for the report."""
+        given = ", ".join(f"{name} {value}" for name, value in self.options.items())
+        return ABOUT[self.method] + (f" ({given})" if self.name != self.method and given else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One run: where its result goes, and whose trained networks it needs first."""
+
+    name: str
+    config: configs.Config
+    result: Path
+    keep: bool = False  # the trained networks, as somebody's teacher
+    after: Path | None = None  # the result of the run that trains its teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole study.
+
+    Attributes:
+        base: What all runs share; its run_dir is the study's.
+        arms: What is compared.
+        seeds: One run of every arm for each.
+        grid: Flag -> values to try on validation images first; empty: no search.
+        sweep_seeds: Seeds of the search.
+        jobs: Processes side by side.
+    """
+
+    base: configs.Config
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    grid: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    sweep_seeds: tuple[int, ...] = ()
+    jobs: int = 1
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is written."""
+        return Path(self.base.run_dir)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Return every combination of the grid's values."""
+        return [
+            dict(zip(self.grid, each, strict=True))
+            for each in itertools.product(*self.grid.values())
+        ]
+
+    def candidates(self, arm: Arm) -> list[dict[str, Any]]:
+        """Return what the search tries for an arm: nothing for solo, which has nothing to set."""
+        return [] if arm.method == "solo" or arm.name != arm.method else self.settings()
+
+    def tasks(self, chosen: Mapping[str, Mapping] | None = None) -> list[Task]:
+        """Return the study's runs, seed by seed, with the settings that the search chose."""
+        folder, chosen = self.directory / "runs", chosen or {}
+        return [
+            self._task(arm, {**chosen.get(arm.method, {}), **arm.options}, seed, folder, arm.name)
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+
+    def sweep_tasks(self) -> list[Task]:
+        """Return the runs of the search, and of what it needs as teachers."""
+        tried = [(arm, each) for arm in self.arms for each in self.candidates(arm)]
+        solo = [(arm, {}) for arm in self.arms if arm.name == "solo" and self._teaches()]
+        return [
+            self._task(
+                arm, {**each, **arm.options}, seed, self.directory / "sweep", label(arm, each)
+            )
+            for seed in self.sweep_seeds
+            for arm, each in solo + tried
+        ]
+
+    def _teaches(self) -> bool:
+        """Whether the networks trained alone teach others afterwards."""
+        return any(arm.method == "kd" for arm in self.arms) and not self.base.teacher_run
+
+    def _task(self, arm: Arm, options, seed: int, folder: Path, name: str) -> Task:
+        given = {"method": arm.method, "seed": seed, "run_dir": "", **options}
+        alone = folder / "solo" / f"seed-{seed}"
+        after = None
+        if arm.method != "kd":
+            given |= {"teacher_run": "", "teacher_peer": ""}
+        elif self._teaches():
+            after, given["teacher_run"] = alone.with_suffix(".json"), str(alone)
+        config = dataclasses.replace(self.base, **given)
+        keep = arm.name == "solo" and self._teaches()
+        return Task(name, config, folder / name / f"seed-{seed}.json", keep, after)
+
+
+def label(arm: Arm, settings: Mapping[str, Any]) -> str:
+    """Return the name of a setting's directory."""
+    return "-".join([arm.name, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
+    """Parse every --compare=METHOD[,name=NAME][,option=value...].
+
+    Raises:
+        FlagError: An unknown method or option, a bad value, or one name twice.
+    """
+    arms: dict[str, Arm] = {}
+    for text in texts:
+        method, *pairs = [part.strip() for part in text.split(",")]
+        if method not in configs.METHODS:
+            raise FlagError(unknown("--compare", method, configs.METHODS))
+        names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
+        rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
+        options = configs.options(f"--compare={text}", rest, configs.TEACHING)
+        name = names[0] if names else method
+        if name in configs.METHODS and (name != method or (name == "solo" and options)):
+            raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise FlagError(
+                f"--compare={text}: name: received '{name}'; valid: letters, digits, _."
+            )
+        if arms.get(name, Arm(name, method, options)) != Arm(name, method, options):
+            raise FlagError(f"--compare={text}: '{name}' is there already; set name=...")
+        arms[name] = Arm(name, method, options)
+    return tuple(arms.values())
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
+    """Parse every --sweep=OPTION=VALUE:VALUE... into the values of flags."""
+    grid: dict[str, tuple] = {}
+    for text in texts:
+        option, _, values = text.partition("=")
+        parts = [part for part in values.split(":") if part] or [""]
+        each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
+        if option in grid:
+            raise FlagError(f"--sweep: '{option}' is given twice; join its values by colons.")
+        grid[option] = tuple(dict.fromkeys(value[option] for value in each))
+    return grid
+
+
+def check(plan: Plan) -> None:
+    """Raise FlagError for a study that cannot be run or says nothing."""
+    names = [arm.name for arm in plan.arms]
+    if not names:
+        raise FlagError(f"--compare: missing. Methods to compare: {', '.join(configs.METHODS)}.")
+    if plan.base.teacher_peer and "kd" not in {arm.method for arm in plan.arms}:
+        raise FlagError("--teacher_peer: is for --compare=kd, which is not there.")
+    if any(arm.method == "kd" for arm in plan.arms) and not plan.base.teacher_run:
+        if "solo" not in names:
+            raise FlagError(
+                "--compare: kd needs solo, whose networks teach; or give --teacher_run."
+            )
+    for arm in plan.arms:
+        if arm.options.get("teacher") == "frozen" and arm.method != "kd":
+            raise FlagError(f"--compare: teacher=frozen is for kd; received it for '{arm.name}'.")
+    if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
+        raise FlagError("--sweep: more than 100 settings for each method; valid: a small search.")

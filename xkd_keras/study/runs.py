@@ -1,0 +1,127 @@
+"""One run of a study, measured: train in memory, follow validation, test once at the end."""
+
+import dataclasses
+import functools
+import gc
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from xkd_keras import config as configs
+from xkd_keras import data as datasets
+from xkd_keras import evaluation, files, training
+
+POINTS = 10  # of the curves over training, on validation images
+
+
+def run(config: configs.Config, result: Path, keep: bool) -> dict[str, Any]:
+    """Train and measure as `config` says, write the result, and return it.
+
+    Args:
+        config: Of one run; its run_dir is not used.
+        result: The JSON file to write, whole or not at all.
+        keep: Also write the trained networks beside it (RESULT without .json), as a run that
+            `--teacher_run` takes.
+
+    Raises:
+        InputError: The data cannot be used, or a loss is not finite.
+    """
+    keras.backend.clear_session()  # the graphs of the runs before
+    gc.collect()
+    strategy = training.set_up(config)
+    data = _load(dataclasses.replace(config, **_NOT_OF_DATA))
+    steps = datasets.steps_per_epoch(data, config.batch_size)
+    with strategy.scope():
+        cohort = training.build_cohort(config, data, steps)
+    watch = Watch(list(cohort.peers))
+    with training.clear_about_loss():
+        cohort.fit(
+            datasets.train_batches(
+                data, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed
+            ),
+            steps_per_epoch=steps,
+            epochs=config.epochs,
+            validation_data=datasets.eval_batches(
+                data.validation, dataset=data, batch_size=config.eval_batch_size
+            ),
+            validation_freq=_points(config.epochs),
+            callbacks=[watch],
+            shuffle=False,
+            verbose=0,
+        )
+    measured = {**watch.measured(), **_tested(config, cohort, data)}
+    if keep:
+        training.save_peers(config, result.with_suffix(""), cohort, data, measured)
+    whole = {"config": dataclasses.asdict(config), "data": training.about(data), **measured}
+    files.write(result, json.dumps(whole, indent=1) + "\n")
+    return measured
+
+
+_NOT_OF_DATA = {
+    **{name: configs.Config.__dataclass_fields__[name].default for name in configs.TEACHING},
+    **{"method": "mcod", "teacher_run": "", "peer": ()},
+}
+
+
+@functools.lru_cache(maxsize=2)
+def _load(config: configs.Config) -> datasets.Dataset:
+    """Return the data of a configuration, kept for the next method with the same seed."""
+    return evaluation.load_dataset(config)
+
+
+def _points(epochs: int) -> list[int]:
+    """Return the epochs (from 1) after which validation is measured, the last among them."""
+    return sorted({round(epoch) for epoch in np.linspace(0, epochs, POINTS + 1)[1:]} - {0})
+
+
+def _tested(config: configs.Config, cohort, data: datasets.Dataset) -> dict[str, Any]:
+    """Return the metrics on the test images after the last epoch."""
+    weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
+    predictions = evaluation.predict(cohort.peers, weights, data, "test", config.eval_batch_size)
+    return evaluation.summarize(cohort.peers, predictions)
+
+
+class Watch(keras.callbacks.Callback):
+    """Times the training, without validation, and keeps what validation says.
+
+    Args:
+        peers: Names.
+    """
+
+    def __init__(self, peers: list[str]):
+        super().__init__()
+        self.peers, self.rows, self.seconds = peers, [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = self.stopped = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.stopped = time.perf_counter()  # validation comes after the last batch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(self.stopped - self.began)
+        if "val_agreement" not in logs:
+            return
+        row = {
+            "epoch": epoch + 1,
+            "disagreement": 1.0 - logs["val_agreement"],
+            "pairwise_kl": logs["val_pairwise_kl"],
+            "distill_weight": logs["distill_weight"],
+        }
+        for name in [*self.peers, "ensemble"]:
+            for kind in ("top1", "cross_entropy"):
+                row[f"{name}_{kind}"] = logs[f"val_{name}_{kind}"]
+        self.rows.append({name: float(value) for name, value in row.items()})
+
+    def measured(self) -> dict[str, Any]:
+        """Return the training's seconds and the rows; the first epoch counts as an average one.
+
+        It traces the graph, which takes as long as some epochs of small data.
+        """
+        usual = self.seconds[1:] or self.seconds
+        seconds = float(np.mean(usual)) * len(self.seconds)
+        return {"seconds": round(seconds, 3), "history": self.rows}

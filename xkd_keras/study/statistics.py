@@ -1,0 +1,298 @@
+"""What the runs of a study say, and how surely: means, paired differences, tests, a verdict.
+
+Accuracies and their differences are fractions, not percent; times are seconds. An interval is of
+95 %. What too few runs leave open is None, so that all of it can be written as JSON.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL, ALPHA = 0.95, 0.05
+SOURCE = "Gao et al., Entropy 2019, 21(4), 357"
+# What SOURCE reports for CIFAR-100, by family of networks: the gain over training alone in points,
+# and the same as the part of the errors that went away (AlexNet 43.85 -> 49.79: 5.94 / 56.15).
+PAPER = {
+    "alexnet": {"points": 5.94, "error_reduction": 0.106},
+    "vgg": {"points": 2.88, "error_reduction": 0.103},
+    "resnet": {"points": 5.07, "error_reduction": 0.176},
+    "densenet": {"points": 1.28, "error_reduction": 0.056},
+}
+BETTER, SAME, WORSE = "better", "no detectable difference", "worse"
+UNKNOWN = "too few seeds"
+_RESAMPLES = 9999
+_EQUAL = 1e-9  # accuracies are counts of images over their number: closer than this is the same
+
+
+def family(builder: str) -> str | None:
+    """Return the family in PAPER of one of our networks, or None: not in it, or the user's own."""
+    match = re.match(r"(?:imagenet_)?(alexnet|vgg|resnet|densenet)[^:]*$", builder)
+    return match and match[1]
+
+
+def networks(study: Mapping) -> list[str]:
+    """Return the peers, then "ensemble"; of one peer, the ensemble would be itself."""
+    peers = list(study["peers"])
+    return [*peers, "ensemble"] if len(peers) > 1 else peers
+
+
+def ablations(study: Mapping) -> list[str]:
+    """Return the methods that are variants of mcod, not rivals."""
+    return [method for method in study["methods"] if method not in study["main"]]
+
+
+def finished(study: Mapping) -> dict[tuple[str, int], Mapping]:
+    """Return the finished runs by method and seed; of two for one pair, the later."""
+    last = {(run["method"], run["seed"]): run for run in study["runs"]}
+    return {key: run for key, run in last.items() if run["status"] == "done"}
+
+
+def scores(study: Mapping, network: str, metric: str) -> dict[str, dict[int, float]]:
+    """Return `metric` of a network on the test images: method -> seed -> value."""
+    values = {method: {} for method in study["methods"]}
+    for (method, seed), run in finished(study).items():
+        result = run["ensemble"] if network == "ensemble" else run["peers"][network]
+        if method in values and result.get(metric) is not None:
+            values[method][seed] = float(result[metric])
+    return values
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values adjusted for their number by the step-down method.
+
+    Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979):
+    the smallest of m is multiplied by m, the next by m - 1 and so on; none falls below one before.
+
+    Args:
+        p_values: [m].
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
+    return adjusted
+
+
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Return the mean and its Student-t interval; no interval of fewer than two values."""
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(np.mean(values)) if values.size else math.nan
+    low = high = math.nan
+    if values.size > 1:
+        error = stats.sem(values)  # of no spread, scipy's interval is undefined; its limit is not
+        low, high = (
+            stats.t.interval(LEVEL, values.size - 1, loc=mean, scale=error)
+            if error > 0
+            else (mean, mean)
+        )
+    return {"mean": _number(mean), "low": _number(low), "high": _number(high)}
+
+
+def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> dict | None:
+    """Return the paired comparison of two methods' accuracies, or None if they share no seed.
+
+    Args:
+        mine: Seed -> top-1 of the method, a fraction.
+        other: The same of the reference.
+
+    Returns:
+        Over the n seeds of both: mean difference (mine - other) and its interval; p of the paired
+        t-test and of Wilcoxon's signed-rank test (None where nothing varies); seeds won, tied and
+        lost; the part of the reference's errors that went away, with its bootstrap interval.
+    """
+    seeds = sorted(set(mine) & set(other))
+    if not seeds:
+        return None
+    a, b = (np.array([values[seed] for seed in seeds]) for values in (mine, other))
+    difference = np.round(a - b, 12)  # floating point would break the ties that Wilcoxon looks for
+    p = wilcoxon = None
+    limits = {"mean": float(difference.mean()), "low": None, "high": None}
+    if len(seeds) > 1:
+        limits = interval(difference)
+    if len(seeds) > 1 and np.ptp(difference) > _EQUAL:
+        test = stats.ttest_rel(a, b)
+        low, high = test.confidence_interval(LEVEL)
+        limits |= {"low": float(low), "high": float(high)}
+        p = _number(test.pvalue)
+    if len(seeds) > 1 and np.any(difference):
+        wilcoxon = _number(stats.wilcoxon(difference).pvalue)
+    won, lost = int(np.sum(difference > _EQUAL)), int(np.sum(difference < -_EQUAL))
+    return {
+        "n": len(seeds),
+        **limits,
+        "p": p,
+        "wilcoxon": wilcoxon,
+        "holm": None,  # known when the whole family is
+        **{"wins": won, "ties": len(seeds) - won - lost, "losses": lost},
+        "error_reduction": error_reduction(1 - a, 1 - b),
+    }
+
+
+def _reduction(mine: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have no error at all
+        return 1 - np.mean(mine, axis=axis) / np.mean(other, axis=axis)
+
+
+def error_reduction(mine: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
+    """Return 1 - mean(mine) / mean(other) and its paired bootstrap interval (BCa, fixed seed).
+
+    Args:
+        mine: [seeds], errors of the method, fractions.
+        other: [seeds], errors of the reference for the same seeds.
+    """
+    low = high = math.nan
+    for method in ("BCa", "percentile"):  # BCa is undefined where leaving a seed out changes little
+        if len(mine) < 2 or (math.isfinite(low) and math.isfinite(high)):
+            break
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            low, high = stats.bootstrap(
+                (mine, other),
+                _reduction,
+                paired=True,
+                vectorized=True,
+                confidence_level=LEVEL,
+                n_resamples=_RESAMPLES,
+                method=method,
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+    mean = _number(_reduction(mine, other))
+    return {"mean": mean, "low": _number(low), "high": _number(high)}
+
+
+def _families(study: Mapping) -> Iterator[tuple[str, list[str]]]:
+    """Yield (reference, methods compared with it); every pair of methods is in one family only."""
+    earlier, variants = [], ablations(study)
+    for reference in ("solo", "kd", "mcod"):
+        if reference in study["methods"]:
+            earlier.append(reference)
+            yield reference, [method for method in study["main"] if method not in earlier]
+            if reference != "kd":
+                yield reference, [method for method in variants if method not in earlier]
+
+
+def summarize(study: Mapping) -> dict:
+    """Return the numbers of a study, JSON-serialisable.
+
+    Returns:
+        networks: network -> method -> n, mean, sd, low, high, min, max of top-1; mean, low, high of
+            ece and cross_entropy; against: reference -> `compare` with it. Holm's adjustment is
+            over the peers and all main methods (or all ablations) compared with one reference.
+        cost: method -> median, low and high quartile of the seconds of a run, its teacher's
+            included; the teacher's own median; ratio of the median to that of solo.
+        runs: how many are expected, done, failed and missing.
+    """
+    table = {}
+    for network in networks(study):
+        top1 = scores(study, network, "top1")
+        table[network] = {method: _describe(list(top1[method].values())) for method in top1}
+        for metric in ("ece", "cross_entropy"):
+            for method, values in scores(study, network, metric).items():
+                table[network][method][metric] = interval(list(values.values()))
+        for reference, methods in _families(study):
+            for method in methods:
+                result = compare(top1[method], top1[reference])
+                if result:
+                    table[network][method]["against"][reference] = result
+    for reference, methods in _families(study):
+        pairs = [table[peer][method]["against"] for peer in study["peers"] for method in methods]
+        tested = [p[reference] for p in pairs if reference in p and p[reference]["p"] is not None]
+        for result, adjusted in zip(tested, holm([t["p"] for t in tested]), strict=True):
+            result["holm"] = float(adjusted)
+            result["family"] = len(tested)
+    return {"networks": table, "cost": _cost(study), "runs": _progress(study)}
+
+
+def _describe(values: Sequence[float]) -> dict:
+    return {
+        "n": len(values),
+        **interval(values),
+        "sd": _number(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "min": min(values, default=None),
+        "max": max(values, default=None),
+        "against": {},
+    }
+
+
+def _cost(study: Mapping) -> dict[str, dict]:
+    cost = {}
+    for method in study["methods"]:
+        runs = [run for (of, _), run in finished(study).items() if of == method]
+        if runs:
+            teacher = np.array([run.get("teacher_seconds") or 0.0 for run in runs])
+            total = teacher + [run["seconds"] for run in runs]
+            low, median, high = map(float, np.percentile(total, (25, 50, 75)))
+            cost[method] = {"median": median, "low": low, "high": high}
+            cost[method]["teacher"] = float(np.median(teacher))
+    alone = cost.get("solo", {}).get("median")
+    for values in cost.values():
+        values["ratio"] = values["median"] / alone if alone else None
+    return cost
+
+
+def _progress(study: Mapping) -> dict[str, int]:
+    wanted = {(method, seed) for method in study["methods"] for seed in study["seeds"]}
+    done = wanted & set(finished(study))
+    failed = {(r["method"], r["seed"]) for r in study["runs"] if r["status"] == "failed"}
+    failed = (failed & wanted) - done
+    counts = {"expected": len(wanted), "done": len(done), "failed": len(failed)}
+    return {**counts, "missing": len(wanted) - len(done) - len(failed)}
+
+
+def curves(study: Mapping, key: str) -> dict[str, list[dict]]:
+    """Return `key` of the histories: method -> [{"epoch", "mean", "low", "high"}], over seeds."""
+    gathered = {method: {} for method in study["methods"]}
+    for (method, _), run in finished(study).items():
+        for row in run.get("history", ()):
+            if method in gathered and _number(row.get(key)) is not None:
+                gathered[method].setdefault(row["epoch"], []).append(row[key])
+    return {
+        method: [{"epoch": epoch, **interval(values)} for epoch, values in sorted(by.items())]
+        for method, by in gathered.items()
+        if by
+    }
+
+
+def verdict(study: Mapping, summary: Mapping) -> dict:
+    """Return what can be said of mcod without claiming too much.
+
+    BETTER and WORSE need both an interval of the difference without zero and Holm's p below ALPHA.
+
+    Returns:
+        against: each other main method -> peer -> {"answer", and of mcod minus the other: "n",
+            "mean", "low", "high", "holm"}; empty without mcod.
+        weakest: The peer with the lowest mean top-1 alone, or None.
+    """
+    table, peers = summary["networks"], list(study["peers"])
+    rivals = [m for m in study["main"] if m != "mcod"] if "mcod" in study["methods"] else []
+    alone = {peer: table[peer].get("solo", {}).get("mean") for peer in peers}
+    measured = [peer for peer in peers if alone[peer] is not None]
+    return {
+        "against": {
+            rival: {peer: _judge(table[peer], rival) for peer in peers} for rival in rivals
+        },
+        "weakest": min(measured, key=alone.get) if measured else None,
+    }
+
+
+def _judge(methods: Mapping[str, Mapping], rival: str) -> dict:
+    """Return the answer on mcod minus `rival` for one peer, whichever of them was the reference."""
+    found = methods["mcod"]["against"].get(rival)
+    if not found and (turned := methods[rival]["against"].get("mcod")):
+        mean, low, high = (v if v is None else -v for v in map(turned.get, ("mean", "high", "low")))
+        found = {**turned, "mean": mean, "low": low, "high": high}
+    if not found:
+        return {"answer": UNKNOWN, "n": 0, "mean": None, "low": None, "high": None, "holm": None}
+    answer = UNKNOWN if found["n"] < 2 else SAME
+    if found["holm"] is not None and found["holm"] < ALPHA and found["low"] * found["high"] > 0:
+        answer = BETTER if found["mean"] > 0 else WORSE
+    return {"answer": answer, **{key: found[key] for key in ("n", "mean", "low", "high", "holm")}}
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,144 @@
+"""Runs side by side in processes of their own: one that fails, or dies, takes no other with it."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
+
+from xkd_keras import WANTS_LOGS
+from xkd_keras.errors import InputError
+from xkd_keras.study.plan import Task
+
+RUNS = 40  # of one process before a new one takes over: TensorFlow never frees all of its graphs
+
+
+class Worker:
+    """A process that is given one task at a time.
+
+    Args:
+        threads: Of TensorFlow; 0: as many as there are cores.
+    """
+
+    def __init__(self, threads: int):
+        context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, threads, WANTS_LOGS), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: Task | None = None
+        self.left = RUNS
+
+    def give(self, task: Task) -> None:
+        """Start a task; its outcome arrives in `pipe`."""
+        self.task, self.left = task, self.left - 1
+        self.pipe.send(task)
+
+    def outcome(self) -> tuple[Task, str]:
+        """Return the finished task, and what went wrong or an empty string."""
+        try:
+            error = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            self.left, code = 0, self.process.exitcode
+            died = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+            error = f"its process died ({died})"
+        task, self.task = self.task, None
+        return task, error
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
+    """Run tasks, each after the one that it needs, and yield (task, error or "") as they finish.
+
+    Args:
+        tasks: In the order in which they should start. A task whose `after` is neither among them
+            nor on disk, or has failed, fails.
+        jobs: Processes side by side; the cores are divided among them.
+    """
+    waiting, ahead = list(tasks), {task.result for task in tasks}
+    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0
+    with contextlib.ExitStack() as stack:
+        workers: list[Worker] = []
+        stack.callback(lambda: [worker.stop() for worker in workers])
+        while waiting or any(worker.task for worker in workers):
+            for task in [t for t in waiting if _orphan(t, ahead)]:
+                waiting.remove(task)
+                ahead.discard(task.result)
+                yield task, "its teacher was not trained"
+            for task in [t for t in waiting if t.after is None or t.after.exists()]:
+                worker = _free(workers, jobs, threads)
+                if not worker:
+                    break
+                waiting.remove(task)
+                worker.give(task)
+            busy = [worker for worker in workers if worker.task]
+            for pipe in wait([worker.pipe for worker in busy]):
+                worker = next(worker for worker in busy if worker.pipe is pipe)
+                task, error = worker.outcome()
+                ahead.discard(task.result)
+                yield task, error
+
+
+def _orphan(task: Task, ahead: set) -> bool:
+    return task.after is not None and task.after not in ahead and not task.after.exists()
+
+
+def _free(workers: list[Worker], jobs: int, threads: int) -> Worker | None:
+    """Return a process with nothing to do, a new one where there may be more, or None."""
+    for worker in [w for w in workers if not w.task and w.left <= 0]:
+        worker.stop()
+        workers.remove(worker)
+    for worker in workers:
+        if not worker.task:
+            return worker
+    if len(workers) < jobs:
+        workers.append(Worker(threads))
+        return workers[-1]
+    return None
+
+
+def _serve(pipe, threads: int, wants_logs: bool) -> None:
+    """Run tasks until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
+    run = _load(threads, wants_logs)
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_attempt(run, task))
+
+
+def _load(threads: int, wants_logs: bool) -> Callable:
+    from xkd_keras import cli
+
+    cli.load_tensorflow(wants_logs)
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    from xkd_keras.study import runs
+
+    return runs.run
+
+
+def _attempt(run: Callable, task: Task) -> str:
+    """Run a task; return what went wrong in one line, or an empty string."""
+    try:
+        run(task.config, task.result, task.keep)
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # one run must not end a study of hundreds
+        reason = " ".join(str(error).split())[:300]
+        print(f"{task.result}: {type(error).__name__}: {reason}", file=sys.stderr)
+        return f"{type(error).__name__}: {reason}"
+    return ""
