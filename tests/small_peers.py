@@ -1,5 +1,8 @@
 """Networks that train in milliseconds, given to --peer as any user's would be."""
 
+import os
+import signal
+
 import keras
 
 
@@ -46,6 +49,11 @@ def plain_layers(classes):
     """Pool, flatten, one dense layer."""
     pool = keras.layers.AveragePooling2D(8)
     return [pool, keras.layers.Flatten(), keras.layers.Dense(classes)]
+
+
+def deadly(image_shape, classes):
+    """Ends the process that builds it, as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def one_too_many(image_shape, classes):

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core.utils import gcs_utils
 
 from xkd_keras import data
+from xkd_keras.data import prepare
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,20 @@ def test_prepared_again_elsewhere_it_is_the_same(dataset, tmp_path):
     again = data.load("digits", data_dir=str(tmp_path))
     assert again.fingerprint == dataset.fingerprint
     assert (again.mean, again.std) == (dataset.mean, dataset.std)
+
+
+def test_a_process_that_comes_while_another_prepares_finds_all_of_it(tmp_path, monkeypatch):
+    """The builder that it made first knows no splits: it must be made again."""
+    stale = prepare._builder("digits", str(tmp_path))
+    data.load("digits", data_dir=str(tmp_path))
+    fresh, made = prepare._builder, []
+
+    def first_stale(*args):
+        made.append(stale if not made else fresh(*args))
+        return made[-1]
+
+    monkeypatch.setattr(prepare, "_builder", first_stale)
+    assert len(data.load("digits", data_dir=str(tmp_path)).test) == 361
 
 
 def test_nobody_is_asked_on_the_network(tmp_path, monkeypatch):

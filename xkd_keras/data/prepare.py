@@ -1,6 +1,7 @@
 """Getting a TFDS data set onto disk, and a clear line where that cannot be done."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -28,8 +29,8 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
     data_dir = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
     try:
         builder = _builder(name, data_dir)
-        if not builder.is_prepared():
-            _prepare(builder, quiet=name == "digits")  # ready before a person has read the bar
+        if not builder.info.splits:
+            builder = _prepared_once(name, data_dir)
     # A builder is somebody else's program: it may fail in any way.
     except Exception as error:
         raise InputError(_explain(name, data_dir, error)) from error
@@ -39,6 +40,17 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
             f"Valid: tfrecord; give another directory to prepare it again."
         )
     return builder
+
+
+def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Prepare a data set, or wait for the process that is preparing it already."""
+    os.makedirs(data_dir, exist_ok=True)
+    with open(os.path.join(data_dir, ".xkd_keras.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+        builder = _builder(name, data_dir)  # one made before knows nothing of what is there now
+        if not builder.is_prepared():
+            _prepare(builder, quiet=name == "digits")  # ready before a person has read the bar
+        return builder
 
 
 def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -65,10 +77,6 @@ def _prepare(builder: tfds.core.DatasetBuilder, quiet: bool) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO() if quiet else sys.stderr):
             builder.download_and_prepare(download_config=config)
-    except Exception:
-        # Another process may have prepared it meanwhile: then it is there, and all is well.
-        if not builder.is_prepared():
-            raise
     finally:
         tfds.enable_progress_bar()
 

@@ -64,7 +64,6 @@ def _claim(plan: Plan) -> None:
                 " directory."
             )
         (directory / ".lock").touch()
-        files.write(directory / "study.flags", _flags(plan))
     except OSError as error:
         raise InputError(
             f"--run_dir: cannot write to '{directory}' ({error.strerror}); valid: a directory that"
@@ -86,6 +85,7 @@ def _flags(plan: Plan) -> str:
 def _execute(plan: Plan, tasks: list[Task], word: str) -> dict[Path, str]:
     """Run the tasks without a result; return what went wrong, by result."""
     todo = [task for task in tasks if not _done(plan, task)]
+    files.write(plan.directory / "study.flags", _flags(plan))  # what is there belongs to it
     ready = len(tasks) - len(todo)
     print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
     errors, began = {}, time.monotonic()
@@ -216,7 +216,9 @@ def _rows(plan: Plan, tasks: list[Task], measured: dict, errors: dict[Path, str]
         row = {"method": task.name, "seed": seed}
         if (task.name, seed) in measured:
             found = measured[task.name, seed]
-            teacher = measured.get(("solo", seed), {}).get("seconds", 0.0) if task.after else outside
+            teacher = (
+                measured.get(("solo", seed), {}).get("seconds", 0.0) if task.after else outside
+            )
             row |= {"status": "done", "teacher_seconds": teacher if _taught(task) else 0.0}
             kept = ("seconds", "peers", "ensemble", "agreement", "history")
             rows.append(row | {name: found[name] for name in kept})

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 
@@ -25,7 +26,9 @@ class Worker:
     def __init__(self, threads: int):
         context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads, WANTS_LOGS), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, threads, WANTS_LOGS), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.task: Task | None = None
@@ -108,6 +111,7 @@ def _free(workers: list[Worker], jobs: int, threads: int) -> Worker | None:
 def _serve(pipe, threads: int, wants_logs: bool) -> None:
     """Run tasks until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     run = _load(threads, wants_logs)
     while True:
         try:
@@ -115,6 +119,12 @@ def _serve(pipe, threads: int, wants_logs: bool) -> None:
         except EOFError:
             return
         pipe.send(_attempt(run, task))
+
+
+def _end_with_parent() -> None:
+    """End this process when the study's is gone, however it went: nobody waits for its result."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _load(threads: int, wants_logs: bool) -> Callable:

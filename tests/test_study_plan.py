@@ -1,0 +1,120 @@
+"""What a study will run: methods, variants, seeds, settings and whose networks teach."""
+
+import pytest
+
+from xkd_keras import config as configs
+from xkd_keras.errors import FlagError
+from xkd_keras.study import plan as plans
+from xkd_keras.study.plan import Plan, parse_arms, parse_grid
+
+BASE = configs.Config(run_dir="there", dataset="digits", peer=("alexnet", "resnet20"), epochs=4)
+
+
+def study(*compare, **more):
+    return Plan(BASE, parse_arms(compare), (0, 1), **more)
+
+
+def test_every_method_runs_once_for_each_seed_and_seeds_come_first():
+    tasks = study("solo", "mcod", "mcod,name=flat,distill_growth=constant").tasks()
+    names = [(task.name, task.config.seed) for task in tasks]
+    assert names == [(n, s) for s in (0, 1) for n in ("solo", "mcod", "flat")]
+    assert len({task.result for task in tasks}) == 6
+
+
+def test_runs_of_one_seed_differ_only_in_how_the_networks_teach():
+    for task in study("solo", "dml,temperature=1", "mcod,distill_duty=0.7").tasks():
+        before = configs.Config(**{**vars(BASE), "seed": task.config.seed, "run_dir": ""})
+        changed = {line.split()[0][2:] for line in before.differences(task.config)}
+        assert changed <= {"method", *configs.TEACHING}
+
+
+def test_traditional_distillation_waits_for_the_networks_trained_alone_with_its_seed():
+    tasks = {(t.name, t.config.seed): t for t in study("solo", "kd", "mcod").tasks()}
+    for seed in (0, 1):
+        alone, taught = tasks["solo", seed], tasks["kd", seed]
+        assert alone.keep
+        assert taught.after == alone.result
+        assert taught.config.teacher_run == str(alone.result.with_suffix(""))
+    assert not tasks["mcod", 0].keep
+    assert tasks["mcod", 0].after is None
+
+
+def test_networks_trained_alone_are_kept_only_for_a_method_that_needs_them():
+    assert not any(task.keep for task in study("solo", "mcod").tasks())
+
+
+def test_the_search_gives_every_method_the_same_settings_and_seeds_of_its_own():
+    compare = ("solo", "kd", "mcod", "mcod,name=flat,distill_growth=constant")
+    plan = study(*compare, grid=parse_grid(["temperature=1:3"]), sweep_seeds=(100_000,))
+    tasks = plan.sweep_tasks()
+    tried = [(t.config.method, t.config.temperature) for t in tasks if t.config.method != "solo"]
+    assert sorted(tried) == [("kd", 1.0), ("kd", 3.0), ("mcod", 1.0), ("mcod", 3.0)]
+    assert {task.config.seed for task in tasks} == {100_000}
+    assert len(tasks) == 5  # and the teachers of kd
+
+
+def test_variants_take_what_was_chosen_for_their_method():
+    plan = study("mcod", "mcod,name=flat,temperature=2,distill_growth=constant", "dml")
+    chosen = {"mcod": {"temperature": 5.0, "distill_weight_max": 3.0}}
+    found = {task.name: task.config for task in plan.tasks(chosen)}
+    assert (found["mcod"].temperature, found["mcod"].distill_weight_max) == (5, 3)
+    assert (found["flat"].temperature, found["flat"].distill_weight_max) == (2, 3)
+    assert found["dml"].temperature == BASE.temperature
+
+
+def test_settings_are_all_combinations():
+    plan = study("mcod", grid=parse_grid(["temperature=1:3", "distill_growth=linear:cosine"]))
+    assert plan.settings() == [
+        {"temperature": t, "distill_growth": g} for t in (1.0, 3.0) for g in ("linear", "cosine")
+    ]
+
+
+def test_variants_of_mcod_are_ablations_and_the_rest_are_methods():
+    arms = parse_arms([*plans.PRESETS["ablations"], "kdcl,name=linear_kdcl,teacher=linear"])
+    assert [arm.name for arm in arms if arm.main] == ["solo", "ensemble", "mcod", "linear_kdcl"]
+
+
+@pytest.mark.parametrize(
+    ("compare", "line"),
+    [
+        (["mcd"], r"--compare: unknown value 'mcd'\. Did you mean 'mcod'"),
+        (["mcod,temprature=2"], r"unknown option 'temprature'\. Did you mean 'temperature'"),
+        (["mcod,epochs=2"], r"unknown option 'epochs'"),
+        (["mcod,temperature=hot"], r"temperature: received 'hot'; valid: a number"),
+        (["mcod,temperature=1,temperature=2"], r"received 'temperature=2'; valid: .*once"),
+        (["mcod", "mcod,temperature=2"], r"'mcod' is there already; set name="),
+        (["mcod,name=a/b,temperature=2"], r"name: received 'a/b'; valid: letters"),
+        (["mcod,name=dml"], r"'dml' is a method; give another name"),
+        (["solo,temperature=2"], r"'solo' is a method; give another name"),
+    ],
+)
+def test_a_wrong_comparison_is_one_line_that_says_what_is_valid(compare, line):
+    with pytest.raises(FlagError, match=line):
+        parse_arms(compare)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "line"),
+    [
+        (["temperatur=1:2"], r"--sweep: unknown option 'temperatur'\. Did you mean 'temperature'"),
+        (["temperature=1:b"], r"--sweep: temperature: received 'b'; valid: a number"),
+        (["temperature"], r"--sweep: received 'temperature='; valid: temperature=VALUE"),
+        (["temperature=1", "temperature=2"], r"'temperature' is given twice"),
+    ],
+)
+def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
+    with pytest.raises(FlagError, match=line):
+        parse_grid(sweep)
+
+
+@pytest.mark.parametrize(
+    ("compare", "line"),
+    [
+        ([], "--compare: missing"),
+        (["kd", "mcod"], "kd needs solo, whose networks teach; or give --teacher_run"),
+        (["solo", "mcod,name=x,teacher=frozen"], "teacher=frozen is for kd"),
+    ],
+)
+def test_a_study_that_cannot_be_run_is_refused(compare, line):
+    with pytest.raises(FlagError, match=line):
+        plans.check(study(*compare))
