@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 
+from tests.fake_cifar import no_network, write_cifar10, write_cifar100, write_imagenet
 from xkd_keras import config as configs
-from xkd_keras import peers, train, training
+from xkd_keras import evaluation, peers, train, training
+from xkd_keras.study import conduct, options
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.flags"))
-RUNS = [path for path in FILES if path.name != "base.flags"]
+STUDIES = sorted((ROOT / "configs" / "study").rglob("*.flags"))
+RUNS = [path for path in FILES if path.name != "base.flags" and path not in STUDIES]
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000, "digits": 10}
 
 
@@ -40,9 +44,74 @@ def test_a_configuration_is_valid_and_opens_with_its_command(path, tmp_path):
     assert config.method == "mcod"
 
 
+def plan(path):
+    """Read a study as its command does."""
+    values = flags.FlagValues()
+    options.define(values)
+    values(["study", f"--flagfile={path}"])
+    return options.plan(values)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=name)
+def test_a_study_is_valid_and_opens_with_its_command(path):
+    head = path.read_text().splitlines()[:2]
+    found = plan(path)
+    assert head[0].startswith("# ")
+    shown = path.relative_to(ROOT).as_posix()
+    assert head[1] == f"#   python -m xkd_keras.study --flagfile={shown}"
+    assert len(found.base.peers()) >= 2
+    assert len(found.seeds) >= 3
+    assert {"solo", "kd", "mcod"} <= {arm.name for arm in found.arms}
+
+
 def test_no_two_configurations_share_a_run_directory():
     directories = [configs.read(path).run_dir for path in RUNS]
+    directories += [plan(path).base.run_dir for path in STUDIES]
     assert len(set(directories)) == len(directories)
+
+
+def _cifar10(directory, monkeypatch):
+    write_cifar10(directory, monkeypatch)
+
+
+def _cifar100(directory, monkeypatch):
+    write_cifar100(directory, monkeypatch)
+
+
+def _imagenet(directory, monkeypatch):
+    write_imagenet(directory, synsets=("n01440764", "n01443537"), per_synset=12, validation=8)
+
+
+@pytest.mark.parametrize(
+    ("study", "write", "peer", "shown"),
+    [
+        ("cifar10_alexnet_vgg19", _cifar10, "alexnet,learning_rate=0.01", ["+5.94 for alexnet"]),
+        (
+            "cifar100_alexnet_vgg19",
+            _cifar100,
+            "vgg11,learning_rate=0.01",
+            ["+2.88 for vgg", "10.3"],
+        ),
+        ("imagenet_resnet50_densenet121", _imagenet, "resnet20", ["+5.07 for resnet", "17.6"]),
+    ],
+)
+def test_the_papers_studies_run_on_their_data_at_reduced_size(
+    tmp_path, monkeypatch, study, write, peer, shown
+):
+    """The data's own formats with a few images, two small networks, one or two steps."""
+    no_network(monkeypatch)
+    write(tmp_path / "data", monkeypatch)
+    given = plan(ROOT / f"configs/study/paper/{study}.flags")
+    small = {"train_examples": 0, "epochs": 1, "batch_size": 8, "validation_fraction": 0.3}
+    small |= {"image_size": 32, "run_dir": str(tmp_path / "study")}
+    small |= {"data_dir": str(tmp_path / "data"), "peer": (peer, "tests.small_peers:normalised")}
+    base = dataclasses.replace(given.base, **small)
+    evaluation.load_dataset(base)  # prepared in this process, which knows the small archives
+    found = conduct.run(dataclasses.replace(given, base=base, seeds=(0,)))
+    assert [run["status"] for run in found["runs"]] == ["done"] * 3
+    text = (tmp_path / "study" / "report.md").read_text()
+    for part in shown:
+        assert part in text
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)

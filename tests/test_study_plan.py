@@ -4,8 +4,9 @@ import pytest
 
 from xkd_keras import config as configs
 from xkd_keras.errors import FlagError
-from xkd_keras.study import plan as plans
-from xkd_keras.study.plan import Plan, parse_arms, parse_grid
+from xkd_keras.study import options
+from xkd_keras.study.options import parse_arms, parse_grid
+from xkd_keras.study.plan import Plan
 
 BASE = configs.Config(run_dir="there", dataset="digits", peer=("alexnet", "resnet20"), epochs=4)
 
@@ -70,7 +71,7 @@ def test_settings_are_all_combinations():
 
 
 def test_variants_of_mcod_are_ablations_and_the_rest_are_methods():
-    arms = parse_arms([*plans.PRESETS["ablations"], "kdcl,name=linear_kdcl,teacher=linear"])
+    arms = parse_arms([*options.PRESETS["ablations"], "kdcl,name=linear_kdcl,teacher=linear"])
     assert [arm.name for arm in arms if arm.main] == ["solo", "ensemble", "mcod", "linear_kdcl"]
 
 
@@ -117,4 +118,4 @@ def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
 )
 def test_a_study_that_cannot_be_run_is_refused(compare, line):
     with pytest.raises(FlagError, match=line):
-        plans.check(study(*compare))
+        options.check(study(*compare))

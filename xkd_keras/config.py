@@ -32,7 +32,8 @@ class Config:
     run_dir: str = _flag("", "Directory of the run; made, or resumed.", identity=False)
     # Data.
     dataset: str = _flag(
-        "", "digits, cifar10, cifar100, imagenet2012, tfds:NAME or folder:PATH (your own images)."
+        "",
+        "digits, glyphs, cifar10, cifar100, imagenet2012, tfds:NAME, or your own: folder:PATH.",
     )
     data_dir: str = _flag("", "Where TFDS keeps data; its own default if empty.", identity=False)
     image_size: int = _flag(0, "Height and width in pixels; 0: the dataset's usual.", low=0)

@@ -62,7 +62,8 @@ def load(
     """Load a data set; prepare it first where TFDS has not yet.
 
     Args:
-        name: `digits`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME` or `folder:PATH`.
+        name: `digits`, `glyphs`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME` or
+            `folder:PATH`.
         image_size: Side of the images in pixels; 0 takes the data set's own.
         augment: One of `AUGMENTS`.
         train_examples: Size of a stratified subset of train; 0 takes all.

@@ -13,7 +13,7 @@ IMAGE_SIZE = 32  # what CIFAR's networks take
 _BRIGHTEST = 16  # of the original grey levels
 
 
-class _BundledInfo(tfds.core.DatasetInfo):
+class BundledInfo(tfds.core.DatasetInfo):
     """Information that is all here.
 
     TFDS asks a bucket on the network for every data set it has not prepared yet, and waits.
@@ -30,7 +30,7 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar = {"1.0.0": "Bicubic to 32x32; 70 % train, 10 % validation, 20 % test."}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _BundledInfo(
+        return BundledInfo(
             builder=self,
             description=(
                 "Digits written by 43 people, 8x8 with 17 grey levels, as bundled with "

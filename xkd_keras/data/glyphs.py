@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from xkd_keras.data.digits import _BundledInfo
+from xkd_keras.data.digits import BundledInfo
 from xkd_keras.data.glyph_drawing import CLASSES, COUNTS, IMAGE_SIZE, draw, identity
 
 _SUMS = {
@@ -39,7 +39,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _BundledInfo(
+        return BundledInfo(
             builder=self,
             description=(
                 "Latin, Greek and Cyrillic letters, figures and signs, many of them look-alikes, "

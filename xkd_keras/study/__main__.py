@@ -3,20 +3,17 @@
 python -m xkd_keras.study --flagfile=configs/study/digits.flags
 """
 
-import dataclasses
 import sys
 
 from absl import flags
 
-from xkd_keras import cli, train
-from xkd_keras import config as configs
-from xkd_keras.errors import FlagError, unknown
-from xkd_keras.study import plan as plans
+from xkd_keras import cli
+from xkd_keras.study import options
 
 
 def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
-    plan = _plan()
+    plan = options.plan(flags.FLAGS)
     from xkd_keras.study import conduct, report  # slow: after what may be wrong with the flags
 
     try:
@@ -34,51 +31,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _plan() -> plans.Plan:
-    """Return the plan of the parsed flags; raises FlagError for what no study could take."""
-    values = flags.FLAGS
-    base = configs.from_flags(values)
-    train.check(dataclasses.replace(base, method="solo", teacher="auto", teacher_run="", teacher_peer=""))
-    if values.preset not in ("", *plans.PRESETS):
-        raise FlagError(unknown("--preset", values.preset, plans.PRESETS))
-    preset = plans.PRESETS[values.preset] if values.preset else ()
-    grid = plans.parse_grid(values.sweep)
-    searching = values.sweep_seeds if grid else 0
-    plan = plans.Plan(
-        base,
-        plans.parse_arms([*preset, *values.compare]),
-        tuple(range(base.seed, base.seed + values.seeds)),
-        grid,
-        tuple(range(plans.SWEEP_SEED + base.seed, plans.SWEEP_SEED + base.seed + searching)),
-        values.jobs,
-    )
-    plans.check(plan)
-    return plan
-
-
-def _define() -> None:
-    flags.DEFINE_multi_string(
-        "compare",
-        [],
-        "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
-        f" {', '.join(configs.METHODS)}. Options: {', '.join(configs.TEACHING)}; a second variant"
-        " of a method needs a name.",
-    )
-    flags.DEFINE_string(
-        "preset", "", f"Methods to compare: {', '.join(plans.PRESETS)}; --compare adds to them."
-    )
-    flags.DEFINE_integer("seeds", 5, "Runs of every method, from --seed on.", lower_bound=1)
-    flags.DEFINE_integer("jobs", 1, "Runs side by side, each in its own process.", lower_bound=1)
-    flags.DEFINE_multi_string(
-        "sweep",
-        [],
-        "OPTION=VALUE:VALUE..., repeated: every method tries all combinations on validation images"
-        " first, and takes its best.",
-    )
-    flags.DEFINE_integer("sweep_seeds", 3, "Seeds of the search, others than --seeds.", lower_bound=1)
-
-
 if __name__ == "__main__":
-    configs.define(flags.FLAGS)
-    _define()
+    options.define(flags.FLAGS)
     cli.run(main)

@@ -2,13 +2,11 @@
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xkd_keras import config as configs
-from xkd_keras.errors import FlagError, unknown
 
 ABOUT = {
     "solo": "each network alone",
@@ -19,18 +17,6 @@ ABOUT = {
     "kdcl": "a teacher made with the labels' help",
     "one": "a learned mixture, ramped up",
     "kd": "a frozen teacher: the networks trained alone before",
-}
-PRESETS = {
-    "methods": ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod"),
-    "paper": ("solo", "kd", "mcod"),
-    "ablations": (
-        "solo",
-        "ensemble",
-        "ramp",
-        "mcod,name=windows_only,distill_growth=constant",
-        "mcod,name=windows_decay,distill_growth=decay",
-        "mcod",
-    ),
 }
 SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
 
@@ -143,62 +129,3 @@ class Plan:
 def label(arm: Arm, settings: Mapping[str, Any]) -> str:
     """Return the name of a setting's directory."""
     return "-".join([arm.name, *(f"{name}={value}" for name, value in settings.items())])
-
-
-def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
-    """Parse every --compare=METHOD[,name=NAME][,option=value...].
-
-    Raises:
-        FlagError: An unknown method or option, a bad value, or one name twice.
-    """
-    arms: dict[str, Arm] = {}
-    for text in texts:
-        method, *pairs = [part.strip() for part in text.split(",")]
-        if method not in configs.METHODS:
-            raise FlagError(unknown("--compare", method, configs.METHODS))
-        names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
-        rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
-        options = configs.options(f"--compare={text}", rest, configs.TEACHING)
-        name = names[0] if names else method
-        if name in configs.METHODS and (name != method or (name == "solo" and options)):
-            raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise FlagError(
-                f"--compare={text}: name: received '{name}'; valid: letters, digits, _."
-            )
-        if arms.get(name, Arm(name, method, options)) != Arm(name, method, options):
-            raise FlagError(f"--compare={text}: '{name}' is there already; set name=...")
-        arms[name] = Arm(name, method, options)
-    return tuple(arms.values())
-
-
-def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
-    """Parse every --sweep=OPTION=VALUE:VALUE... into the values of flags."""
-    grid: dict[str, tuple] = {}
-    for text in texts:
-        option, _, values = text.partition("=")
-        parts = [part for part in values.split(":") if part] or [""]
-        each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
-        if option in grid:
-            raise FlagError(f"--sweep: '{option}' is given twice; join its values by colons.")
-        grid[option] = tuple(dict.fromkeys(value[option] for value in each))
-    return grid
-
-
-def check(plan: Plan) -> None:
-    """Raise FlagError for a study that cannot be run or says nothing."""
-    names = [arm.name for arm in plan.arms]
-    if not names:
-        raise FlagError(f"--compare: missing. Methods to compare: {', '.join(configs.METHODS)}.")
-    if plan.base.teacher_peer and "kd" not in {arm.method for arm in plan.arms}:
-        raise FlagError("--teacher_peer: is for --compare=kd, which is not there.")
-    if any(arm.method == "kd" for arm in plan.arms) and not plan.base.teacher_run:
-        if "solo" not in names:
-            raise FlagError(
-                "--compare: kd needs solo, whose networks teach; or give --teacher_run."
-            )
-    for arm in plan.arms:
-        if arm.options.get("teacher") == "frozen" and arm.method != "kd":
-            raise FlagError(f"--compare: teacher=frozen is for kd; received it for '{arm.name}'.")
-    if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
-        raise FlagError("--sweep: more than 100 settings for each method; valid: a small search.")

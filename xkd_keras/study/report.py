@@ -126,9 +126,17 @@ def _explained(study: Mapping) -> str:
     if "mcod" in study["main"] and any(_family(study, peer) for peer in study["peers"]):
         text += (
             f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
-            " CIFAR-100: other data and another recipe, so not comparable in absolute terms."
+            " CIFAR-100: other data and another recipe, so not comparable in absolute terms. In"
+            f" points, it reports {words.both(_gains(study))}."
         )
     return text
+
+
+def _gains(study: Mapping) -> list[str]:
+    """Return the paper's gains of the families of networks that are in the study."""
+    families = dict.fromkeys(_family(study, peer) for peer in study["peers"])
+    claims = {name: statistics.PAPER[name]["points"] for name in families if name}
+    return [f"+{points} for {name}" for name, points in claims.items()]
 
 
 def _robust(study: Mapping, summary: Mapping) -> list[str]:

@@ -1,0 +1,135 @@
+"""The flags of a study, and the Plan that they make."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from absl import flags
+
+from xkd_keras import config as configs
+from xkd_keras import train
+from xkd_keras.errors import FlagError, unknown
+from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
+
+PRESETS = {
+    "methods": ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod"),
+    "paper": ("solo", "kd", "mcod"),
+    "ablations": (
+        "solo",
+        "ensemble",
+        "ramp",
+        "mcod,name=windows_only,distill_growth=constant",
+        "mcod,name=windows_decay,distill_growth=decay",
+        "mcod",
+    ),
+}
+
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of a run, which all runs of the study share, and those of the study."""
+    configs.define(values)
+    flags.DEFINE_multi_string(
+        "compare",
+        [],
+        "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
+        f" {', '.join(configs.METHODS)}. Options: {', '.join(configs.TEACHING)}; a second variant"
+        " of a method needs a name.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "preset",
+        "",
+        f"Methods to compare: {', '.join(PRESETS)}; --compare adds to them.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "sweep",
+        [],
+        "OPTION=VALUE:VALUE..., repeated: every method tries all combinations on validation images"
+        " first, and takes its best.",
+        flag_values=values,
+    )
+    for name, default, text in (
+        ("seeds", 5, "Runs of every method, from --seed on."),
+        ("jobs", 1, "Runs side by side, each in its own process."),
+        ("sweep_seeds", 3, "Seeds of the search, others than --seeds."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
+
+
+def plan(values: flags.FlagValues) -> Plan:
+    """Return the plan of parsed flags; raises FlagError for what no study could take."""
+    base = configs.from_flags(values)
+    alone = {"method": "solo", "teacher": "auto", "teacher_run": "", "teacher_peer": ""}
+    train.check(dataclasses.replace(base, **alone))  # the methods are checked below
+    if values.preset not in ("", *PRESETS):
+        raise FlagError(unknown("--preset", values.preset, PRESETS))
+    grid = parse_grid(values.sweep)
+    first = SWEEP_SEED + base.seed
+    made = Plan(
+        base,
+        parse_arms([*PRESETS.get(values.preset, ()), *values.compare]),
+        tuple(range(base.seed, base.seed + values.seeds)),
+        grid,
+        tuple(range(first, first + (values.sweep_seeds if grid else 0))),
+        values.jobs,
+    )
+    check(made)
+    return made
+
+
+def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
+    """Parse every --compare=METHOD[,name=NAME][,option=value...].
+
+    Raises:
+        FlagError: An unknown method or option, a bad value, or one name twice.
+    """
+    arms: dict[str, Arm] = {}
+    for text in texts:
+        method, *pairs = [part.strip() for part in text.split(",")]
+        if method not in configs.METHODS:
+            raise FlagError(unknown("--compare", method, configs.METHODS))
+        names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
+        rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
+        options = configs.options(f"--compare={text}", rest, configs.TEACHING)
+        name = names[0] if names else method
+        if name in configs.METHODS and (name != method or (name == "solo" and options)):
+            raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise FlagError(
+                f"--compare={text}: name: received '{name}'; valid: letters, digits, _."
+            )
+        if arms.get(name, Arm(name, method, options)) != Arm(name, method, options):
+            raise FlagError(f"--compare={text}: '{name}' is there already; set name=...")
+        arms[name] = Arm(name, method, options)
+    return tuple(arms.values())
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
+    """Parse every --sweep=OPTION=VALUE:VALUE... into the values of flags."""
+    grid: dict[str, tuple] = {}
+    for text in texts:
+        option, _, values = text.partition("=")
+        parts = [part for part in values.split(":") if part] or [""]
+        each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
+        if option in grid:
+            raise FlagError(f"--sweep: '{option}' is given twice; join its values by colons.")
+        grid[option] = tuple(dict.fromkeys(value[option] for value in each))
+    return grid
+
+
+def check(plan: Plan) -> None:
+    """Raise FlagError for a study that cannot be run or says nothing."""
+    names = [arm.name for arm in plan.arms]
+    if not names:
+        raise FlagError(f"--compare: missing. Methods to compare: {', '.join(configs.METHODS)}.")
+    taught = any(arm.method == "kd" for arm in plan.arms)
+    if plan.base.teacher_peer and not taught:
+        raise FlagError("--teacher_peer: is for --compare=kd, which is not there.")
+    if taught and "solo" not in names and not plan.base.teacher_run:
+        raise FlagError("--compare: kd needs solo, whose networks teach; or give --teacher_run.")
+    for arm in plan.arms:
+        if arm.options.get("teacher") == "frozen" and arm.method != "kd":
+            raise FlagError(f"--compare: teacher=frozen is for kd; received it for '{arm.name}'.")
+    if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
+        raise FlagError("--sweep: more than 100 settings for each method; valid: a small search.")
