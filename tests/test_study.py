@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 
 from tests.test_commands import ENV, ROOT, fails
 from xkd_keras import config as configs
-from xkd_keras import evaluation, train
+from xkd_keras import data as datasets
+from xkd_keras import evaluation, train, training
+from xkd_keras.errors import InputError
 from xkd_keras.study import conduct, workers
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan, Task
@@ -133,11 +136,69 @@ def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(study, capsy
 def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):
     plan, _ = study
     other = Plan(base(plan.directory, data_dir, epochs=4), plan.arms, plan.seeds)
-    with pytest.raises(
-        conduct.InputError, match=r"another configuration .*--epochs was 3 and is 4"
-    ):
+    with pytest.raises(InputError, match=r"another configuration .*--epochs was 3 and is 4"):
         conduct.run(other)
     assert "--epochs=3" in (plan.directory / "study.flags").read_text()
+
+
+def test_a_teacher_is_waited_for_where_only_its_numbers_are_there(study, data_dir):
+    """A study without kd keeps no networks: with it, solo runs again, and kd after it."""
+    plan, _ = study
+    shutil.rmtree(plan.directory / "runs" / "solo" / "seed-0")
+    (plan.directory / "runs" / "kd" / "seed-0.json").unlink()
+    arms = tuple(arm for arm in plan.arms if arm.name in ("solo", "kd"))
+    again = conduct.run(Plan(plan.base, arms, (0,), jobs=2))
+    assert [run["status"] for run in again["runs"]] == ["done", "done"]
+
+
+def test_images_that_have_changed_are_not_mixed_in(study):
+    plan, _ = study
+    path = plan.directory / "runs" / "mcod" / "seed-1.json"
+    kept = path.read_text()
+    result = json.loads(kept)
+    result["data"]["fingerprint"] = "other"
+    path.write_text(json.dumps(result))
+    with pytest.raises(InputError, match="its images have changed"):
+        conduct.run(plan)
+    path.write_text(kept)
+
+
+def test_what_the_search_chose_is_not_chosen_again(study, monkeypatch):
+    plan, found = study
+    asked = json.loads((plan.directory / "sweep.json").read_text())
+    assert asked["table"] == found["sweep"]["methods"]
+    assert not any(
+        "peers" in json.loads(p.read_text()) for p in plan.directory.glob("sweep/*/*.json")
+    )
+    monkeypatch.setattr(conduct.search, "choose", None)
+    arms = tuple(arm for arm in plan.arms if arm.name != "broken")
+    conduct.run(Plan(plan.base, arms, plan.seeds, plan.grid, plan.sweep_seeds))
+
+
+@pytest.mark.parametrize("method", ["dml", "kdcl", "one", "mcod"])
+def test_methods_of_one_seed_share_initial_weights_and_batches(data_dir, method):
+    def start(method):
+        config = base("", data_dir, method=method, seed=3)
+        training.set_up(config)
+        data = evaluation.load_dataset(config)
+        cohort = training.build_cohort(config, data, steps=2)
+        batches = datasets.train_batches(data, batch_size=50, epochs=2, seed=config.seed)
+        weights = [w for peer in cohort.peers.values() for w in peer.get_weights()]
+        return weights, [part.numpy() for batch in batches for part in batch]
+
+    for one, other in zip(start("solo"), start(method), strict=True):
+        assert len(one) == len(other) > 3
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_dir):
+    worker = workers.Worker(threads=1)
+    worker.process.kill()
+    worker.process.join()
+    task = Task("x", base("", data_dir), tmp_path / "x.json")
+    worker.give(task)
+    assert worker.outcome() == (task, "its process died (SIGKILL)")
 
 
 def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_path, data_dir):
@@ -164,7 +225,8 @@ def command(directory, data_dir, *more):
 
 def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir):
     """Two seeds of two methods; killed after the first run, in the middle of the second."""
-    line = command(tmp_path / "killed", data_dir, "--seeds=2", "--epochs=12")
+    flags = ("--seeds=2", "--epochs=12", "--deterministic")
+    line = command(tmp_path / "killed", data_dir, *flags)
     log = open(tmp_path / "log", "w")  # noqa: SIM115
     process = subprocess.Popen(line, cwd=ROOT, env=ENV, stdout=log, stderr=log)
     first = tmp_path / "killed" / "runs" / "solo" / "seed-0.json"
@@ -179,7 +241,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert f"run: 4 runs, {done} of them there already" in result.stdout
-    whole = command(tmp_path / "whole", data_dir, "--seeds=2", "--epochs=12")
+    whole = command(tmp_path / "whole", data_dir, *flags)
     subprocess.run(whole, cwd=ROOT, env=ENV, capture_output=True, check=True)
     tops = []
     for name in ("killed", "whole"):

@@ -1,13 +1,15 @@
 """What a study will run: methods, variants, seeds, settings and whose networks teach."""
 
 import pytest
+from absl import flags
 
 from xkd_keras import config as configs
 from xkd_keras.errors import FlagError
-from xkd_keras.study import options
+from xkd_keras.study import conduct, options, search
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
 
+GRID = ["temperature=1:3", "distill_duty=0.5:0.8"]
 BASE = configs.Config(run_dir="there", dataset="digits", peer=("alexnet", "resnet20"), epochs=4)
 
 
@@ -63,6 +65,68 @@ def test_variants_take_what_was_chosen_for_their_method():
     assert found["dml"].temperature == BASE.temperature
 
 
+def test_a_teacher_for_all_methods_is_refused_as_it_would_make_them_one():
+    base = configs.Config(**{**vars(BASE), "teacher": "mean"})
+    with pytest.raises(FlagError, match=r"--teacher: received mean .*--compare=METHOD,teacher"):
+        options.check(Plan(base, parse_arms(["solo", "dml"]), (0,)))
+
+
+def test_the_search_counts_no_setting_that_makes_no_difference_to_a_method():
+    plan = study("dml", "mcod", "ramp", "one,temperature=2", grid=parse_grid(GRID))
+    tried = {arm.name: plan.candidates(arm) for arm in plan.arms}
+    assert tried["dml"] == [{"temperature": 1.0}, {"temperature": 3.0}]
+    assert len(tried["mcod"]) == 4
+    assert tried["ramp"] == tried["dml"]
+    assert tried["one"] == []
+
+
+def test_a_search_never_looks_at_the_test_images():
+    plan = study("solo", "mcod", grid=parse_grid(GRID), sweep_seeds=(100_000,))
+    assert not any(task.test for task in plan.sweep_tasks())
+    assert all(task.test for task in plan.tasks())
+
+
+@pytest.mark.parametrize("sweep", [[], ["temperature=1:3"]])
+def test_the_flag_file_of_a_study_repeats_it(tmp_path, sweep):
+    def read(path):
+        values = flags.FlagValues()
+        options.define(values)
+        values(["study", f"--flagfile={path}"])
+        return options.plan(values)
+
+    given = tmp_path / "given.flags"
+    lines = ["--run_dir=x", "--dataset=digits", "--peer=alexnet", "--seeds=7", "--jobs=2"]
+    lines += ["--compare=solo", "--compare=mcod,name=hot,temperature=8", "--compare=kd"]
+    given.write_text("\n".join([*lines, *(f"--sweep={each}" for each in sweep)]))
+    plan = read(given)
+    (tmp_path / "study.flags").write_text(conduct.flags(plan))
+    assert read(tmp_path / "study.flags") == plan
+    assert plan.arms[1].options == {"temperature": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("top1", "chosen"),
+    [
+        ({1.0: [0.8, 0.9], 3.0: [0.7, 0.8]}, 1.0),
+        ({1.0: [0.99], 3.0: [0.7, 0.8]}, 3.0),  # the other seed has failed
+        ({1.0: [0.8, 0.8], 3.0: [0.8, 0.8]}, 3.0),  # then the smaller cross-entropy
+    ],
+)
+def test_the_best_setting_is_that_of_all_seeds(top1, chosen):
+    plan = study("mcod", grid=parse_grid(["temperature=1:3"]), sweep_seeds=(100, 101))
+    results = {
+        (f"mcod-temperature={t}", 100 + i): {
+            "history": [
+                {f"{peer}_{kind}": value for peer in ("alexnet", "resnet20") for kind, value in row}
+            ]
+        }
+        for t, values in top1.items()
+        for i, value in enumerate(values)
+        for row in [(("top1", value), ("cross_entropy", 1 / t))]
+    }
+    assert search.chosen(search.choose(plan, results)) == {"mcod": {"temperature": chosen}}
+
+
 def test_settings_are_all_combinations():
     plan = study("mcod", grid=parse_grid(["temperature=1:3", "distill_growth=linear:cosine"]))
     assert plan.settings() == [
@@ -84,7 +148,7 @@ def test_variants_of_mcod_are_ablations_and_the_rest_are_methods():
         (["mcod,temperature=hot"], r"temperature: received 'hot'; valid: a number"),
         (["mcod,temperature=1,temperature=2"], r"received 'temperature=2'; valid: .*once"),
         (["mcod", "mcod,temperature=2"], r"'mcod' is there already; set name="),
-        (["mcod,name=a/b,temperature=2"], r"name: received 'a/b'; valid: letters"),
+        (["mcod,name=a/b,temperature=2"], r"name: received 'a/b'; valid: up to 60 letters"),
         (["mcod,name=dml"], r"'dml' is a method; give another name"),
         (["solo,temperature=2"], r"'solo' is a method; give another name"),
     ],
@@ -113,7 +177,9 @@ def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
     [
         ([], "--compare: missing"),
         (["kd", "mcod"], "kd needs solo, whose networks teach; or give --teacher_run"),
-        (["solo", "mcod,name=x,teacher=frozen"], "teacher=frozen is for kd"),
+        (["solo", "mcod,name=x,teacher=frozen"], "x cannot have the teacher 'frozen'"),
+        (["solo", "kd,teacher=mean"], "kd cannot have the teacher 'mean'"),
+        (["solo", "kd,teacher_peer=alexnett"], "--teacher_peer: unknown value .* 'alexnet'"),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused(compare, line):

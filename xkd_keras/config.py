@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -315,6 +316,8 @@ def _check_value(where: str, value: Any, facts) -> None:
     low, high, choices = facts["low"], facts["high"], facts["choices"]
     if choices and value not in choices:
         raise FlagError(unknown(where, value, choices))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FlagError(f"{where}: received {value}; valid: a finite number.")
     below, above = low is not None and not value >= low, high is not None and not value <= high
     if below or above:
         valid = f"{low} or more" if high is None else f"{low} to {high}"

@@ -63,7 +63,8 @@ def ramp(course: Course):
 def dml(course: Course):
     """Deep Mutual Learning: the mean over the other peers j of KL(p_j || p_i), at equal strength.
 
-    Zhang et al., CVPR 2018, equation 8; there lambda = 1 and T = 1.
+    Zhang et al., CVPR 2018; there lambda = 1 and T = 1, and within a step each network is updated
+    before the next one is taught. Here all are taught by what all said before the step.
     """
     return "pairwise", schedules.Constant(course.weight)
 
@@ -72,7 +73,8 @@ def kdcl(course: Course):
     """Knowledge Distillation via Collaborative Learning: a teacher made with the labels' help.
 
     `--teacher=best`, `linear` or `min_logit` (the default) are its naive, linear and min-logit
-    targets, at equal strength. Guo et al., CVPR 2020, section 3.2; there T = 2.
+    targets, at equal strength. Guo et al., CVPR 2020; there T = 2, and each network sees another
+    view of an image. Here all see the same.
     """
     return "min_logit", schedules.Constant(course.weight)
 
@@ -80,7 +82,8 @@ def kdcl(course: Course):
 def one(course: Course):
     """A learned gate mixes the peers' logits; its weight ramps up as exp(-5 (1 - t / t_0)^2).
 
-    Lan et al., NeurIPS 2018, equations 5 to 8; there T = 3 and t_0 is epoch 80 of 300.
+    Lan et al., NeurIPS 2018; there T = 3 and t_0 is epoch 80 of 300. What is reported as the
+    ensemble is the plain mean here, as for every method, not the gate's.
     """
     return "gate", schedules.Ramp(course.weight, round(course.total * 80 / 300), 0, "sigmoid")
 
@@ -88,7 +91,7 @@ def one(course: Course):
 def kd(course: Course):
     """Traditional distillation: a teacher trained before and frozen, at equal strength.
 
-    Hinton, Vinyals and Dean, 2015 (their equation 2 and section 2). The teacher is one peer or the
+    Hinton, Vinyals and Dean, 2015, section 2. The teacher is one peer or the
     ensemble of an earlier run.
     """
     return "frozen", schedules.Constant(course.weight)

@@ -41,7 +41,7 @@ def leave_one_out(logits, weights, **_):
 def pairwise(logits, **_):
     """Each other peer is a teacher: P - 1 teachers of each (Deep Mutual Learning).
 
-    Their averaged terms are Zhang et al., CVPR 2018, equation 8:
+    Their averaged terms are those of Zhang et al., CVPR 2018, for a cohort of P networks:
     1 / (P - 1) sum_{j != i} KL(p_j || p_i), there at T = 1.
     """
     others = range(1, logits.shape[0])
@@ -59,12 +59,12 @@ def best(logits, labels, **_):
 
 
 def linear(logits, labels, **_):
-    """The best convex combination on the batch (KDCL-Linear, Guo et al., CVPR 2020).
+    """For each image the best convex combination (KDCL-Linear, Guo et al., CVPR 2020).
 
-    z_T = sum_k a_k z_k with a = argmin of mean_b CE(y, z_T), a_k >= 0, sum_k a_k = 1.
+    z_T = sum_k a_k z_k with a = argmin of CE(y, z_T), a_k >= 0, sum_k a_k = 1.
     """
-    chosen = distill.ensemble(logits, _best_shares(_above_label(logits, labels)))
-    return tf.broadcast_to(chosen, tf.shape(logits))
+    shares = _best_shares(_above_label(logits, labels))
+    return tf.broadcast_to(_mixed(shares, logits), tf.shape(logits))
 
 
 def min_logit(logits, labels, **_):
@@ -83,20 +83,25 @@ def _above_label(logits, labels):
     return logits - own[..., None]
 
 
+def _mixed(shares, logits):
+    """Return sum_k a_k z_k of every image: [B, C]."""
+    return tf.reduce_sum(shares[..., None] * logits, axis=0)
+
+
 def _best_shares(logits, steps: int = 50):
-    """Return a of the simplex with least mean_b logsumexp(sum_k a_k z_k): float32 [P].
+    """Return, for each image, a of the simplex with least logsumexp(sum_k a_k z_k): [P, B].
 
     Exponentiated gradient (Kivinen and Warmuth, 1997): convex, so it ends near the minimum. The
     step is one over the largest curvature along a peer: the variance of its logits.
     """
-    log_shares = tf.zeros(tf.shape(logits)[0])
+    log_shares = tf.zeros(tf.shape(logits)[:-1])
     for _ in range(steps):
-        p = tf.nn.softmax(distill.ensemble(logits, tf.nn.softmax(log_shares)))
+        p = tf.nn.softmax(_mixed(tf.nn.softmax(log_shares, axis=0), logits))
         slope = tf.reduce_sum(p * logits, axis=-1)  # [P, B]
         variance = tf.reduce_sum(p * (logits - slope[..., None]) ** 2, axis=-1)
-        curvature = tf.reduce_max(tf.reduce_mean(variance, axis=-1))
-        log_shares -= tf.math.divide_no_nan(tf.reduce_mean(slope, axis=-1), curvature)
-    return tf.nn.softmax(log_shares)
+        curvature = tf.reduce_max(variance, axis=0)
+        log_shares -= tf.math.divide_no_nan(slope, curvature)
+    return tf.nn.softmax(log_shares, axis=0)
 
 
 @keras.saving.register_keras_serializable("xkd_keras")
@@ -104,7 +109,7 @@ class Gate(keras.layers.Layer):
     """A learned, per-image mixture of the peers' logits (after ONE, Lan et al., NeurIPS 2018).
 
     z_T = sum_j g_j z_j with g = softmax(W p + b) of the peers' probabilities p [P C], learned by
-    CE(y, z_T) (ONE's equations 5 to 7). In ONE the gate reads features that its branches share
+    CE(y, z_T). In ONE the gate reads features that its branches share
     and its loss reaches them; different networks share none, and here no loss reaches another
     peer, so it reads their answers and learns alone. It starts as the plain mean.
     """
@@ -131,7 +136,7 @@ class Frozen(keras.layers.Layer):
     This is traditional distillation (Hinton, Vinyals and Dean, 2015).
 
     Args:
-        models: Trained Keras models by name, images -> logits; they are not trained further.
+        models: Trained Keras models by name, images -> logits; set to be not trainable.
         weights: Their weights in the mean, by name; only ratios matter.
     """
 

@@ -165,6 +165,13 @@ def about(data: datasets.Dataset) -> dict:
     }
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
 def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
     """Write what is run and on which data; refuse to go on with data that have changed."""
     path = run_dir / "data.json"
@@ -253,8 +260,6 @@ def _save_models(run_dir: Path, cohort: Cohort) -> None:
 def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -> dict:
     """Return the part of metrics.json that says what was run, on what, and how long."""
     seconds = sum(row["seconds"] for row in history)
-    packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "dataset": config.dataset,
         "method": config.method,
@@ -263,7 +268,7 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
         "command": "python -m xkd_keras.train "
         + shlex.join([f"--flagfile={run_dir / 'config.flags'}", f"--run_dir={run_dir}-again"]),
         "config": dataclasses.asdict(config),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(),
         "data": about(data),
         "training": {
             "epochs": len(history),

@@ -48,7 +48,9 @@ def _search(study: Mapping) -> list[str]:
     return [
         head,
         f"By {escape(sweep['criterion'])}, on {escape(sweep['split'])} images, with"
-        f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. {never} Bold: chosen.",
+        f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. What"
+        " makes no difference to a method is not counted, and its variants take what was chosen"
+        f" for it. {never} Bold: chosen.",
         grid(["method", "setting", "top-1 %", "sd", "cross-entropy", "seeds"], rows, words=2),
     ]
 

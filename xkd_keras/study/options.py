@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 from absl import flags
@@ -90,14 +91,16 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         if method not in configs.METHODS:
             raise FlagError(unknown("--compare", method, configs.METHODS))
         names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
+        if len(names) > 1:
+            raise FlagError(f"--compare={text}: name: received {len(names)}; valid: one.")
         rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
         options = configs.options(f"--compare={text}", rest, configs.TEACHING)
         name = names[0] if names else method
         if name in configs.METHODS and (name != method or (name == "solo" and options)):
             raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
-        if not name.replace("_", "").replace("-", "").isalnum():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
             raise FlagError(
-                f"--compare={text}: name: received '{name}'; valid: letters, digits, _."
+                f"--compare={text}: name: received '{name}'; valid: up to 60 letters, digits, _, -."
             )
         if arms.get(name, Arm(name, method, options)) != Arm(name, method, options):
             raise FlagError(f"--compare={text}: '{name}' is there already; set name=...")
@@ -128,8 +131,21 @@ def check(plan: Plan) -> None:
         raise FlagError("--teacher_peer: is for --compare=kd, which is not there.")
     if taught and "solo" not in names and not plan.base.teacher_run:
         raise FlagError("--compare: kd needs solo, whose networks teach; or give --teacher_run.")
+    if plan.base.teacher != "auto":
+        raise FlagError(
+            f"--teacher: received {plan.base.teacher} for all methods, and would make them one;"
+            " valid: --compare=METHOD,teacher=..."
+        )
     for arm in plan.arms:
-        if arm.options.get("teacher") == "frozen" and arm.method != "kd":
-            raise FlagError(f"--compare: teacher=frozen is for kd; received it for '{arm.name}'.")
+        given = [arm.options.get("teacher", "auto"), *plan.grid.get("teacher", ())]
+        for teacher in given:
+            if teacher != "auto" and (teacher == "frozen") != (arm.method == "kd"):
+                raise FlagError(f"--compare: {arm.name} cannot have the teacher '{teacher}'.")
+        peer = arm.options.get("teacher_peer", plan.base.teacher_peer)
+        known = [each.name for each in plan.base.peers()]
+        if arm.method == "kd" and peer and peer not in known and not plan.base.teacher_run:
+            raise FlagError(unknown("--teacher_peer", peer, known))
+    if plan.grid and len(plan.seeds) > SWEEP_SEED:
+        raise FlagError(f"--seeds: received {len(plan.seeds)}; valid: 1 to {SWEEP_SEED}.")
     if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
         raise FlagError("--sweep: more than 100 settings for each method; valid: a small search.")

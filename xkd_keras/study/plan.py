@@ -18,6 +18,9 @@ ABOUT = {
     "one": "a learned mixture, ramped up",
     "kd": "a frozen teacher: the networks trained alone before",
 }
+# Flags that say something about windows, and the methods that listen to them.
+OF_WINDOWS = {"distill_period", "distill_duty", "distill_start", "distill_growth"}
+USES = {"mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
 SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
 
 
@@ -50,6 +53,12 @@ class Task:
     result: Path
     keep: bool = False  # the trained networks, as somebody's teacher
     after: Path | None = None  # the result of the run that trains its teacher
+    test: bool = True  # whether to look at the test images: a search must not
+
+    @property
+    def networks(self) -> Path:
+        """Where the trained networks are kept, as a run that `--teacher_run` takes."""
+        return self.result.with_suffix("")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +94,16 @@ class Plan:
         ]
 
     def candidates(self, arm: Arm) -> list[dict[str, Any]]:
-        """Return what the search tries for an arm: nothing for solo, which has nothing to set."""
-        return [] if arm.method == "solo" or arm.name != arm.method else self.settings()
+        """Return what the search tries for an arm: the settings that make a difference to it.
+
+        A variant tries none: it takes what is chosen for its method.
+        """
+        if arm.method == "solo" or arm.name != arm.method:
+            return []
+        unused = OF_WINDOWS - USES.get(arm.method, set()) | set(arm.options)
+        free = [name for name in self.grid if name not in unused]
+        each = [{name: setting[name] for name in free} for setting in self.settings()]
+        return [setting for i, setting in enumerate(each) if setting and setting not in each[:i]]
 
     def tasks(self, chosen: Mapping[str, Mapping] | None = None) -> list[Task]:
         """Return the study's runs, seed by seed, with the settings that the search chose."""
@@ -99,11 +116,12 @@ class Plan:
 
     def sweep_tasks(self) -> list[Task]:
         """Return the runs of the search, and of what it needs as teachers."""
+        folder = self.directory / "sweep"
         tried = [(arm, each) for arm in self.arms for each in self.candidates(arm)]
         solo = [(arm, {}) for arm in self.arms if arm.name == "solo" and self._teaches()]
         return [
-            self._task(
-                arm, {**each, **arm.options}, seed, self.directory / "sweep", label(arm, each)
+            dataclasses.replace(
+                self._task(arm, {**each, **arm.options}, seed, folder, label(arm, each)), test=False
             )
             for seed in self.sweep_seeds
             for arm, each in solo + tried

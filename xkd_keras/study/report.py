@@ -12,6 +12,9 @@ from xkd_keras.page import escape, grid, picture
 from xkd_keras.study import appendix, figures, statistics, words
 from xkd_keras.study.words import difference, many, mean, p_value
 
+_WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
+_BOOTSTRAP = 10  # pairs; of fewer, its intervals are visibly too narrow
+
 
 def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
     """Write STUDY/plots, STUDY/report.md, STUDY/report.html, each whole or not at all.
@@ -123,11 +126,17 @@ def _explained(study: Mapping) -> str:
         " ensemble is not tested. W / T / L: seeds won, tied, lost. Fewer errors: the part of"
         " solo's errors that is gone, with a bootstrap interval (BCa, pairs resampled)."
     )
+    if len(study["seeds"]) < _BOOTSTRAP:
+        text += " Of so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_family(study, peer) for peer in study["peers"]):
         text += (
             f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
-            " CIFAR-100: other data and another recipe, so not comparable in absolute terms. In"
-            f" points, it reports {words.both(_gains(study))}."
+            f" CIFAR-100, where it reports {words.both(_gains(study))} points."
+            + (
+                " Its recipe is not fully known."
+                if study["dataset"] == "cifar100"
+                else " Other data and another recipe: not comparable in absolute terms."
+            )
         )
     return text
 
@@ -145,7 +154,9 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
     for peer in study["peers"]:
         for method in study["main"]:
             found = summary["networks"][peer][method]["against"].get("solo")
-            if found and found["p"] is not None and found["wilcoxon"] is not None:
+            if not found or found["n"] < _WILCOXON:
+                continue
+            if found["p"] is not None and found["wilcoxon"] is not None:
                 tested += 1
                 if (found["p"] < statistics.ALPHA) != (found["wilcoxon"] < statistics.ALPHA):
                     both = f"{p_value(found['p'])} and {p_value(found['wilcoxon'])}"
@@ -186,7 +197,8 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
         return []
     parts = [
         "## Which part of mcod does it",
-        "Variants of mcod; they are a family of their own in Holm's correction.",
+        "Variants of mcod, with the settings chosen for mcod; a family of their own in Holm's"
+        " correction.",
     ]
     if "ablations.svg" in pictures:
         alt = "Difference of each variant to mcod in points, with 95 % intervals"
@@ -211,11 +223,17 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     shown = "cost.svg" in pictures
     return [
         "## Accuracy against cost",
-        "The seconds of a run train all networks, with the time to train a frozen teacher included."
-        + (" Upright: 95 % interval; across: quartiles." if shown else ""),
+        "The seconds of a run train all networks, with the time to train a frozen teacher included;"
+        f" {_beside(study)}." + (" Upright: 95 % interval; across: quartiles." if shown else ""),
         *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),
         grid(["", "median s", "quartiles", "of it, teacher", "times solo"], rows),
     ]
+
+
+def _beside(study: Mapping) -> str:
+    """Return how the runs shared the machine, which their seconds depend on."""
+    jobs = study.get("jobs", 1)
+    return f"{jobs} runs were side by side" if jobs > 1 else "one run at a time"
 
 
 def _diversity(pictures: Mapping) -> list[str]:

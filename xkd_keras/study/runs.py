@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,22 +13,18 @@ import numpy as np
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras import evaluation, files, training
+from xkd_keras.study.plan import Task
 
 POINTS = 10  # of the curves over training, on validation images
 
 
-def run(config: configs.Config, result: Path, keep: bool) -> dict[str, Any]:
-    """Train and measure as `config` says, write the result, and return it.
-
-    Args:
-        config: Of one run; its run_dir is not used.
-        result: The JSON file to write, whole or not at all.
-        keep: Also write the trained networks beside it (RESULT without .json), as a run that
-            `--teacher_run` takes.
+def run(task: Task) -> None:
+    """Train and measure as the task says, and write its result, whole or not at all.
 
     Raises:
         InputError: The data cannot be used, or a loss is not finite.
     """
+    config = task.config
     keras.backend.clear_session()  # the graphs of the runs before
     gc.collect()
     strategy = training.set_up(config)
@@ -53,12 +48,12 @@ def run(config: configs.Config, result: Path, keep: bool) -> dict[str, Any]:
             shuffle=False,
             verbose=0,
         )
-    measured = {**watch.measured(), **_tested(config, cohort, data)}
-    if keep:
-        training.save_peers(config, result.with_suffix(""), cohort, data, measured)
-    whole = {"config": dataclasses.asdict(config), "data": training.about(data), **measured}
-    files.write(result, json.dumps(whole, indent=1) + "\n")
-    return measured
+    measured = watch.measured() | (_tested(config, cohort, data) if task.test else {})
+    if task.keep:
+        training.save_peers(config, task.networks, cohort, data, measured)
+    about = {"data": training.about(data), "versions": training.versions()}
+    whole = {"config": dataclasses.asdict(config), **about, **measured}
+    files.write(task.result, json.dumps(whole, indent=1) + "\n")
 
 
 _NOT_OF_DATA = {

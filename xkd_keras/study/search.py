@@ -7,7 +7,7 @@ import numpy as np
 
 from xkd_keras.study.plan import Plan, label
 
-CRITERION = "mean validation top-1 over peers at the last epoch; then cross-entropy"
+CRITERION = "mean validation top-1 over peers at the last epoch, then cross-entropy"
 
 
 def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, list[dict]]:
@@ -27,8 +27,9 @@ def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, 
             {"options": each, **_scores(plan, results, label(arm, each))}
             for each in plan.candidates(arm)
         ]
-        measured = [row for row in rows if row["n"]]
-        best = max(measured, key=lambda row: (row["top1"], -row["cross_entropy"]), default=None)
+        # A setting that fails on some seeds is no choice: the others may only have been lucky.
+        whole = [row for row in rows if row["n"] == len(plan.sweep_seeds)]
+        best = max(whole, key=lambda row: (row["top1"], -row["cross_entropy"]), default=None)
         if rows:
             table[arm.method] = [{**row, "chosen": row is best} for row in rows]
     return table

@@ -266,6 +266,7 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
     Returns:
         against: each other main method -> peer -> {"answer", and of mcod minus the other: "n",
             "mean", "low", "high", "holm"}; empty without mcod.
+        variants: The same for each ablation.
         weakest: The peer with the lowest mean top-1 alone, or None.
     """
     table, peers = summary["networks"], list(study["peers"])
@@ -275,6 +276,10 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
     return {
         "against": {
             rival: {peer: _judge(table[peer], rival) for peer in peers} for rival in rivals
+        },
+        "variants": {
+            variant: {peer: _judge(table[peer], variant) for peer in peers}
+            for variant in (ablations(study) if rivals else [])
         },
         "weakest": min(measured, key=alone.get) if measured else None,
     }
@@ -288,7 +293,8 @@ def _judge(methods: Mapping[str, Mapping], rival: str) -> dict:
         found = {**turned, "mean": mean, "low": low, "high": high}
     if not found:
         return {"answer": UNKNOWN, "n": 0, "mean": None, "low": None, "high": None, "holm": None}
-    answer = UNKNOWN if found["n"] < 2 else SAME
+    # The same difference on every seed leaves nothing to test with.
+    answer = UNKNOWN if found["n"] < 2 or (found["p"] is None and found["mean"]) else SAME
     if found["holm"] is not None and found["holm"] < ALPHA and found["low"] * found["high"] > 0:
         answer = BETTER if found["mean"] > 0 else WORSE
     return {"answer": answer, **{key: found[key] for key in ("n", "mean", "low", "high", "holm")}}

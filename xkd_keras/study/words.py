@@ -179,7 +179,7 @@ def _failures(said: Mapping, runs: Mapping) -> str:
         items.append(f"mcod is not shown to be better than {_ALONE} for {which}")
     if runs["done"] and "solo" not in said["against"]:
         items.append(f"whether mcod is better than {_ALONE} is not known: it was not measured")
-    for rival, judged in said["against"].items():
+    for rival, judged in [*said["against"].items(), *said["variants"].items()]:
         behind = {p: found for p, found in judged.items() if found["answer"] == WORSE}
         name = _ALONE if rival == "solo" else escape(rival)
         items += [f"mcod {clause}" for clause in _clauses(behind, name)]

@@ -37,13 +37,14 @@ class Worker:
     def give(self, task: Task) -> None:
         """Start a task; its outcome arrives in `pipe`."""
         self.task, self.left = task, self.left - 1
-        self.pipe.send(task)
+        with contextlib.suppress(OSError):  # it has died: `outcome` says how
+            self.pipe.send(task)
 
     def outcome(self) -> tuple[Task, str]:
         """Return the finished task, and what went wrong or an empty string."""
         try:
             error = self.pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self.process.join()
             self.left, code = 0, self.process.exitcode
             died = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
@@ -76,7 +77,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
                 waiting.remove(task)
                 ahead.discard(task.result)
                 yield task, "its teacher was not trained"
-            for task in [t for t in waiting if t.after is None or t.after.exists()]:
+            for task in [t for t in waiting if t.after not in ahead]:
                 worker = _free(workers, jobs, threads)
                 if not worker:
                     break
@@ -133,6 +134,8 @@ def _load(threads: int, wants_logs: bool) -> Callable:
     cli.load_tensorflow(wants_logs)
     import tensorflow as tf
 
+    for gpu in tf.config.list_physical_devices("GPU"):  # or the first process takes all memory
+        tf.config.experimental.set_memory_growth(gpu, True)
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -144,7 +147,7 @@ def _load(threads: int, wants_logs: bool) -> Callable:
 def _attempt(run: Callable, task: Task) -> str:
     """Run a task; return what went wrong in one line, or an empty string."""
     try:
-        run(task.config, task.result, task.keep)
+        run(task)
     except InputError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of hundreds
