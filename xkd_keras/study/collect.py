@@ -20,11 +20,13 @@ def results(tasks: Sequence[Task]) -> dict[tuple[str, int], dict]:
     Raises:
         InputError: The runs saw different images.
     """
-    found = {}
+    found, prints = {}, {}
     for task in tasks:
         if task.result.exists():
-            found[task.name, task.config.seed] = json.loads(task.result.read_text())
-    if len({each["data"]["fingerprint"] for each in found.values()}) > 1:
+            found[task.name, task.config.seed] = result = json.loads(task.result.read_text())
+            # A subset (--train_examples) has a fingerprint of its own for each seed.
+            prints.setdefault(task.config.seed, set()).add(result["data"]["fingerprint"])
+    if any(len(each) > 1 for each in prints.values()):
         raise InputError(
             "--dataset: its images have changed since the first runs of this study; restore them,"
             " or choose another --run_dir."
