@@ -229,6 +229,7 @@ def command(directory, data_dir, *more):
     return [*start, f"--peer={NORMALISED}", "--compare=solo", "--compare=mcod", *more]
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir):
     """Two seeds of two methods; killed after the first run, in the middle of the second."""
     flags = ("--seeds=2", "--epochs=12", "--deterministic")

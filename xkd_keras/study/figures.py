@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from xkd_keras import plots
 from xkd_keras.study import statistics
@@ -138,6 +138,8 @@ def cost(study: Mapping, summary: Mapping) -> Figure | None:
         axes.set_axisbelow(True)
         for method in methods:
             _place(axes, by[method], summary["cost"][method], look(study, method))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 101))  # an interval of few seeds knows no end
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.tick_params(labelbottom=True)
@@ -178,9 +180,13 @@ def diversity(study: Mapping) -> Figure | None:
             scale = 100 if key == "disagreement" else 1
             _curve(axes, rows, scale, (i, len(curves)), look(study, method))
         axes.set_ylabel(_DIVERSITY[key])
-        axes.set_ylim(bottom=0)
+        if key == "disagreement":
+            axes.set_ylim(0, min(axes.get_ylim()[1], 100))  # an interval of few seeds knows no end
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+        elif min(row["mean"] for rows in curves.values() for row in rows) > 0:
+            axes.set_yscale("log")  # untrained networks differ by a hundred times as much
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(visible=True, axis="y")
-        axes.yaxis.set_major_locator(MaxNLocator(5))
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
