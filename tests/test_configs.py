@@ -85,14 +85,15 @@ def _imagenet(directory, monkeypatch):
 @pytest.mark.parametrize(
     ("study", "write", "peer", "shown"),
     [
-        ("cifar10_alexnet_vgg19", _cifar10, "alexnet,learning_rate=0.01", ["+5.94 for alexnet"]),
-        (
-            "cifar100_alexnet_vgg19",
-            _cifar100,
-            "vgg11,learning_rate=0.01",
-            ["+2.88 for vgg", "10.3"],
+        ("cifar10_alexnet_vgg19", _cifar10, "alexnet,learning_rate=0.01", "+5.94 for alexnet"),
+        pytest.param(
+            *("cifar100_alexnet_vgg19", _cifar100, "vgg11,learning_rate=0.01", "+2.88 for vgg"),
+            marks=pytest.mark.slow,
         ),
-        ("imagenet_resnet50_densenet121", _imagenet, "resnet20", ["+5.07 for resnet", "17.6"]),
+        pytest.param(
+            *("imagenet_resnet50_densenet121", _imagenet, "resnet20", "+5.07 for resnet"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_papers_studies_run_on_their_data_at_reduced_size(
@@ -109,9 +110,7 @@ def test_the_papers_studies_run_on_their_data_at_reduced_size(
     evaluation.load_dataset(base)  # prepared in this process, which knows the small archives
     found = conduct.run(dataclasses.replace(given, base=base, seeds=(0,)))
     assert [run["status"] for run in found["runs"]] == ["done"] * 3
-    text = (tmp_path / "study" / "report.md").read_text()
-    for part in shown:
-        assert part in text
+    assert shown in (tmp_path / "study" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
