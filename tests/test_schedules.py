@@ -8,7 +8,7 @@ import tensorflow as tf
 from xkd_keras import schedules
 from xkd_keras.errors import InputError
 
-# Steps 10.., periods of 8 with the last 3 distilling, 30 steps: K = (30 - 10) // 8 = 2.
+# Two periods of 8 steps end with step 30, each with 3 that distil; 4 steps after 10 are left over.
 WINDOWS = schedules.Windows(2.0, total=30, period=8, window=3, start=10)
 
 
@@ -16,19 +16,19 @@ WINDOWS = schedules.Windows(2.0, total=30, period=8, window=3, start=10)
     ("step", "want"),
     [
         (0, 0.0),
-        (9, 0.0),  # before the first period; -1 mod 8 = 7 must not count as inside a window
         (10, 0.0),
-        (14, 0.0),  # edge - 1
-        (15, 1.0),  # first window: half of the growth
-        (16, 1.0),
-        (17, 1.0),  # last step of the window
-        (18, 0.0),  # second period starts alone
-        (22, 0.0),
-        (23, 2.0),
-        (25, 2.0),
+        (13, 0.0),  # before the first period; -1 mod 8 = 7 must not count as inside a window
+        (14, 0.0),
+        (18, 0.0),  # edge - 1
+        (19, 1.0),  # first window: half of the growth
+        (20, 1.0),
+        (21, 1.0),  # last step of the window
+        (22, 0.0),  # second period starts alone
         (26, 0.0),
+        (27, 2.0),
+        (29, 2.0),  # the last step of the training
         (30, 0.0),
-        (31, 2.0),  # beyond the end: no stronger than the last
+        (35, 2.0),  # beyond the end: no stronger than the last
     ],
 )
 def test_windows_open_and_close_at_their_edges(step, want):
@@ -126,6 +126,18 @@ def test_keras_saves_and_restores_a_schedule(schedule):
 def test_unknown_growth_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"growth: unknown value 'linaer'\. Did you mean 'linear'"):
         schedules.Ramp(1.0, 5, kind="linaer")
+
+
+@pytest.mark.parametrize("total", range(20, 41))
+def test_training_ends_under_the_strongest_teacher_whatever_its_length(total):
+    values = np.asarray(schedules.Windows(1.0, total, 8, 3)(np.arange(total)))
+    assert np.all(values[-3:] == 1)
+    assert values.max() == 1
+    assert not values[: total % 8 + 5].any()
+
+
+def test_training_shorter_than_a_period_is_alone():
+    assert not np.asarray(schedules.Windows(1.0, 7, 8, 3)(np.arange(7))).any()
 
 
 def test_a_window_longer_than_its_period_is_refused():

@@ -160,6 +160,26 @@ def test_a_teacher_is_waited_for_where_only_its_numbers_are_there(copy):
     assert [run["status"] for run in again["runs"]] == ["done"] * 3
 
 
+def test_another_search_is_refused_before_anything_is_touched(copy):
+    before = {path: path.read_bytes() for path in copy.directory.rglob("*") if path.is_file()}
+    other = dataclasses.replace(copy, grid=parse_grid(["temperature=1:9"]))
+    with pytest.raises(InputError, match="holds another search"):
+        conduct.run(other)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_method_that_comes_later_is_searched_for_alone(copy, capsys):
+    more = dataclasses.replace(copy, arms=(*copy.arms, *parse_arms(["dml"])), seeds=(0,))
+    found = conduct.run(more)
+    out = capsys.readouterr().out
+    assert "search: 3 runs, 1 of them there already" in out
+    assert "run: 4 runs, 3 of them there already" in out
+    assert set(found["sweep"]["methods"]) == {"kd", "mcod", "dml"}
+    assert found["left_out"] == 3  # the second seed of three methods
+    report = (copy.directory / "report.md").read_text()
+    assert "left out: 3 finished runs of methods or seeds not asked for" in report
+
+
 def test_images_that_have_changed_are_not_mixed_in(copy):
     path = copy.directory / "runs" / "mcod" / "seed-1.json"
     result = json.loads(path.read_text())
@@ -171,8 +191,8 @@ def test_images_that_have_changed_are_not_mixed_in(copy):
 
 def test_what_the_search_chose_is_not_chosen_again(study, copy, monkeypatch):
     plan, found = study
-    asked = json.loads((plan.directory / "sweep.json").read_text())
-    assert asked["table"] == found["sweep"]["methods"]
+    known = json.loads((plan.directory / "sweep.json").read_text())
+    assert known["table"] == found["sweep"]["methods"]
     assert not any(
         "peers" in json.loads(p.read_text()) for p in plan.directory.glob("sweep/*/*.json")
     )

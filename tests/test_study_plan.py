@@ -163,7 +163,7 @@ def test_a_wrong_comparison_is_one_line_that_says_what_is_valid(compare, line):
     [
         (["temperatur=1:2"], r"--sweep: unknown option 'temperatur'\. Did you mean 'temperature'"),
         (["temperature=1:b"], r"--sweep: temperature: received 'b'; valid: a number"),
-        (["temperature"], r"--sweep: received 'temperature='; valid: temperature=VALUE"),
+        (["temperature"], r"--sweep: received 'temperature'; valid: OPTION=VALUE:VALUE"),
         (["temperature=1", "temperature=2"], r"'temperature' is given twice"),
     ],
 )

@@ -177,6 +177,25 @@ def test_what_did_not_work_stands_at_the_top(tmp_path, unpictured):
     assert "| dml | 3 | ValueError: a&#124;b |" in text
 
 
+def test_networks_that_learned_nothing_are_told(tmp_path, unpictured):
+    content = Study(base=(10.0, 89.0), noise=0.1).content
+    report.write(tmp_path, content)
+    text = (tmp_path / "report.md").read_text()
+    assert "alexnet is no better than guessing with any method: train longer" in text
+    assert "resnet20 is no better" not in text
+
+
+def test_a_method_in_which_nobody_was_taught_is_told(tmp_path, unpictured):
+    content = Study().content
+    for run in content["runs"]:
+        run["lambda_max"] = 0.0 if run["method"] in ("solo", "mcod") else 1.0
+    report.write(tmp_path, content)
+    text = (tmp_path / "report.md").read_text()
+    assert "nobody was taught in mcod: its weight lambda was 0 throughout" in text
+    assert "nobody was taught in solo" not in text
+    assert "nobody was taught in kd" not in text
+
+
 def test_tables_hold_the_numbers_of_scipy_and_of_the_paper(tmp_path, unpictured):
     study = Study(effects={"mcod": (2.0, 0.0)}, variants=tuple(VARIANTS))
     text, content = study.write(tmp_path), study.content

@@ -31,7 +31,7 @@ def save(directory: Path, cohort: Cohort, history: list[dict]) -> Path:
     Returns:
         The new file.
     """
-    variables = _variables(cohort)
+    variables = state(cohort)
     arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
     about = {"history": history, "variables": len(variables)}
     path = directory / f"epoch-{len(history):04d}.npz"
@@ -71,10 +71,13 @@ def restore(directory: Path, cohort: Cohort) -> list[dict]:
     return []
 
 
-def _variables(cohort: Cohort) -> list:
-    """Return everything that training changes, in a fixed order; metrics start anew each epoch."""
+def state(cohort: Cohort) -> list:
+    """Return every variable of peers, teacher and optimizers in a fixed order: all that a run is.
+
+    Metrics are not among them: they start anew each epoch.
+    """
     peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
-    return [*peers, *cohort.learned_by_teacher(), *cohort.optimizer.state()]
+    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state()]
 
 
 def _array(variable) -> np.ndarray:
@@ -84,7 +87,7 @@ def _array(variable) -> np.ndarray:
 
 
 def _assign(path: Path, cohort: Cohort, arrays: list[np.ndarray]) -> None:
-    variables = _variables(cohort)
+    variables = state(cohort)
     shapes = [tuple(variable.shape) for variable in variables]
     if shapes != [array.shape for array in arrays]:
         raise InputError(f"{path}: is of other peers or optimizers than this configuration's.")

@@ -21,6 +21,8 @@ def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
+    if not wants_logs:
+        tf.get_logger().setLevel("ERROR")
 
 
 @contextlib.contextmanager
@@ -52,7 +54,10 @@ def run(main: Callable[[], None]) -> None:
         except OSError as error:
             _exit(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 
-    app.run(guarded, flags_parser=_parse_flags)
+    try:
+        app.run(guarded, flags_parser=_parse_flags)
+    except BrokenPipeError:  # `--help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -72,6 +77,8 @@ def _readable(line: str) -> str:
     if number:
         noun = "a whole number" if "int" in number[3] else "a number"
         return f"{number[1]}: received '{number[2]}'; valid: {noun}."
+    if missing := re.search(r"Unable to open flagfile: .*No such file or directory: '(.*)'", line):
+        return f"--flagfile: '{missing[1]}' does not exist; paths are read from where you are."
     return line.removeprefix("ERROR:: ")
 
 

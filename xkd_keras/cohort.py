@@ -215,12 +215,12 @@ class Cohort(keras.Model):
     def _variables(self):
         """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
         found = {name: peer.trainable_variables for name, peer in self.peers.items()}
-        learned = self.learned_by_teacher()
+        learned = [variable for variable in self.of_teacher() if variable.trainable]
         return {**found, "ensemble": learned} if learned else found
 
-    def learned_by_teacher(self) -> list:
-        """Return the variables that the teacher learns; most teachers have none."""
-        return getattr(self._teacher, "trainable_variables", [])
+    def of_teacher(self) -> list:
+        """Return the teacher's own variables, learned or frozen; most teachers have none."""
+        return getattr(self._teacher, "variables", [])
 
     def _stop_if_not_finite(self, labelled, distilled, strength):
         """Fail inside the graph: by the end of the epoch nobody could say where it began."""

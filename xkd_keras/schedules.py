@@ -103,22 +103,24 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
 class Windows(keras.optimizers.schedules.LearningRateSchedule):
     """Discontinuous distillation with progressively enhanced constraints (MCOD, Gao et al. 2019).
 
-    From step `start` on, time is cut into K periods of `period` steps. In each the peers first
-    learn alone, so that they stay different, and then distil in the last `window` steps; each
-    window is stronger than the one before. With e = t - start and k = e div period,
+    Time is cut into K periods of `period` steps, the last of which ends the training; what is left
+    over comes before the first and is learned alone, as is all before `start`. In each period the
+    peers first learn alone, so that they stay different, and then distil in the last `window`
+    steps; each window is stronger than the one before. With K = (total - start) div period, the
+    steps since the first period e = t - (total - K period), and k = e div period,
 
     weight(t) = value * growth((k + 1) / K) if e >= 0 and e mod period >= period - window, else 0
 
-    So window k covers the half-open steps [start + (k+1) period - window, start + (k+1) period),
-    and the last one has the full `value` (as has what a last, unfinished period still reaches). The
+    So window k covers the half-open steps [first + (k+1) period - window, first + (k+1) period)
+    with first = total - K period, and the last one has the full `value` up to the last step. The
     paper fixes discontinuity and growth; the formula is ours.
 
     Args:
         value: The weight of the last window.
-        total: Steps of the whole training; K = max(1, (total - start) div period).
+        total: Steps of the whole training.
         period: Steps of one period.
         window: Steps of a period that distil, 0..period.
-        start: First step of the first period.
+        start: Steps before which no period begins.
         kind: A key of `GROWTHS`.
     """
 
@@ -134,8 +136,10 @@ class Windows(keras.optimizers.schedules.LearningRateSchedule):
         self.window, self.start, self.kind = window, start, kind
 
     def __call__(self, step):
-        elapsed = tf.cast(step, tf.int64) - self.start
-        windows = max(1, (self.total - self.start) // self.period)
+        windows = max(0, (self.total - self.start) // self.period)
+        if not windows:  # the training is shorter than a period
+            return tf.zeros(tf.shape(step))
+        elapsed = tf.cast(step, tf.int64) - (self.total - windows * self.period)
         strength = growth((elapsed // self.period + 1) / windows, self.kind)
         on = (elapsed >= 0) & (elapsed % self.period >= self.period - self.window)
         return tf.where(on, self.value * strength, 0.0)

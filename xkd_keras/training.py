@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import platform
@@ -135,7 +136,13 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
             f"--batch_size: received {config.batch_size}; valid: a multiple of the"
             f" {len(devices)} devices."
         )
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Return the strategy of these devices: two in one process would mix up their collectives."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _split_cpu(count: int) -> None:

@@ -15,6 +15,8 @@ import tensorflow_datasets as tfds
 
 from xkd_keras.errors import InputError
 
+_BUNDLED = ("digits", "glyphs")  # no download: ready before a bar would tell anything
+
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Return the builder of a data set, downloaded and prepared.
@@ -49,7 +51,9 @@ def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
         builder = _builder(name, data_dir)  # one made before knows nothing of what is there now
         if not builder.is_prepared():
-            _prepare(builder, quiet=name == "digits")  # ready before a person has read the bar
+            if name == "glyphs":
+                print("drawing the glyphs, once: about 15 seconds", file=sys.stderr)
+            _prepare(builder, quiet=name in _BUNDLED)
         return builder
 
 

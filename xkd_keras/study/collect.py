@@ -43,7 +43,8 @@ def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) 
         table: What `search.choose` returned, or None.
         errors: What went wrong, by result.
     """
-    measured = results(tasks)
+    measured, directory = results(tasks), plan.directory
+    there = set(directory.glob("runs/*/seed-*.json"))
     some = next(iter(measured.values()), {"data": {}, "peers": {}})
     peers = {
         peer.name: {
@@ -56,18 +57,19 @@ def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) 
         "dataset": plan.base.dataset,
         "title": f"{' and '.join(peers)} on {plan.base.dataset}",
         "command": "python -m xkd_keras.study "
-        + shlex.join([f"--flagfile={plan.directory / 'study.flags'}"]),
+        + shlex.join([f"--flagfile={directory / 'study.flags'}", f"--run_dir={directory}-again"]),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": _versions(measured),
         "data": some["data"],
         "peers": peers,
-        "config": dataclasses.asdict(plan.base),
+        "config": {k: v for k, v in dataclasses.asdict(plan.base).items() if k != "method"},
         "jobs": plan.jobs,
         "seeds": list(plan.seeds),
         "methods": _methods(plan, search.chosen(table) if table else {}),
         "main": [arm.name for arm in plan.arms if arm.main],
         "sweep": _sweep(plan, table) if table else None,
         "runs": _rows(plan, tasks, measured, errors),
+        "left_out": len(there - {task.result for task in tasks}),
     }
 
 
@@ -109,8 +111,8 @@ def _rows(plan: Plan, tasks, measured: Mapping, errors: Mapping[Path, str]) -> l
                 alone = measured.get(("solo", seed), {}).get("seconds")
                 teacher = alone if task.after else outside
             row |= {"status": "done", "teacher_seconds": teacher}
-            kept = ("seconds", "peers", "ensemble", "agreement", "history")
-            rows.append(row | {name: found[name] for name in kept})
+            kept = ("seconds", "peers", "ensemble", "agreement", "history", "lambda_max")
+            rows.append(row | {name: found[name] for name in kept if name in found})
         elif task.result in errors:
             rows.append(row | {"status": "failed", "error": errors[task.result]})
     return rows

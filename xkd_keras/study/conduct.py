@@ -55,6 +55,8 @@ def _claim(plan: Plan) -> None:
                 " directory."
             )
         (directory / ".lock").touch()
+        if not known:
+            files.write(directory / "study.flags", flags(plan))
     except OSError as error:
         raise InputError(
             f"--run_dir: cannot write to '{directory}' ({error.strerror}); valid: a directory that"
@@ -68,31 +70,48 @@ def _search(plan: Plan) -> dict[str, list[dict]]:
     They are written down once, so that nothing that happens later can change the choice.
     """
     path = plan.directory / "sweep.json"
-    asked = {
-        "grid": {name: list(values) for name, values in plan.grid.items()},
-        "seeds": list(plan.sweep_seeds),
-        "methods": [arm.method for arm in plan.arms if plan.candidates(arm)],
-    }
-    if path.exists():
-        known = json.loads(path.read_text())
-        if known["asked"] == asked:
-            return known["table"]
-    tasks, errors = plan.sweep_tasks(), {}
-    _execute(plan, tasks, errors)
-    table = search.choose(plan, collect.results(tasks))
+    known = _known_search(plan, path)
+    new = [arm for arm in plan.arms if plan.candidates(arm) and arm.method not in known]
+    if not new:
+        return {arm.method: known[arm.method] for arm in plan.arms if plan.candidates(arm)}
+    alone = [arm for arm in plan.arms if arm.method == "solo"]  # the teachers of kd
+    asked = dataclasses.replace(plan, arms=tuple(alone + new))
+    tasks, errors = asked.sweep_tasks(), {}
+    _execute(asked, tasks, errors)
+    table = search.choose(asked, collect.results(tasks))
     for method, rows in table.items():
         if not any(row["chosen"] for row in rows):
             reason = next(iter(errors.values()), "unknown")
             raise InputError(f"--sweep: no setting of {method} ran, the first with: {reason}")
-    files.write(path, json.dumps({"asked": asked, "table": table}, indent=1) + "\n")
-    return table
+    table = {**known, **table}
+    about = {"seeds": list(plan.sweep_seeds), "table": table}
+    files.write(path, json.dumps(about, indent=1) + "\n")
+    return {arm.method: table[arm.method] for arm in plan.arms if plan.candidates(arm)}
+
+
+def _known_search(plan: Plan, path: Path) -> dict[str, list[dict]]:
+    """Return what was found before by method; raises InputError where it was another search."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    for arm in plan.arms:
+        tried = [row["options"] for row in before["table"].get(arm.method, [])]
+        same = before["seeds"] == list(plan.sweep_seeds) and tried == plan.candidates(arm)
+        if tried and arm.name == arm.method and not same:
+            raise InputError(
+                f"--sweep: '{plan.directory}' holds another search ({arm.method} has tried"
+                f" {len(tried)} settings, the first {tried[0]}, with {len(before['seeds'])} seeds)."
+                " Choose another directory, or delete it."
+            )
+    return before["table"]
 
 
 def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None:
     """Run the tasks without a result; put what goes wrong into `errors`, by result."""
     word = "run" if tasks[0].test else "search"
     todo = [task for task in tasks if not _done(plan, task)]
-    files.write(plan.directory / "study.flags", flags(plan))  # what is there belongs to it
+    if tasks[0].test:
+        files.write(plan.directory / "study.flags", flags(plan))  # what is there belongs to it
     ready = len(tasks) - len(todo)
     print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
     began = time.monotonic()
@@ -116,7 +135,7 @@ def _line(task: Task) -> str:
         for name in names
     }
     text = "  ".join(f"{name} {100 * value:.1f}%" for name, value in shown.items())
-    return f"{text}{'' if task.test else ' (validation)'}  {measured['seconds']:.0f} s"
+    return f"{text}{'' if task.test else ' (validation)'}  {measured['seconds']:.0f} s of training"
 
 
 def _done(plan: Plan, task: Task) -> bool:
@@ -164,4 +183,5 @@ def flags(plan: Plan) -> str:
         options = [f"name={arm.name}"] if arm.name != arm.method else []
         options += [f"{name}={value}" for name, value in arm.options.items()]
         lines.append(f"--compare={','.join([arm.method, *options])}")
-    return plan.base.flags() + "\n".join(lines) + "\n"
+    base = [line for line in plan.base.flags().splitlines() if not line.startswith("--method=")]
+    return "\n".join(base + lines) + "\n"

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -36,12 +37,14 @@ def define(values: flags.FlagValues) -> None:
         f" {', '.join(configs.METHODS)}. Options: {', '.join(configs.TEACHING)}; a second variant"
         " of a method needs a name.",
         flag_values=values,
+        module_name=sys.argv[0],
     )
     flags.DEFINE_string(
         "preset",
         "",
         f"Methods to compare: {', '.join(PRESETS)}; --compare adds to them.",
         flag_values=values,
+        module_name=sys.argv[0],
     )
     flags.DEFINE_multi_string(
         "sweep",
@@ -49,13 +52,14 @@ def define(values: flags.FlagValues) -> None:
         "OPTION=VALUE:VALUE..., repeated: every method tries all combinations on validation images"
         " first, and takes its best.",
         flag_values=values,
+        module_name=sys.argv[0],
     )
     for name, default, text in (
         ("seeds", 5, "Runs of every method, from --seed on."),
         ("jobs", 1, "Runs side by side, each in its own process."),
         ("sweep_seeds", 3, "Seeds of the search, others than --seeds."),
     ):
-        flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
+        flags.DEFINE_integer(name, default, text, 1, flag_values=values, module_name=sys.argv[0])
 
 
 def plan(values: flags.FlagValues) -> Plan:
@@ -113,7 +117,9 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
     grid: dict[str, tuple] = {}
     for text in texts:
         option, _, values = text.partition("=")
-        parts = [part for part in values.split(":") if part] or [""]
+        parts = [part for part in values.split(":") if part]
+        if not parts:
+            raise FlagError(f"--sweep: received '{text}'; valid: OPTION=VALUE:VALUE...")
         each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
         if option in grid:
             raise FlagError(f"--sweep: '{option}' is given twice; join its values by colons.")

@@ -76,7 +76,7 @@ def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
         alt = "Difference of each method to solo in points, with 95 % intervals"
         parts += ["Test accuracy (top-1) compared with solo:", picture("forest.svg", alt)]
     for network, by in summary["networks"].items():
-        claim = statistics.PAPER.get(_family(study, network))
+        claim = _claim(study, network)
         headings = ["", "top-1 %"]
         if "solo" in study["methods"]:
             headings += _headings("solo")
@@ -103,6 +103,12 @@ def _family(study: Mapping, network: str) -> str | None:
     return statistics.family(study["peers"].get(network, {}).get("builder", ""))
 
 
+def _claim(study: Mapping, network: str) -> Mapping | None:
+    """Return what the paper reports for a network's family; nothing beside a user's own images."""
+    own = study["dataset"].startswith(("folder:", "tfds:"))
+    return None if own else statistics.PAPER.get(_family(study, network))
+
+
 def _headings(reference: str) -> list[str]:
     return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
 
@@ -123,12 +129,13 @@ def _explained(study: Mapping) -> str:
         return text
     text += (
         " Holm p: paired t-test, adjusted over all networks and methods compared with solo; the"
-        " ensemble is not tested. W / T / L: seeds won, tied, lost. Fewer errors: the part of"
-        " solo's errors that is gone, with a bootstrap interval (BCa, pairs resampled)."
+        " ensemble is not tested, nor is a difference that is the same for every seed."
+        " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone,"
+        " with a bootstrap interval (BCa, pairs resampled)."
     )
     if len(study["seeds"]) < _BOOTSTRAP:
         text += " Of so few seeds, that interval is too narrow: trust the one of the difference."
-    if "mcod" in study["main"] and any(_family(study, peer) for peer in study["peers"]):
+    if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
             f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
             f" CIFAR-100, where it reports {words.both(_gains(study))} points."
@@ -223,7 +230,8 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     shown = "cost.svg" in pictures
     return [
         "## Accuracy against cost",
-        "The seconds of a run train all networks, with the time to train a frozen teacher included;"
+        "The seconds of a run train all networks, without start-up, and with the time to train a"
+        " frozen teacher included;"
         f" {_beside(study)}." + (" Upright: 95 % interval; across: quartiles." if shown else ""),
         *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),
         grid(["", "median s", "quartiles", "of it, teacher", "times solo"], rows),

@@ -5,6 +5,7 @@ Whatever comes from the user is escaped for Markdown.
 
 from collections.abc import Mapping, Sequence
 
+from xkd_keras import findings
 from xkd_keras.page import escape
 from xkd_keras.study import statistics
 from xkd_keras.study.figures import signed
@@ -80,13 +81,13 @@ def opening(study: Mapping, summary: Mapping) -> list[str]:
     said, title = statistics.verdict(study, summary), f"# {escape(study['title'])}"
     if not summary["runs"]["done"]:
         answer = f"None of {summary['runs']['expected']:,} runs has finished: there is no result."
-        points = [_compared(study), _failures(said, summary["runs"])]
+        points = [_compared(study), _failures(study, summary, said)]
     else:
         answer = _answer(study, summary, said)
         points = [
             _compared(study),
             _sure(study, summary),
-            _failures(said, summary["runs"]),
+            _failures(study, summary, said),
             *_rivals(said),
             *_weakest(study, summary, said),
         ]
@@ -170,9 +171,9 @@ def _sure(study: Mapping, summary: Mapping) -> str:
     )
 
 
-def _failures(said: Mapping, runs: Mapping) -> str:
+def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
     """Return all that did not work: where mcod is not better, is behind, and unfinished runs."""
-    items = []
+    runs, items = summary["runs"], _nothing_learned(study, summary)
     alone = said["against"].get("solo", {}) if runs["done"] else {}
     if unshown := [escape(p) for p, found in alone.items() if found["answer"] in (SAME, UNKNOWN)]:
         which = "any network" if len(unshown) == len(alone) > 1 else both(unshown)
@@ -187,7 +188,33 @@ def _failures(said: Mapping, runs: Mapping) -> str:
         if count:
             verb = "are " if what != "failed" and count > 1 else "is " if what != "failed" else ""
             items.append(f"{count:,} of {many(runs['expected'], 'run')} {verb}{what}")
+    if left := study.get("left_out"):
+        items.append(
+            f"{many(left, 'finished run')} of other methods or seeds left out of this report"
+        )
     return f"**What did not work:** {'; '.join(items) or 'nothing that these runs can show'}."
+
+
+def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
+    """Return the networks that only guess, and the methods in which nobody was ever taught."""
+    n, classes = study["data"]["examples"]["test"], len(study["data"]["class_names"])
+    items = []
+    for peer in study["peers"]:
+        means = [by["mean"] for by in summary["networks"][peer].values() if by["mean"] is not None]
+        if means and findings.wilson(max(means), n)[0] <= 1 / classes:
+            items.append(
+                f"{escape(peer)} is no better than guessing with any method: train longer, or look"
+                " at the learning rates"
+            )
+    done = statistics.finished(study)
+    for method, about in study["methods"].items():
+        strengths = [run.get("lambda_max") for (of, _), run in done.items() if of == method]
+        if about["method"] != "solo" and strengths and set(strengths) == {0.0}:
+            items.append(
+                f"nobody was taught in {escape(method)}: its weight lambda was 0 throughout (a"
+                " shorter --distill_period or --distill_start helps)"
+            )
+    return items
 
 
 def _rivals(said: Mapping) -> list[str]:

@@ -13,6 +13,7 @@ from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import InputError
 from xkd_keras.study.plan import Task
 
+_SECONDS = 10  # to end in an orderly way
 RUNS = 40  # of one process before a new one takes over: TensorFlow never frees all of its graphs
 
 
@@ -53,9 +54,12 @@ class Worker:
         return task, error
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """End the process: at once where it is busy, else by telling it that there is no more."""
         self.pipe.close()
-        self.process.terminate()
+        if self.task:
+            self.process.terminate()
+        self.process.join(_SECONDS)
+        self.process.kill()
         self.process.join()
 
 
