@@ -199,6 +199,7 @@ def test_batches_that_replicas_cannot_share_evenly_are_trained_and_evaluated(two
     assert odd["a_top1"] == pytest.approx(np.mean(z.argmax(-1) == LABELS[:17]))
 
 
+@pytest.mark.slow
 def test_xla_trains_to_the_same_weights():
     one, two = compiled([linear("a"), linear("b")]), compiled([linear("a"), linear("b")])
     two.set_weights(one.get_weights())

@@ -62,7 +62,7 @@ def image(path, shade=100):
         (["--peer=alexnet,momentun=1"], ["'momentun'", "Did you mean 'momentum'?"]),
         (["--dataset=digit"], ["'digit'", "Did you mean 'digits'?"]),
         (["--method=mcdo"], ["--method: unknown value 'mcdo'", "Did you mean 'mcod'?"]),
-        (["--flagfile=none.flags"], ["error: Unable to open flagfile", "none.flags"]),
+        (["--flagfile=none.flags"], ["--flagfile: 'none.flags' does not exist"]),
         (["configs/quickstart.flags"], ["'configs/quickstart.flags'", "--name=value"]),
         (["--peer=no_such_module:build"], ["no_such_module"]),
     ],

@@ -69,7 +69,8 @@ def test_differences_name_each_flag_but_those_that_make_no_other_run():
     [
         ("epochs", 0, "--epochs: received 0; valid: 1 or more."),
         ("validation_fraction", 0.9, "--validation_fraction: received 0.9; valid: 0.01 to 0.5."),
-        ("learning_rate", float("nan"), "--learning_rate: received nan; valid: 0 or more."),
+        ("learning_rate", float("nan"), "--learning_rate: received nan; valid: a finite number."),
+        ("distill_period", float("inf"), "--distill_period: received inf; valid: a finite number."),
         ("method", "mcood", "--method: unknown value 'mcood'. Did you mean 'mcod'?"),
         ("distill_duty", 1.5, "--distill_duty: received 1.5; valid: 0 to 1."),
         ("learning_rate_epochs", "81,122", "valid: epochs joined by colons, as 81:122."),
@@ -112,7 +113,7 @@ def test_the_same_network_twice_gets_two_names():
 
 
 def test_a_missing_flag_is_named_with_what_it_is():
-    with pytest.raises(FlagError, match=r"--dataset: missing\. digits, cifar10"):
+    with pytest.raises(FlagError, match=r"--dataset: missing\. digits, glyphs, cifar10"):
         Config(run_dir="a").require("run_dir", "dataset")
 
 

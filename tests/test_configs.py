@@ -60,8 +60,9 @@ def test_a_study_is_valid_and_opens_with_its_command(path):
     shown = path.relative_to(ROOT).as_posix()
     assert head[1] == f"#   python -m xkd_keras.study --flagfile={shown}"
     assert len(found.base.peers()) >= 2
-    assert len(found.seeds) >= 3
-    assert {"solo", "kd", "mcod"} <= {arm.name for arm in found.arms}
+    if path.stem != "digits_schedule":  # which only searches
+        assert len(found.seeds) >= 3
+        assert {"solo", "kd", "mcod"} <= {arm.name for arm in found.arms}
 
 
 def test_no_two_configurations_share_a_run_directory():

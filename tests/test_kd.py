@@ -58,6 +58,7 @@ def test_the_teachers_files_are_not_touched(tmp_path, data_dir, teacher_run):
     assert list(metrics["peers"]) == ["plain"]
 
 
+@pytest.mark.slow
 def test_a_gates_run_goes_on_where_it_was_interrupted(tmp_path, data_dir):
     """What the gate has learned is in the checkpoint: bit-identical to a run without a stop."""
     flags = {"method": "one", "deterministic": True, "peer": (PLAIN, NORMALISED)}

@@ -77,6 +77,7 @@ def assert_same_run(one: Path, two: Path, epochs):
             np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, data_dir):
     finish(tmp_path / "whole", data_dir, 30)
     kill_after(0.1, "epoch", tmp_path / "killed", data_dir, 30)
