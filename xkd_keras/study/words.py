@@ -189,9 +189,7 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
             verb = "are " if what != "failed" and count > 1 else "is " if what != "failed" else ""
             items.append(f"{count:,} of {many(runs['expected'], 'run')} {verb}{what}")
     if left := study.get("left_out"):
-        items.append(
-            f"{many(left, 'finished run')} of other methods or seeds left out of this report"
-        )
+        items.append(f"left out: {many(left, 'finished run')} of methods or seeds not asked for")
     return f"**What did not work:** {'; '.join(items) or 'nothing that these runs can show'}."
 
 
