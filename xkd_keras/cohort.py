@@ -154,7 +154,7 @@ class Cohort(keras.Model):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "peers": {name: serialize(peer) for name, peer in self.peers.items()},
+            "peers": serialize(self.peers),
             "schedule": serialize(self.schedule),
             "teacher": self.teacher if isinstance(self.teacher, str) else serialize(self.teacher),
             "weights": dict(zip(self.peers, self.ensemble_weights, strict=True)),
@@ -166,11 +166,10 @@ class Cohort(keras.Model):
         def deserialize(value):
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
-        peers = {name: deserialize(peer) for name, peer in config["peers"].items()}
         teacher = config["teacher"]
         teacher = teacher if isinstance(teacher, str) else deserialize(teacher)
-        rest = {"schedule": deserialize(config["schedule"]), "teacher": teacher}
-        return cls(**{**config, "peers": peers, **rest})
+        rest = {name: deserialize(config[name]) for name in ("peers", "schedule")}
+        return cls(**{**config, **rest, "teacher": teacher})
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""

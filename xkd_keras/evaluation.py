@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -97,9 +97,17 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
     names = [config.teacher_peer] if config.teacher_peer else list(weights)
     import_builders(taught)
     models = {name: peers.fused(model) for name, model in load_peers(run_dir, names).items()}
-    if not any(weights[name] for name in names):  # of peers without a say, each has the same
-        weights = dict.fromkeys(names, 1.0)
-    return teachers.Frozen(models, {name: weights[name] for name in names})
+    return teachers.Frozen(models, shares(names, weights))
+
+
+def shares(names: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Return these peers' weights in their ensemble, summing to 1.
+
+    Of peers that all have weight 0, each has the same.
+    """
+    weights = {name: weights[name] for name in names}
+    total = sum(weights.values())
+    return {name: w / total if total else 1 / len(weights) for name, w in weights.items()}
 
 
 def import_builders(config: configs.Config) -> None:
@@ -138,11 +146,8 @@ def predict(
     logits = {name: np.concatenate(row) for name, row in rows.items()}
     # The first batch traces the graph; it only counts where there is no other.
     speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
-    weights = {name: weights[name] for name in models}
-    total = sum(weights.values())
-    if not total:  # of peers without a say, each has the same
-        weights, total = dict.fromkeys(models, 1.0), len(models)
-    logits["ensemble"] = sum(np.float32(weights[name] / total) * logits[name] for name in models)
+    each = shares(models, weights)
+    logits["ensemble"] = sum(np.float32(each[name]) * logits[name] for name in models)
     speed["ensemble"] = sum(speed.values())
 
     def fetch(indices):

@@ -18,6 +18,16 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
 
 
+def guesses(share: float, data: Mapping) -> bool:
+    """Whether a network with this top-1 may know no more than one that answers at random.
+
+    Args:
+        share: Top-1 on the test images.
+        data: `examples` by split, and `class_names`, as in metrics.json.
+    """
+    return wilson(share, data["examples"]["test"])[0] <= 1 / len(data["class_names"])
+
+
 def confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
     """Return int [classes, classes]: how many images of a class (row) got an answer (column)."""
     flat = np.bincount(labels * classes + answers, minlength=classes * classes)

@@ -134,19 +134,12 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         return [*self.variables, *(v for o in self.by_peer.values() for v in o.variables)]
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "optimizers": {name: serialize(o) for name, o in self.by_peer.items()},
-        }
+        optimizers = keras.saving.serialize_keras_object(self.by_peer)
+        return {"name": self.name, "optimizers": optimizers}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        deserialize = keras.saving.deserialize_keras_object
-        optimizers = {
-            name: deserialize(o, custom_objects=custom_objects)
-            for name, o in config["optimizers"].items()
-        }
+        optimizers = keras.saving.deserialize_keras_object(config["optimizers"], custom_objects)
         return cls(optimizers, name=config["name"])
 
 

@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import markdown
 
@@ -28,6 +28,47 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1)
     """Return a Markdown table whose first `words` columns are words, the others numbers."""
     rule = [":---"] * words + ["---:"] * (len(headings) - words)
     return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+
+
+def aligned(rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return rows as plain text in columns, the first `words` of them words, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def many(count: int, noun: str) -> str:
+    """Return the count with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def both(names: Iterable[str]) -> str:
+    """Return names as "a, b and c"."""
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
+def circumstances(config: Mapping, versions: Mapping) -> list[str]:
+    """Return the settings and the versions of packages, which are the last part of a report."""
+    parts = []
+    for heading, columns, facts in (
+        ("Settings", ["flag", "value"], config),
+        ("Versions", ["package", "version"], versions),
+    ):
+        rows = [[escape(name), escape(_value(value))] for name, value in facts.items()]
+        parts += [f"## {heading}", grid(columns, rows, words=2)]
+    return parts
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "  ".join(map(str, value)) or "–"
+    return "–" if value in ("", None) else str(value)
 
 
 _TEMPLATE = """<!DOCTYPE html>

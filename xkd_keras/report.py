@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from xkd_keras import files, findings, page, plots
-from xkd_keras.page import code, escape, grid, picture
+from xkd_keras.page import aligned, both, circumstances, code, escape, grid, many, picture
 
 _PAIRS, _IMAGES = 10, 12  # shown of confusions and disputed images
 # heading, key of metrics.json, factor, format
@@ -86,15 +86,7 @@ def write(
 def table(metrics: Mapping) -> str:
     """Return the result as aligned plain text: a line a peer, the ensemble last."""
     headings, rows = _results(metrics)
-    rows = [["peer", *headings], *([name, *cells] for name, cells in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    )
+    return aligned([["peer", *headings], *([name, *cells] for name, cells in rows.items())])
 
 
 def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
@@ -163,8 +155,8 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f"# {escape(_title(metrics))}",
         _sentence(metrics),
         f"Method {escape(metrics['method'])}, seed {metrics['seed']};"
-        f" {_many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
-        f" {_many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
+        f" {many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
+        f" {many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
         f" {training['steps_per_second']:.1f} steps a second,"
         f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC.",
         "## Result",
@@ -180,8 +172,7 @@ def _sentence(metrics: Mapping) -> str:
     best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
     together = together if len(peers) > 1 else ""
-    n, classes = metrics["data"]["examples"]["test"], len(metrics["data"]["class_names"])
-    if findings.wilson(peers[best]["top1"], n)[0] <= 1 / classes:
+    if findings.guesses(peers[best]["top1"], metrics["data"]):
         together += ". That is no better than guessing: train longer, or look at the learning rates"
     return (
         f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1 on"
@@ -192,8 +183,7 @@ def _sentence(metrics: Mapping) -> str:
 
 def _title(metrics: Mapping) -> str:
     names = list(metrics["peers"])
-    together = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
-    return f"{together if len(names) < 4 else f'{len(names)} peers'} on {metrics['dataset']}"
+    return f"{both(names) if len(names) < 4 else f'{len(names)} peers'} on {metrics['dataset']}"
 
 
 def _use(metrics: Mapping) -> list[str]:
@@ -228,7 +218,7 @@ def _training(weights: np.ndarray, pictures: Mapping) -> list[str]:
     windows = len(plots.spans(on))
     if windows:
         teaching = (
-            f"Shaded is when the ensemble taught the peers: {_many(windows, 'window')},"
+            f"Shaded is when the ensemble taught the peers: {many(windows, 'window')},"
             f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to"
             f" {np.max(weights):g}."
         )
@@ -268,7 +258,7 @@ def _confusions(
         rows.append([names[true], names[answer], *map(str, same)])
     return [
         *parts,
-        f"The most frequent of its {_many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
+        f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
         " often each peer makes the same one:",
         grid(["true", "answered", *map(escape, answers)], rows, words=2),
     ]
@@ -311,22 +301,10 @@ def _particulars(metrics: Mapping) -> list[str]:
     if data.get("skipped"):
         skipped = [[escape(file), escape(reason)] for file, reason in data["skipped"]]
         parts += [
-            f"Left out: {_many(len(skipped), 'unreadable file')}.",
+            f"Left out: {many(len(skipped), 'unreadable file')}.",
             grid(["file", "reason"], skipped, words=2),
         ]
-    for heading, key, columns in (
-        ("Settings", "config", ["flag", "value"]),
-        ("Versions", "versions", ["package", "version"]),
-    ):
-        rows = [[escape(name), escape(_value(value))] for name, value in metrics[key].items()]
-        parts += [f"## {heading}", grid(columns, rows, words=2)]
-    return parts
-
-
-def _value(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "  ".join(map(str, value)) or "–"
-    return "–" if value in ("", None) else str(value)
+    return [*parts, *circumstances(metrics["config"], metrics["versions"])]
 
 
 def _duration(seconds: float) -> str:
@@ -334,7 +312,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.0f} s"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -155,17 +155,12 @@ class Frozen(keras.layers.Layer):
         return tf.broadcast_to(taught, tf.shape(logits))
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        models = {name: serialize(model) for name, model in self.models.items()}
+        models = keras.saving.serialize_keras_object(self.models)
         return {**super().get_config(), "models": models, "weights": self.weights_by_name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        deserialize = keras.saving.deserialize_keras_object
-        models = {
-            name: deserialize(model, custom_objects=custom_objects)
-            for name, model in config["models"].items()
-        }
+        models = keras.saving.deserialize_keras_object(config["models"], custom_objects)
         return cls(**{**config, "models": models})
 
 

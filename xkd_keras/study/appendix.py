@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.page import code, escape, grid
+from xkd_keras.page import both, circumstances, code, escape, grid, many
 from xkd_keras.study import statistics, words
-from xkd_keras.study.words import many
 
 _LONG = 100  # seeds; of more, the table of runs would be longer than the report
 
@@ -31,13 +30,11 @@ def _search(study: Mapping) -> list[str]:
     equal = (
         f"the same number of settings, {max(sizes.values(), default=0)}, for every method searched"
         if len(set(sizes.values())) < 2
-        else f"not as many for each: {words.both(f'{escape(k)} {v}' for k, v in sizes.items())}"
+        else f"not as many for each: {both(f'{escape(k)} {v}' for k, v in sizes.items())}"
     )
     shared = sorted(set(sweep["seeds"]) & set(study["seeds"]))
     seeds = (
-        f"ALSO used in the study: {words.both(map(str, shared))}"
-        if shared
-        else "not used in the study"
+        f"ALSO used in the study: {both(map(str, shared))}" if shared else "not used in the study"
     )
     never = "" if sweep["split"] == "test" else "The test images were never used to choose."
     rows = [
@@ -111,16 +108,4 @@ def _particulars(study: Mapping) -> list[str]:
         f" {escape(data['fingerprint'])}.{left}",
         grid(["network", "builder", "parameters"], peers, words=2),
     ]
-    for heading, key, columns in (
-        ("Settings", "config", ["flag", "value"]),
-        ("Versions", "versions", ["package", "version"]),
-    ):
-        rows = [[escape(name), escape(_value(value))] for name, value in study[key].items()]
-        parts += [f"## {heading}", grid(columns, rows, words=2)]
-    return parts
-
-
-def _value(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "  ".join(map(str, value)) or "–"
-    return "–" if value in ("", None) else str(value)
+    return [*parts, *circumstances(study["config"], study["versions"])]

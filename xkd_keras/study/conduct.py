@@ -141,22 +141,19 @@ def _line(task: Task) -> str:
 def _done(plan: Plan, task: Task) -> bool:
     """Whether the result is there; raises InputError where it is another configuration's."""
     try:
-        there = json.loads(task.result.read_text())["config"]
-    except (OSError, ValueError, KeyError):
+        there = configs.Config(**json.loads(task.result.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     if task.keep and not (task.networks / "metrics.json").exists():
         return False
-    # The teacher's path changes with the study's; which networks teach follows from the rest.
-    skipped = {"teacher_run"} if task.after else set()
-    names = [f.name for f in dataclasses.fields(configs.Config) if f.metadata["identity"]]
-    now = json.loads(json.dumps(dataclasses.asdict(task.config)))
-    for name in names:
-        if name not in skipped and there.get(name) != now[name]:
-            raise InputError(
-                f"--run_dir: '{plan.directory}' holds a run of another configuration"
-                f" ({task.result.relative_to(plan.directory)}: --{name} was {there.get(name)} and"
-                f" is {now[name]}). Choose another directory, or delete it."
-            )
+    if task.after:  # the teacher's path changes with the study's; the rest says who teaches
+        there = dataclasses.replace(there, teacher_run=task.config.teacher_run)
+    if differences := there.differences(task.config):
+        raise InputError(
+            f"--run_dir: '{plan.directory}' holds a run of another configuration"
+            f" ({task.result.relative_to(plan.directory)}: {'; '.join(differences)})."
+            " Choose another directory, or delete it."
+        )
     return True
 
 

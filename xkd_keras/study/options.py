@@ -30,36 +30,34 @@ PRESETS = {
 def define(values: flags.FlagValues) -> None:
     """Define the flags of a run, which all runs of the study share, and those of the study."""
     configs.define(values)
+    kwargs = {"flag_values": values, "module_name": sys.argv[0]}
     flags.DEFINE_multi_string(
         "compare",
         [],
         "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
         f" {', '.join(configs.METHODS)}. Options: {', '.join(configs.TEACHING)}; a second variant"
         " of a method needs a name.",
-        flag_values=values,
-        module_name=sys.argv[0],
+        **kwargs,
     )
     flags.DEFINE_string(
         "preset",
         "",
         f"Methods to compare: {', '.join(PRESETS)}; --compare adds to them.",
-        flag_values=values,
-        module_name=sys.argv[0],
+        **kwargs,
     )
     flags.DEFINE_multi_string(
         "sweep",
         [],
         "OPTION=VALUE:VALUE..., repeated: every method tries all combinations on validation images"
         " first, and takes its best.",
-        flag_values=values,
-        module_name=sys.argv[0],
+        **kwargs,
     )
     for name, default, text in (
         ("seeds", 5, "Runs of every method, from --seed on."),
         ("jobs", 1, "Runs side by side, each in its own process."),
         ("sweep_seeds", 3, "Seeds of the search, others than --seeds."),
     ):
-        flags.DEFINE_integer(name, default, text, 1, flag_values=values, module_name=sys.argv[0])
+        flags.DEFINE_integer(name, default, text, 1, **kwargs)
 
 
 def plan(values: flags.FlagValues) -> Plan:

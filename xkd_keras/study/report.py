@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras import files, page
-from xkd_keras.page import escape, grid, picture
+from xkd_keras.page import both, escape, grid, many, picture
 from xkd_keras.study import appendix, figures, statistics, words
-from xkd_keras.study.words import difference, many, mean, p_value
+from xkd_keras.study.words import difference, mean, p_value
 
 _WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
 _BOOTSTRAP = 10  # pairs; of fewer, its intervals are visibly too narrow
@@ -27,7 +27,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
         The path of report.html.
     """
     study_dir = Path(study_dir)
-    summary = statistics.summarize(study)
+    summary = study.get("summary") or statistics.summarize(study)
     pictures = figures.draw(study, summary)
     for name, data in pictures.items():
         with files.whole(study_dir / "plots" / name) as beside:
@@ -52,21 +52,15 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 def table(study: Mapping) -> str:
     """Return the result as aligned plain text: a line a network and method."""
     rows = [["network", "method", "seeds", "top-1 %", "to solo (95 %)", "Holm p"]]
-    for network, by in statistics.summarize(study)["networks"].items():
+    summary = study.get("summary") or statistics.summarize(study)
+    for network, by in summary["networks"].items():
         for method, values in by.items():
             found = values["against"].get("solo")
             cells = [mean(values), difference(found), p_value(found and found["holm"])]
             rows.append([network, method, str(values["n"]), *cells])
     if "solo" not in study["methods"]:
         rows = [row[:4] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return page.aligned(rows, words=2)
 
 
 def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
@@ -138,7 +132,7 @@ def _explained(study: Mapping) -> str:
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
             f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
-            f" CIFAR-100, where it reports {words.both(_gains(study))} points."
+            f" CIFAR-100, where it reports {both(_gains(study))} points."
             + (
                 " Its recipe is not fully known."
                 if study["dataset"] == "cifar100"

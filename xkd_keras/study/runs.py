@@ -44,8 +44,8 @@ def run(task: Task) -> None:
             shuffle=False,
             verbose=0,
         )
-    strongest = float(np.max(cohort.schedule(np.arange(config.epochs * steps))))
-    measured = {**watch.measured(), "lambda_max": strongest}
+    strongest = training.strengths(cohort, config.epochs * steps).max()
+    measured = {**watch.measured(), "lambda_max": float(strongest)}
     if task.test:
         measured |= _tested(config, cohort, data)
     if task.keep:

@@ -3,10 +3,10 @@
 Whatever comes from the user is escaped for Markdown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from xkd_keras import findings
-from xkd_keras.page import escape
+from xkd_keras.page import both, escape, many
 from xkd_keras.study import statistics
 from xkd_keras.study.figures import signed
 from xkd_keras.study.statistics import BETTER, SAME, UNKNOWN, WORSE
@@ -58,17 +58,6 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def many(count: int, noun: str) -> str:
-    """Return the count with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def both(names: Sequence[str]) -> str:
-    """Return names as "a, b and c"."""
-    names = list(names)
-    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def options(method: Mapping) -> str:
@@ -195,11 +184,10 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
 
 def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
     """Return the networks that only guess, and the methods in which nobody was ever taught."""
-    n, classes = study["data"]["examples"]["test"], len(study["data"]["class_names"])
     items = []
     for peer in study["peers"]:
         means = [by["mean"] for by in summary["networks"][peer].values() if by["mean"] is not None]
-        if means and findings.wilson(max(means), n)[0] <= 1 / classes:
+        if means and findings.guesses(max(means), study["data"]):
             items.append(
                 f"{escape(peer)} is no better than guessing with any method: train longer, or look"
                 " at the learning rates"
