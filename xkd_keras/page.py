@@ -87,7 +87,7 @@ _TEMPLATE = """<!DOCTYPE html>
   img {{ filter: brightness(.93); }}
 }}
 * {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 52rem; padding: 2rem 1rem 5rem; color: var(--ink);
+body {{ margin: 0 auto; max-width: 56rem; padding: 2rem 1rem 5rem; color: var(--ink);
   background: var(--paper); overflow-wrap: break-word;
   font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }}
 h1 {{ font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }}
