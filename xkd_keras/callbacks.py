@@ -53,6 +53,14 @@ def write_history(run_dir: Path, rows: list[dict]) -> None:
     files.write(run_dir / "logs" / "history.csv", text.getvalue())
 
 
+def read_history(run_dir: Path) -> list[dict]:
+    """Return the rows of RUN/logs/history.csv."""
+    with open(run_dir / "logs" / "history.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole = ("epoch", "step")
+    return [{k: int(v) if k in whole else float(v) for k, v in row.items()} for row in rows]
+
+
 class Progress(keras.callbacks.Callback):
     """One line an epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
 

@@ -17,7 +17,7 @@ def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
 
     It takes seconds, so commands call this only after their flags have been found right.
     """
-    with contextlib.nullcontext() if wants_logs else _without_stderr():
+    with quiet(wants_logs):
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
@@ -26,8 +26,11 @@ def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
 
 
 @contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Send what C++ code writes to stderr nowhere."""
+def quiet(wants_logs: bool = WANTS_LOGS) -> Iterator[None]:
+    """Send what is written to stderr nowhere, C++ code's notices too, unless logs are wanted."""
+    if wants_logs:
+        yield
+        return
     sys.stderr.flush()
     shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

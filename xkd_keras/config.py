@@ -105,6 +105,12 @@ class Config:
         choices=("constant", "linear", "cosine", "exponential", "sigmoid", "decay"),
     )
     # The run.
+    export: tuple[str, ...] = _flag(
+        (),
+        "A peer to export when the run is complete, or ensemble, or all; repeated. See"
+        " xkd_keras.export.",
+        identity=False,
+    )
     epochs: int = _flag(30, "Passes over the training images.", low=1)
     batch_size: int = _flag(128, "Images a step, over all devices.", low=1)
     eval_batch_size: int = _flag(256, "Images at once in evaluation.", low=1)
@@ -118,7 +124,8 @@ class Config:
     logical_cpus: int = _flag(1, "Split the CPU in N devices, to try mirrored.", low=1, high=64)
 
     def __post_init__(self):
-        object.__setattr__(self, "peer", tuple(self.peer))
+        for name in ("peer", "export"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
             _check_value(f"--{field.name}", getattr(self, field.name), field.metadata)
         _check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
@@ -274,7 +281,7 @@ def define(values: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_float(field.name, field.default, text, **kwargs)
         elif field.type is bool:
             flags.DEFINE_bool(field.name, field.default, text, **kwargs)
-        elif field.name == "peer":
+        elif isinstance(field.default, tuple):
             flags.DEFINE_multi_string(field.name, list(field.default), text, **kwargs)
         else:
             text = f"{text} One of {', '.join(choices)}." if choices else text

@@ -1,6 +1,7 @@
 """Evaluate a finished run again: its own test images, or any others with the same classes.
 
 python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
+python -m xkd_keras.evaluate --model=RUN/export/tflite/NAME-int8.tflite
 """
 
 from pathlib import Path
@@ -14,18 +15,25 @@ SPLITS = ("train", "validation", "test", "all")
 
 
 def main() -> None:
-    """Evaluate the run that the flags name and print the table."""
+    """Evaluate the run, or the file, that the flags name and print the table."""
     values = flags.FLAGS
-    if not values.run_dir:
-        raise FlagError("--run_dir: missing. The directory of a finished run.")
+    if not values.run_dir and not values.model:
+        raise FlagError("--run_dir: missing. The directory of a finished run; or --model.")
+    if values.model and values.peer:
+        raise FlagError("--peer: is for a run's networks; --model names a file.")
     if values.split not in ("", *SPLITS):
         raise FlagError(unknown("--split", values.split, SPLITS))
     cli.load_tensorflow()
     from xkd_keras import evaluation  # after what may be wrong with the flags
 
-    run_dir = Path(values.run_dir)
+    run_dir = Path(values.run_dir) if values.run_dir else None
     split = values.split or _usual_split(values.dataset)
-    result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, split)
+    if values.model:
+        from xkd_keras.ship import evaluating
+
+        result = evaluating.evaluate_model(Path(values.model), run_dir, values.dataset, split)
+    else:
+        result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, split)
     print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
     print(report.table(result))
 
@@ -39,6 +47,7 @@ def _usual_split(dataset: str) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
+    flags.DEFINE_string("model", "", "A .tflite file, or a SavedModel's directory, instead.")
     flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
     flags.DEFINE_string("dataset", "", "Another dataset, as xkd_keras.train takes; empty: its own.")
     flags.DEFINE_string(

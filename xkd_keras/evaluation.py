@@ -230,6 +230,43 @@ def evaluate_run(
     Raises:
         InputError: The run is not finished, a peer is not in it, or the classes do not fit.
     """
+    run = load_run(run_dir, names, dataset)
+    parts = [
+        predict(run.models, run.weights, run.data, part, run.config.eval_batch_size)
+        for part in (SPLITS if split == "all" else (split,))
+    ]
+    predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
+    return {"examples": len(predictions.labels), **summarize(run.models, predictions)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run as it lies on disk.
+
+    Attributes:
+        directory: RUN.
+        config: What was run.
+        metrics: What RUN/metrics.json holds.
+        data: Its images, or those asked for.
+        models: Its trained peers by name, as plain Keras loads them.
+        weights: Of all peers in the ensemble, by name.
+    """
+
+    directory: Path
+    config: configs.Config
+    metrics: dict
+    data: datasets.Dataset
+    models: dict[str, keras.Model]
+    weights: dict[str, float]
+
+
+def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run:
+    """Return a finished run with its images, or others, and its peers, or some of them.
+
+    Raises:
+        InputError: The run is not finished, a peer is not in it or cannot be read, or the run's own
+            images have changed.
+    """
     config, metrics = finished(run_dir)
     weights = {peer.name: peer.weight for peer in config.peers()}
     for name in names:
@@ -244,12 +281,7 @@ def evaluate_run(
             f"--dataset: the images of '{config.dataset}' have changed since the run; restore them,"
             " or evaluate a copy in another place."
         )
-    parts = [
-        predict(models, weights, data, part, config.eval_batch_size)
-        for part in (SPLITS if split == "all" else (split,))
-    ]
-    predictions = _joined(parts, data.class_names, tuple(metrics["data"]["class_names"]))
-    return {"examples": len(predictions.labels), **summarize(models, predictions)}
+    return Run(run_dir, config, metrics, data, models, weights)
 
 
 def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:
@@ -280,7 +312,7 @@ def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, di
     return configs.read(run_dir / "config.flags"), metrics
 
 
-def _joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:
+def joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:
     """Return the parts as one, labels renumbered from the dataset's classes to the run's."""
     missing = [name for name in found if name not in known]
     if missing:

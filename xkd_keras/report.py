@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from xkd_keras import files, findings, page, plots
+from xkd_keras import deployment, files, findings, page, plots
 from xkd_keras.page import aligned, both, circumstances, code, escape, grid, many, picture
 
 _PAIRS, _IMAGES = 10, 12  # shown of confusions and disputed images
@@ -46,6 +46,7 @@ def write(
     history: Sequence[Mapping],
     predictions: Predictions,
     weights: np.ndarray,
+    manifest: Mapping | None = None,
 ) -> Path:
     """Write RUN/plots, RUN/report.md, RUN/report.html, each whole or not at all; return the last.
 
@@ -55,6 +56,7 @@ def write(
         history: One mapping an epoch, what RUN/logs/history.csv holds; may be empty.
         predictions: The networks' answers on the test images.
         weights: [steps], the distillation weight at every training step.
+        manifest: What RUN/export/manifest.json holds, if anything was exported.
     """
     run_dir = Path(run_dir)
     labels = np.asarray(predictions.labels)
@@ -65,12 +67,14 @@ def write(
     pictures = {
         **_draw(metrics, history, weights, counts),
         **_gallery(metrics, predictions, answers, disputed),
+        **(deployment.draw(manifest) if manifest else {}),
     }
     for name, data in pictures.items():
         with files.whole(run_dir / "plots" / name) as beside:
             beside.write_bytes(data)
     parts = [
         *_opening(metrics, len(labels)),
+        *(deployment.section(manifest, pictures) if manifest else []),
         *_use(metrics),
         *_training(weights, pictures),
         *_confusions(metrics, labels, answers, counts, pictures),

@@ -11,7 +11,7 @@ from absl import flags
 from xkd_keras import cli, peers
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras.errors import FlagError, InputError
+from xkd_keras.errors import FlagError, InputError, unknown
 
 
 def train_and_evaluate(config: configs.Config) -> dict:
@@ -31,7 +31,12 @@ def train_and_evaluate(config: configs.Config) -> dict:
     cli.load_tensorflow()
     from xkd_keras import training  # after what may be wrong with the flags
 
-    return training.run(config)
+    metrics = training.run(config)
+    if config.export:
+        from xkd_keras.ship import exporting
+
+        exporting.complete(Path(config.run_dir), config.export)
+    return metrics
 
 
 def check(config: configs.Config) -> None:
@@ -51,6 +56,11 @@ def check(config: configs.Config) -> None:
             peers.check(peer.builder)
     except InputError as error:
         raise FlagError(f"--{error}") from None
+    together = ["ensemble"] if len(config.peer) > 1 else []
+    names = [*(peer.name for peer in config.peers()), *together, "all"]
+    for name in config.export:
+        if name not in names:
+            raise FlagError(unknown("--export", name, names))
 
 
 def main() -> None:

@@ -250,6 +250,18 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     return metrics
 
 
+def report_again(run: evaluation.Run, predictions: evaluation.Predictions, manifest: dict) -> None:
+    """Write the report of a finished run anew, with what was exported of it."""
+    table = run.directory / "logs" / "history.csv"
+    if not table.exists():  # the networks that a study keeps have no report
+        return
+    history = callbacks.read_history(run.directory)
+    steps = datasets.steps_per_epoch(run.data, run.config.batch_size)
+    _, schedule = recipe.distillation(run.config, steps)
+    strength = np.asarray(schedule(np.arange(history[-1]["step"])))
+    report.write(run.directory, run.metrics, history, predictions, strength, manifest)
+
+
 def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
     """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
     _save_models(run_dir, cohort)

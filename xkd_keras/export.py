@@ -1,0 +1,42 @@
+"""Export a finished run: SavedModels for TF Serving, TFLite files for devices, each run back.
+
+python -m xkd_keras.export --run_dir=RUN [--peer=NAME] [--variant=int8]
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from xkd_keras import cli, deployment
+from xkd_keras.errors import FlagError
+
+
+def main() -> None:
+    """Export what the flags name; print the table and the advice."""
+    values = flags.FLAGS
+    if not values.run_dir:
+        raise FlagError("--run_dir: missing. The directory of a finished run.")
+    cli.load_tensorflow()
+    from xkd_keras.ship import exporting  # after what may be wrong with the flags
+
+    run_dir = Path(values.run_dir)
+    manifest = exporting.export(run_dir, values.peer, values.variant, values.version)
+    print(f"\n{deployment.table(manifest)}\n{deployment.advice(manifest)}")
+    print(f"manifest  {run_dir / 'export' / 'manifest.json'}")
+    if (run_dir / "report.html").exists():
+        print(f"report    {run_dir / 'report.html'}")
+    if manifest["failed"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
+    flags.DEFINE_multi_string("peer", [], "Only this peer, or the ensemble; repeated.")
+    flags.DEFINE_multi_string(
+        "variant",
+        [],
+        "Only this TFLite variant: float32, float16, dynamic, int8, int16x8; repeated.",
+    )
+    flags.DEFINE_integer("version", 0, "Of the SavedModels; 0: the next one.", 0)
+    cli.run(main)

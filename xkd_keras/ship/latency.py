@@ -1,0 +1,87 @@
+"""How long one image takes: every file in turn, over and over, on one thread of a fresh process.
+
+Interleaved, because a machine's speed drifts: in one round each file has the same machine. The
+minimum and the median repeat within a few percent, means do not.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xkd_keras import cli
+
+ROUNDS, SECONDS = 50, 30  # as many rounds as this, or until this much time has passed
+_FEWEST, _WARM = 10, 3
+
+
+def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float]]:
+    """Return milliseconds of one image, `min` and `median`, of each .tflite file or SavedModel.
+
+    Args:
+        paths: Files and directories.
+        image: [H, W, C], pixels 0..255.
+    """
+    request = {"paths": [str(path) for path in paths], "image": np.asarray(image).tolist()}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    if done.returncode:
+        raise RuntimeError(f"measuring latency failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, seconds: float) -> np.ndarray:
+    """Return the milliseconds of each call in each round: [rounds done, calls]."""
+    for call in calls:
+        for _ in range(_WARM):
+            call()
+    began, times = time.perf_counter(), []
+    while len(times) < rounds and (len(times) < _FEWEST or time.perf_counter() - began < seconds):
+        row = []
+        for call in calls:
+            start = time.perf_counter()
+            call()
+            row.append(1000 * (time.perf_counter() - start))
+        times.append(row)
+    return np.array(times)
+
+
+def _call(path: Path, image: np.ndarray) -> Callable[[], object]:
+    from xkd_keras.ship import lite, savedmodel
+
+    if path.suffix == ".tflite":
+        model = lite.Lite(path.read_bytes(), threads=1)
+        return lambda: model([image])
+    model = savedmodel.Caller(path)
+    return lambda: model(image[None])
+
+
+def _main(request: Mapping) -> list[dict[str, float]]:
+    cli.load_tensorflow()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    image = np.array(request["image"], np.float32)
+    calls = [_call(Path(path), image) for path in request["paths"]]
+    times = interleaved(calls, ROUNDS, SECONDS)
+    return [
+        {"min": round(float(each.min()), 4), "median": round(float(np.median(each)), 4)}
+        for each in times.T
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_main(json.load(sys.stdin))))

@@ -1,0 +1,135 @@
+"""TFLite files: from a Keras peer to each variant, and back to probabilities.
+
+Every variant takes one image, float32 [1, H, W, C] of pixels 0..255, and returns probabilities,
+float32 [1, classes]; normalisation and softmax are inside. Only this room reads or writes TFLite.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import interpreter, schema_py_generated
+
+from xkd_keras.cli import quiet
+from xkd_keras.errors import InputError
+
+INTEGER = ("int8", "int16x8")
+_INT16X8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+_OPERATIONS = {"int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8, "int16x8": _INT16X8}
+
+
+@contextlib.contextmanager
+def converters(model: keras.Model) -> Iterator[Callable[..., bytes]]:
+    """Give the function (variant, images) -> TFLite file for one peer.
+
+    Args:
+        model: Images [B, H, W, C] of pixels -> logits [B, classes]: Keras 3, of stock layers.
+
+    The function takes a key of `deployment.VARIANTS` and uint8 [n, H, W, C], images that stand for
+    all where activations are quantised. It raises InputError where this model has no such variant.
+    """
+    served = tf.Module()
+    served.state = [variable.value for variable in model.variables]
+    pixels = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32, "pixels")
+
+    @tf.function(input_signature=[pixels])
+    def predict(pixels):
+        return {"probabilities": tf.nn.softmax(model(pixels, training=False))}
+
+    with tempfile.TemporaryDirectory() as directory:
+        with quiet():
+            tf.saved_model.save(served, directory, signatures=predict)
+        yield lambda variant, images: _convert(directory, variant, images)
+
+
+def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+    if variant != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant in INTEGER:
+        converter.representative_dataset = lambda: ([one[None]] for one in np.float32(images))
+        converter.target_spec.supported_ops = [_OPERATIONS[variant]]
+    try:
+        with quiet():
+            model = converter.convert()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        # ConverterError is a plain Exception in some versions, told apart by its name.
+        raise InputError(f"{variant}: cannot be made of this network: {_first(error)}") from None
+    if variant in INTEGER and (left := floats(model)):
+        raise InputError(
+            f"{variant}: {len(left)} tensors stay float, the first '{left[0]}'; an int8 processor"
+            " could not run it."
+        )
+    return model
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def floats(model: bytes) -> list[str]:
+    """Return the names of the float tensors of a TFLite file, but for its inputs and outputs."""
+    graph = schema_py_generated.ModelT.InitFromPackedBuf(model).subgraphs[0]
+    kinds = schema_py_generated.TensorType
+    edges = {*graph.inputs, *graph.outputs}
+    return [
+        tensor.name.decode()
+        for i, tensor in enumerate(graph.tensors)
+        if tensor.type in (kinds.FLOAT32, kinds.FLOAT16, kinds.FLOAT64) and i not in edges
+    ]
+
+
+class Lite:
+    """A TFLite classifier, called as a function: images [n, H, W, C] -> float32 [n, classes].
+
+    Args:
+        content: The file.
+        threads: Of the interpreter.
+
+    Raises:
+        InputError: Not a TFLite file, or not of one image and its probabilities.
+    """
+
+    def __init__(self, content: bytes, threads: int = 0):
+        try:
+            with quiet():
+                self._interpreter = interpreter.Interpreter(
+                    model_content=content, num_threads=threads or os.cpu_count()
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError):
+            raise InputError("is not a TFLite model; valid: a file of xkd_keras.export.") from None
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self.image_shape = tuple(int(n) for n in inputs[0]["shape"][1:])
+        self.classes = int(outputs[0]["shape"][-1])
+        same = len(inputs) == len(outputs) == 1 and len(inputs[0]["shape"]) == 4
+        same &= inputs[0]["shape"][0] == 1 and len(outputs[0]["shape"]) == 2
+        if not same or {inputs[0]["dtype"], outputs[0]["dtype"]} != {np.float32}:
+            raise InputError(
+                "is not an image classifier of ours: its inputs or outputs differ; valid: a file of"
+                " xkd_keras.export."
+            )
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        answers = np.empty((len(images), self.classes), np.float32)
+        for i, image in enumerate(images):
+            self._interpreter.set_tensor(self._input, np.float32(image)[None])
+            self._interpreter.invoke()
+            answers[i] = self._interpreter.get_tensor(self._output)[0]
+        return answers
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a .tflite file; raises InputError where there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; valid: a .tflite of xkd_keras.export.")
+    return path.read_bytes()

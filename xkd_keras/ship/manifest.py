@@ -1,0 +1,53 @@
+"""RUN/export/manifest.json: every artifact of a run, and what was measured of it."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from xkd_keras import files
+from xkd_keras.errors import InputError
+
+
+def path(run_dir: Path) -> Path:
+    """Return where the manifest of a run is."""
+    return run_dir / "export" / "manifest.json"
+
+
+def read(run_dir: Path) -> dict:
+    """Return the manifest of a run; one without artifacts where nothing was exported yet.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    file = path(run_dir)
+    if not file.exists():
+        return {"artifacts": [], "failed": []}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {**found, "artifacts": list(found["artifacts"]), "failed": list(found["failed"])}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: is damaged; delete it and export again.") from None
+
+
+def merged(run_dir: Path, fresh: Sequence[Mapping], failed: Sequence[Mapping]) -> dict:
+    """Return the manifest with new artifacts and failures in the place of old ones.
+
+    Artifacts whose files are gone are left out. Failures are told until they succeed.
+    """
+    before, new = read(run_dir), {entry["file"] for entry in (*fresh, *failed)}
+    export = run_dir / "export"
+    kept = [
+        e for e in before["artifacts"] if e["file"] not in new and (export / e["file"]).exists()
+    ]
+    still = [e for e in before["failed"] if e["file"] not in new]
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "artifacts": [dict(entry) for entry in (*kept, *fresh)],
+        "failed": [dict(entry) for entry in (*still, *failed)],
+    }
+
+
+def write(run_dir: Path, manifest: Mapping) -> None:
+    """Write the manifest, whole or not at all."""
+    files.write(path(run_dir), json.dumps(manifest, indent=1) + "\n")

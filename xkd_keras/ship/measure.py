@@ -1,0 +1,51 @@
+"""What is known of a file: its size and checksum, and how well it answers."""
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+def size(path: Path) -> dict[str, object]:
+    """Return the sha256, the size and the gzip size in bytes, of a file or all of a directory.
+
+    A directory's sha256 is that of its files' names and sha256 sums, in the order of the names, as
+    `sha256sum` prints them.
+    """
+    if path.is_file():
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return {"sha256": digest, "bytes": len(content), "gzip_bytes": _zipped(content)}
+    parts = [(file.relative_to(path).as_posix(), file.read_bytes()) for file in _files(path)]
+    lines = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in parts)
+    return {
+        "sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        "bytes": sum(len(content) for _, content in parts),
+        "gzip_bytes": sum(_zipped(content) for _, content in parts),
+    }
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return iter(sorted(file for file in path.rglob("*") if file.is_file()))
+
+
+def _zipped(content: bytes) -> int:
+    return len(gzip.compress(content, mtime=0))
+
+
+def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Mapping[str, float]:
+    """Return top-1, agreement with a reference, and the largest difference of probabilities.
+
+    Args:
+        labels: int [n], the true classes.
+        reference: float [n, classes], the Keras peer's probabilities.
+        given: float [n, classes], the file's.
+    """
+    answers = given.argmax(-1)
+    return {
+        "top1": float(np.mean(answers == labels)),
+        "agreement": float(np.mean(answers == reference.argmax(-1))),
+        "max_difference": float(np.abs(given - reference).max()),
+    }

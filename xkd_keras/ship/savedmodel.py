@@ -1,0 +1,198 @@
+"""SavedModels as TensorFlow Serving expects them: BASE/VERSION, pixels or encoded images in.
+
+They hold nothing of ours: plain `tf.saved_model.load` runs them in a process without this package.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from xkd_keras.cli import quiet
+from xkd_keras.data import preprocess
+from xkd_keras.errors import InputError
+from xkd_keras.ship.metadata import LABELS
+
+TOP = 5  # classes that `serving_bytes` names
+
+
+class Served(tf.Module):
+    """Models as signatures; see `write`. Holds variables and functions, no Keras objects."""
+
+    def __init__(
+        self,
+        models: Mapping[str, keras.Model],
+        shares: Mapping[str, float],
+        labels: Path,
+        crop_ratio: float,
+    ):
+        super().__init__()
+        self.state = [v.value for model in models.values() for v in model.variables]
+        self.labels = tf.saved_model.Asset(labels)
+        names = tf.constant(labels.read_text(encoding="utf-8").split("\n")[:-1])
+        shape = next(iter(models.values())).input_shape[1:]
+        top = min(TOP, len(names))
+
+        def predict(pixels):
+            logits = tf.add_n([s * models[n](pixels, training=False) for n, s in shares.items()])
+            return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+        def predict_bytes(image_bytes):
+            def prepare(encoded):
+                image = preprocess.decode(encoded)
+                return preprocess.evaluation(image, shape[0], crop_ratio)
+
+            spec = tf.TensorSpec(shape, tf.float32)
+            answers = predict(tf.map_fn(prepare, image_bytes, fn_output_signature=spec))
+            scores, classes = tf.math.top_k(answers["probabilities"], top)
+            names_of = {"classes": classes, "labels": tf.gather(names, classes), "scores": scores}
+            return {**answers, **names_of}
+
+        batch = [None, *shape]
+        self.functions = {
+            "serving_default": _traced(predict, tf.TensorSpec(batch, tf.float32, "pixels")),
+            "serving_uint8": _traced(
+                lambda pixels: predict(tf.cast(pixels, tf.float32)),
+                tf.TensorSpec(batch, tf.uint8, "pixels"),
+            ),
+            "serving_bytes": _traced(
+                predict_bytes, tf.TensorSpec([None], tf.string, "image_bytes")
+            ),
+        }
+
+
+def _traced(function, spec):
+    return tf.function(function, input_signature=[spec])
+
+
+def write(
+    directory: Path,
+    models: Mapping[str, keras.Model],
+    shares: Mapping[str, float],
+    class_names: Sequence[str],
+    crop_ratio: float,
+    example: np.ndarray,
+    name: str,
+) -> None:
+    """Write a SavedModel of one peer, or of several as their ensemble.
+
+    Signatures, B any batch, C classes, K = min(5, C):
+        serving_default: `pixels` float32 [B, H, W, 3], 0..255 -> `logits`, `probabilities`, float32
+            [B, C].
+        serving_uint8: the same for `pixels` uint8.
+        serving_bytes: `image_bytes` string [B], encoded images of any size, prepared as in
+            evaluation -> the same, and of the K most probable `classes` int32, `labels` string and
+            `scores` float32, all [B, K].
+
+    Args:
+        directory: To be made.
+        models: Peers: images [B, H, W, 3] -> logits [B, C].
+        shares: Their weights in the mean of the logits, summing to 1.
+        class_names: C labels; also in assets/labels.txt.
+        crop_ratio: As in evaluation; see `data.preprocess.evaluation`.
+        example: uint8 [H, W, 3], an image to warm up with.
+        name: Of the model in the warm-up requests.
+    """
+    directory.mkdir(parents=True)
+    labels = directory / LABELS
+    labels.write_text("".join(f"{each}\n" for each in class_names), encoding="utf-8")
+    served = Served(models, shares, labels, crop_ratio)
+    try:
+        with quiet():
+            tf.saved_model.save(served, directory, signatures=served.functions)
+    except tf.errors.OpError as error:  # a full disk, for one
+        raise InputError(f"{directory}: cannot be written: {error.message}") from None
+    labels.unlink()  # it is in assets now
+    extra = directory / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for request in _warm_up(name, example):
+            log = prediction_log_pb2.PredictLog(request=request)
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def _warm_up(name: str, example: np.ndarray) -> list[predict_pb2.PredictRequest]:
+    """Return a request for every signature, so that no user waits for the first."""
+    requests = []
+    encoded = tf.io.encode_png(example).numpy()
+    for signature, key, value in (
+        ("serving_default", "pixels", np.float32(example)[None]),
+        ("serving_uint8", "pixels", example[None]),
+        ("serving_bytes", "image_bytes", np.array([encoded], object)),
+    ):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = name, signature
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        requests.append(request)
+    return requests
+
+
+def versions(base: Path) -> list[int]:
+    """Return the versions of a model, lowest first."""
+    found = base.iterdir() if base.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def place(directory: Path, base: Path, version: int) -> Path:
+    """Move a finished SavedModel to BASE/VERSION; raises InputError where that exists."""
+    base.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(directory, base / str(version))  # fails on a directory that holds anything
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise InputError(
+            f"--version: {base / str(version)} is there already; valid: a new number."
+        ) from None
+    return base / str(version)
+
+
+class Caller:
+    """A SavedModel on disk as a function: images [n, H, W, C] -> probabilities, float32 [n, C].
+
+    Args:
+        path: BASE/VERSION.
+
+    Raises:
+        InputError: Nothing of the kind is there, or it lacks what `write` gives it.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            with quiet():
+                self._loaded = tf.saved_model.load(str(path))
+            self._predict = self._loaded.signatures["serving_default"]
+            (pixels,) = self._predict.structured_input_signature[1].values()
+            self.image_shape = tuple(pixels.shape[1:])
+            self.classes = self._predict.structured_outputs["probabilities"].shape[-1]
+        except (OSError, ValueError, KeyError, tf.errors.OpError):
+            raise InputError(
+                f"{path}: is not a SavedModel of xkd_keras.export; valid: a directory of a version,"
+                " as export/savedmodel/NAME/1."
+            ) from None
+
+    def outputs(self, images: np.ndarray, batch: int = 64) -> dict[str, np.ndarray]:
+        """Return `logits` and `probabilities` of images, float32 [n, C]."""
+        parts = [
+            self._predict(pixels=tf.constant(images[i : i + batch], tf.float32))
+            for i in range(0, len(images), batch)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def of_bytes(self, encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """Return what `serving_bytes` answers to encoded images."""
+        signature = self._loaded.signatures["serving_bytes"]
+        found = signature(image_bytes=tf.constant(list(encoded), tf.string))
+        return {name: value.numpy() for name, value in found.items()}
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the class names in the order of the outputs."""
+        asset = Path(self._loaded.labels.asset_path.numpy().decode())
+        return tuple(asset.read_text(encoding="utf-8").split("\n")[:-1])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.outputs(images)["probabilities"]
