@@ -48,7 +48,7 @@ def test_the_file_of_a_run_repeats_it(tmp_path):
 
 
 def test_every_field_is_written_to_the_file():
-    text = Config(peer=("alexnet",)).flags()
+    text = Config(peer=("alexnet",), export=("all",)).flags()
     for field in dataclasses.fields(Config):
         assert f"--{field.name}=" in text
 

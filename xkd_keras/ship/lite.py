@@ -6,6 +6,7 @@ float32 [1, classes]; normalisation and softmax are inside. Only this room reads
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,9 +60,8 @@ def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
     try:
         with quiet():
             model = converter.convert()
-    except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        # ConverterError is a plain Exception in some versions, told apart by its name.
-        raise InputError(f"{variant}: cannot be made of this network: {_first(error)}") from None
+    except Exception as error:  # the converter's own error is a plain one
+        raise InputError(f"{variant}: cannot be made of this network: {_reason(error)}") from None
     if variant in INTEGER and (left := floats(model)):
         raise InputError(
             f"{variant}: {len(left)} tensors stay float, the first '{left[0]}'; an int8 processor"
@@ -70,8 +70,11 @@ def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
     return model
 
 
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """Return what matters of the converter's pages."""
+    if missing := re.search(r"(?:Custom|Flex) ops: (.+)", str(error)):
+        return f"TFLite has no operation {missing[1].strip()}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def floats(model: bytes) -> list[str]:

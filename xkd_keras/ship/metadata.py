@@ -66,7 +66,7 @@ def labels(model: bytes) -> tuple[str, ...]:
             return tuple(archive.read(LABELS).decode().split("\n")[:-1])
     except (zipfile.BadZipFile, KeyError):
         raise InputError(
-            "holds no labels; valid: a .tflite made by xkd_keras.export, with its metadata."
+            "holds no labels; valid: a file made by xkd_keras.export, with its metadata."
         ) from None
 
 

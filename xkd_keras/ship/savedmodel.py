@@ -49,7 +49,9 @@ class Served(tf.Module):
 
             spec = tf.TensorSpec(shape, tf.float32)
             answers = predict(tf.map_fn(prepare, image_bytes, fn_output_signature=spec))
-            scores, classes = tf.math.top_k(answers["probabilities"], top)
+            # By the logits: where the network is sure, small probabilities are all the same 0.
+            _, classes = tf.math.top_k(answers["logits"], top)
+            scores = tf.gather(answers["probabilities"], classes, batch_dims=1)
             names_of = {"classes": classes, "labels": tf.gather(names, classes), "scores": scores}
             return {**answers, **names_of}
 
