@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,14 @@ def size(path: Path) -> dict[str, object]:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         return {"sha256": digest, "bytes": len(content), "gzip_bytes": _zipped(content)}
-    parts = [(file.relative_to(path).as_posix(), file.read_bytes()) for file in _files(path)]
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    parts = [(name, files[name].read_bytes()) for name in sorted(files)]
     lines = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in parts)
     return {
         "sha256": hashlib.sha256(lines.encode()).hexdigest(),
         "bytes": sum(len(content) for _, content in parts),
         "gzip_bytes": sum(_zipped(content) for _, content in parts),
     }
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return iter(sorted(file for file in path.rglob("*") if file.is_file()))
 
 
 def _zipped(content: bytes) -> int:
