@@ -17,7 +17,8 @@ FLOORS = [
     {"callbacks", "evaluation"},
     {"training"},
     {"ship"},
-    {"train", "evaluate", "export"},
+    {"compression"},
+    {"train", "evaluate", "export", "compress"},
     {"study"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
@@ -56,8 +57,8 @@ def test_a_module_imports_only_from_lower_floors(path):
 @pytest.mark.parametrize(
     ("library", "door"),
     [
-        ("tensorflow_model_optimization", set()),
-        ("tf_keras", set()),
+        ("tensorflow_model_optimization", {"compression/passes.py"}),
+        ("tf_keras", {f"compression/{name}.py" for name in ("passes", "tuning", "twin")}),
         ("tensorflow_serving", {"ship/savedmodel.py"}),
         ("ai_edge_litert", {"ship/lite.py", "ship/metadata.py"}),
     ],

@@ -209,7 +209,7 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     path = stage / entry["file"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return {**entry, **measure.size(path), **quality}
+    return {**entry, **measure.size(path), **measure.weights(lite.kernels(content)), **quality}
 
 
 def _tell(entry: Mapping) -> None:

@@ -20,6 +20,8 @@ from xkd_keras.cli import quiet
 from xkd_keras.errors import InputError
 
 INTEGER = ("int8", "int16x8")
+_TYPES = schema_py_generated.TensorType
+_DTYPES = {_TYPES.FLOAT32: np.float32, _TYPES.FLOAT16: np.float16, _TYPES.INT8: np.int8}
 _INT16X8 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 _OPERATIONS = {"int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8, "int16x8": _INT16X8}
 
@@ -32,10 +34,12 @@ def converters(model: keras.Model) -> Iterator[Callable[..., bytes]]:
         model: Images [B, H, W, C] of pixels -> logits [B, classes]: Keras 3, of stock layers.
 
     The function takes a key of `deployment.VARIANTS` and uint8 [n, H, W, C], images that stand for
-    all where activations are quantised. It raises InputError where this model has no such variant.
+    all where activations are quantised (None: the model itself has their ranges). It raises
+    InputError where this model has no such variant.
     """
     served = tf.Module()
-    served.state = [variable.value for variable in model.variables]
+    # Keras 3 wraps the variables of TensorFlow; tf_keras has them bare.
+    served.state = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     pixels = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32, "pixels")
 
     @tf.function(input_signature=[pixels])
@@ -54,7 +58,7 @@ def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if variant in INTEGER:
+    if variant in INTEGER and images is not None:
         converter.representative_dataset = lambda: ([one[None]] for one in np.float32(images))
         converter.target_spec.supported_ops = [_OPERATIONS[variant]]
     try:
@@ -80,13 +84,32 @@ def _reason(error: Exception) -> str:
 def floats(model: bytes) -> list[str]:
     """Return the names of the float tensors of a TFLite file, but for its inputs and outputs."""
     graph = schema_py_generated.ModelT.InitFromPackedBuf(model).subgraphs[0]
-    kinds = schema_py_generated.TensorType
     edges = {*graph.inputs, *graph.outputs}
     return [
         tensor.name.decode()
         for i, tensor in enumerate(graph.tensors)
-        if tensor.type in (kinds.FLOAT32, kinds.FLOAT16, kinds.FLOAT64) and i not in edges
+        if tensor.type in (_TYPES.FLOAT32, _TYPES.FLOAT16, _TYPES.FLOAT64) and i not in edges
     ]
+
+
+def kernels(model: bytes) -> list[np.ndarray]:
+    """Return the kernels of convolutions and dense layers as stored: [channels out, ...]."""
+    tables = schema_py_generated.ModelT.InitFromPackedBuf(model)
+    graph, codes = tables.subgraphs[0], schema_py_generated.BuiltinOperator
+    kinds = [code.builtinCode for code in tables.operatorCodes]
+    # A half precision kernel is made float32 by an operation of its own.
+    stored = {
+        op.outputs[0]: op.inputs[0]
+        for op in graph.operators
+        if kinds[op.opcodeIndex] == codes.DEQUANTIZE
+    }
+    found = []
+    for op in graph.operators:
+        if kinds[op.opcodeIndex] in (codes.CONV_2D, codes.FULLY_CONNECTED):
+            tensor = graph.tensors[stored.get(op.inputs[1], op.inputs[1])]
+            data = tables.buffers[tensor.buffer].data
+            found.append(np.frombuffer(data.tobytes(), _DTYPES[tensor.type]).reshape(tensor.shape))
+    return found
 
 
 class Lite:

@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,23 @@ def size(path: Path) -> dict[str, object]:
 
 def _zipped(content: bytes) -> int:
     return len(gzip.compress(content, mtime=0))
+
+
+def weights(kernels: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return the `sparsity`, the share of zeros, and the `unique_weights` of kernels.
+
+    Unique weights are the different values in one output channel, the most of any: folding a batch
+    norm and quantising scale each channel by a factor of its own; clusters survive only there.
+
+    Args:
+        kernels: [channels out, ...], as a file stores them.
+    """
+    zeros = sum(int(np.sum(kernel == 0)) for kernel in kernels)
+    total = sum(kernel.size for kernel in kernels)
+    return {
+        "sparsity": zeros / total if total else 0.0,
+        "unique_weights": max((len(np.unique(c)) for kernel in kernels for c in kernel), default=0),
+    }
 
 
 def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Mapping[str, float]:

@@ -1,0 +1,49 @@
+"""Compress a trained peer: quantisation-aware, pruned, clustered; taught by its run's ensemble.
+
+python -m xkd_keras.compress --run_dir=RUN --peer=NAME --recipe=qat
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from xkd_keras import cli, deployment
+from xkd_keras.errors import FlagError
+
+RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
+
+
+def main() -> None:
+    """Compress as the flags say; print the table and the advice."""
+    values = flags.FLAGS
+    for name in ("run_dir", "peer", "recipe"):
+        if not values[name].value:
+            raise FlagError(f"--{name}: missing. {values[name].help}")
+    cli.load_tensorflow()
+    with cli.quiet():  # tfmot imports what TensorFlow has not
+        from xkd_keras.compression import compressing
+
+    names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size", "seed")
+    manifest = compressing.compress(
+        Path(values.run_dir),
+        values.peer,
+        values.recipe,
+        weight=values.distill_weight,
+        **{name: values[name].value for name in names},
+    )
+    print(f"\n{deployment.table(manifest)}\n{deployment.advice(manifest)}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
+    flags.DEFINE_string("peer", "", "The peer to compress.")
+    flags.DEFINE_string("recipe", "", f"One of {', '.join(RECIPES)}.")
+    flags.DEFINE_integer("epochs", 5, "Of fine-tuning after each pass.", 1)
+    flags.DEFINE_float("learning_rate", 0.0, "Of fine-tuning; 0: a tenth of the peer's own.", 0)
+    flags.DEFINE_float("distill_weight", 1.0, "The ensemble's weight; 0: labels alone.", 0)
+    flags.DEFINE_float("temperature", 3.0, "Softens teacher and peer.", 0.01, 1000)
+    flags.DEFINE_float("sparsity", 0.5, "Share of zeros after pruning.", 0.01, 0.99)
+    flags.DEFINE_integer("clusters", 16, "Different values in a kernel after clustering.", 2, 256)
+    flags.DEFINE_integer("batch_size", 0, "Images a step; 0: as the run had.", 0)
+    flags.DEFINE_integer("seed", 0, "Of the order and augmentation of images.", 0)
+    cli.run(main)

@@ -1,0 +1,77 @@
+"""From a finished run to one compressed peer in its manifest."""
+
+from pathlib import Path
+
+from xkd_keras import evaluation
+from xkd_keras.compression import passes, tuning, twin
+from xkd_keras.errors import InputError, unknown
+from xkd_keras.ship import exporting, lite
+
+
+def compress(
+    run_dir: Path,
+    peer: str,
+    recipe: str,
+    *,
+    epochs: int = 5,
+    learning_rate: float = 0.0,
+    weight: float = 1.0,
+    temperature: float = 3.0,
+    sparsity: float = 0.5,
+    clusters: int = 16,
+    batch_size: int = 0,
+    seed: int = 0,
+) -> dict:
+    """Compress a trained peer, taught by its run's ensemble, and add its files to the manifest.
+
+    Args:
+        run_dir: Of a finished run.
+        peer: One of its peers.
+        recipe: A key of `passes.CHAINS`.
+        epochs: Of fine-tuning after each pass.
+        learning_rate: Of fine-tuning; 0: a tenth of the peer's own.
+        weight: lambda, the ensemble's weight; 0: labels alone.
+        temperature: Softens teacher and peer.
+        sparsity: Share of zeros that pruning ends with.
+        clusters: Different values in a kernel that clustering ends with.
+        batch_size: 0: as the run had.
+        seed: Of the order and augmentation of images.
+
+    Returns:
+        What RUN/export/manifest.json holds.
+
+    Raises:
+        InputError: The run is not finished, the peer is not in it, or it cannot take the recipe.
+            What was there before is then as it was.
+    """
+    if recipe not in passes.CHAINS:
+        raise InputError(unknown("--recipe", recipe, passes.CHAINS))
+    run = evaluation.load_run(run_dir)
+    if peer not in run.models:
+        raise InputError(unknown("--peer", peer, run.models))
+    (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
+    tune = tuning.Tuner(
+        run,
+        epochs=epochs,
+        learning_rate=learning_rate or own / 10,
+        weight=weight,
+        temperature=temperature,
+        batch_size=batch_size or run.config.batch_size,
+        seed=seed,
+    )
+    with exporting.workshop(run_dir) as stage:
+        model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
+        tested = exporting.Tested(run)
+        about = {"taught": weight > 0}
+        fresh = []
+        for variant in ("int8",) if recipe.endswith("qat") else ("float32", "int8"):
+            name = recipe if recipe.endswith("qat") else f"{recipe}-{variant}"
+            entry = {
+                "file": f"tflite/{peer}-{name}.tflite",
+                **{"kind": "tflite", "network": peer, "variant": name, **about},
+            }
+            with lite.converters(model) as convert:
+                images = None if recipe.endswith("qat") else tested.representative()
+                content = convert(variant, images)
+            fresh.append(exporting.finished_tflite(tested, stage, entry, content))
+        return exporting.publish(tested, stage, fresh, [])

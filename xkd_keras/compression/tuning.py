@@ -1,0 +1,108 @@
+"""Fine-tuning of a twin, taught: by the labels and the frozen ensemble of its run."""
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+import tf_keras
+
+from xkd_keras import data as datasets
+from xkd_keras import distill, evaluation
+
+
+class Tuner:
+    """Fine-tunes tf_keras models on a run's training images, always in the same way.
+
+    L = CE(y, z) + lambda T^2 KL(softmax(z_T / T) || softmax(z / T)), as in training, where z_T is
+    the run's ensemble: all its peers, frozen, weighted as they were.
+
+    Args:
+        run: From `evaluation.load_run`.
+        epochs: Passes over the training images, for each pass of a recipe.
+        learning_rate: Of SGD with momentum 0.9, falling to 0 as a cosine.
+        weight: lambda; 0 learns from the labels alone.
+        temperature: T.
+        batch_size: Images a step.
+        seed: Of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        run: evaluation.Run,
+        epochs: int,
+        learning_rate: float,
+        weight: float,
+        temperature: float,
+        batch_size: int,
+        seed: int,
+    ):
+        self.run, self.epochs, self.learning_rate = run, epochs, learning_rate
+        self.weight, self.temperature = weight, temperature
+        self.batch_size, self.seed = batch_size, seed
+        self.steps = epochs * datasets.steps_per_epoch(run.data, batch_size)
+
+    def __call__(self, model: tf_keras.Model, callbacks: list, pace: float = 1.0) -> None:
+        """Fine-tune `model` in place, at `pace` times the learning rate."""
+        rate = tf_keras.optimizers.schedules.CosineDecay(pace * self.learning_rate, self.steps)
+        model.compile(tf_keras.optimizers.SGD(rate, momentum=0.9), self._loss)
+        steps = self.steps // self.epochs
+        model.fit(
+            self._batches(),
+            epochs=self.epochs,
+            steps_per_epoch=steps,
+            callbacks=[*callbacks, _Progress(self)],
+            verbose=0,
+        )
+
+    def images(self, batches: int) -> Iterator[tf.Tensor]:
+        """Give so many batches of training images."""
+        endless = datasets.train_batches(
+            self.run.data, batch_size=self.batch_size, epochs=batches, seed=self.seed
+        )
+        return (images for images, _ in endless.take(batches))
+
+    def _batches(self) -> tf.data.Dataset:
+        """Return (images, [label, teacher logits]): Keras hands a loss no third thing."""
+        shares = evaluation.shares(self.run.models, self.run.weights)
+
+        def taught(images, labels):
+            logits = tf.add_n([s * self.run.models[name](images) for name, s in shares.items()])
+            return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=-1)
+
+        batches = datasets.train_batches(
+            self.run.data, batch_size=self.batch_size, epochs=self.epochs, seed=self.seed
+        )
+        return batches.map(taught) if self.weight else batches
+
+    def _loss(self, given, logits):
+        given = tf.cast(given, tf.float32)
+        labels = tf.cast(given[:, 0] if self.weight else tf.reshape(given, [-1]), tf.int64)
+        loss = distill.cross_entropy(labels, logits[None])[0]
+        if self.weight:
+            teacher = given[None, :, 1:]
+            loss += self.weight * distill.distillation(teacher, logits[None], self.temperature)[0]
+        return loss
+
+    def top1(self, model: tf_keras.Model, split: str = "validation") -> float:
+        """Return the accuracy on a split."""
+        hits = total = 0.0
+        call = tf.function(model, reduce_retracing=True)
+        for images, labels, mask in datasets.eval_batches(
+            getattr(self.run.data, split), dataset=self.run.data, batch_size=self.batch_size
+        ):
+            answers = tf.argmax(call(images, training=False), -1, labels.dtype)
+            hits += float(tf.reduce_sum(mask * tf.cast(answers == labels, tf.float32)))
+            total += float(tf.reduce_sum(mask))
+        return hits / total
+
+
+class _Progress(tf_keras.callbacks.Callback):
+    def __init__(self, tuner: Tuner):
+        super().__init__()
+        self.tuner = tuner
+
+    def on_epoch_end(self, epoch, logs=None):
+        print(
+            f"epoch {epoch + 1}/{self.tuner.epochs}  loss {logs['loss']:.4f}"
+            f"  validation top-1 {100 * self.tuner.top1(self.model):.2f} %",
+            flush=True,
+        )
