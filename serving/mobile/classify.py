@@ -1,0 +1,113 @@
+"""Classify an image, or a folder of them, with a .tflite file: what an app on a device does.
+
+python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
+
+Needs ai-edge-litert, NumPy and Pillow. To be read and carried over to the language of the device:
+the three functions below are all that there is to it.
+"""
+
+import argparse
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, UnidentifiedImageError
+
+KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+
+
+class MistakeError(Exception):
+    """Something given cannot be used; the message is a line that says what can."""
+
+
+def load(path: Path) -> tuple[Interpreter, list[str]]:
+    """Return an interpreter, ready to be fed, and the labels that are packed in the file.
+
+    A .tflite with metadata is a ZIP archive at its end; labels.txt is in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            labels = archive.read("labels.txt").decode("utf-8").split("\n")[:-1]
+        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    except FileNotFoundError:
+        raise MistakeError(f"{path}: there is no such file.") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, OSError):
+        raise MistakeError(
+            f"{path}: not a .tflite file with labels, as xkd_keras.export makes."
+        ) from None
+    return interpreter, labels
+
+
+def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) -> np.ndarray:
+    """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
+
+    The shorter side is scaled to the network's, divided by `crop_ratio` (it is in manifest.json),
+    and the centre is cut out. Nothing is normalised: the network does it.
+    """
+    height, width = size
+    side = round(min(size) / crop_ratio)
+    image = image.convert("RGB")
+    scale = side / min(image.size)
+    scaled = [max(side, round(length * scale)) for length in image.size]
+    if tuple(scaled) != image.size:
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height)), np.float32)[None]
+
+
+def classify(interpreter: Interpreter, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the probabilities [classes] and the milliseconds that they took."""
+    began = time.perf_counter()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+    interpreter.invoke()
+    probabilities = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+    return probabilities, 1000 * (time.perf_counter() - began)
+
+
+def images(path: Path) -> list[Path]:
+    """Return the image, or those of a folder and the folders in it."""
+    if not path.exists():
+        raise MistakeError(f"{path}: there is no such file or folder.")
+    if path.is_file():
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in KINDS)
+    if not found:
+        raise MistakeError(f"{path}: holds no image ({', '.join(sorted(KINDS))}).")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line an image; return 0, or 1 if something could not be used."""
+    parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--top", type=int, default=3, help="classes to print (3)")
+    parser.add_argument("--crop_ratio", type=float, default=1.0, help="as in manifest.json (1)")
+    options = parser.parse_args(arguments)
+    failed = False
+    try:
+        interpreter, labels = load(options.model)
+        size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
+        for path in images(options.images):
+            try:
+                pixels = prepare(Image.open(path), size, options.crop_ratio)
+            except (UnidentifiedImageError, OSError):
+                print(f"{path}: cannot be read as an image.", file=sys.stderr)
+                failed = True
+                continue
+            probabilities, milliseconds = classify(interpreter, pixels)
+            best = np.argsort(-probabilities, kind="stable")[: options.top]
+            named = "  ".join(f"{labels[i]} {100 * probabilities[i]:.1f}%" for i in best)
+            print(f"{path}  {named}  {milliseconds:.2f} ms")
+    except MistakeError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 1
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Serve the page that classifies in the browser: this directory, and one .tflite file.
+
+python -m serving.mobile.web MODEL.tflite [--port=8010]
+"""
+
+import argparse
+import functools
+import http.server
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of this directory; /model.tflite is the model."""
+
+    model: Path
+
+    def translate_path(self, path: str) -> str:
+        """Return the file of a URL."""
+        if path.partition("?")[0] == "/model.tflite":
+            return str(self.model)
+        return super().translate_path(path)
+
+    def log_message(self, *_):
+        """Say nothing of every request."""
+
+
+Handler.extensions_map = {
+    **Handler.extensions_map,
+    **{".js": "text/javascript", ".wasm": "application/wasm"},
+}
+
+
+def server(model: Path, port: int, host: str = "127.0.0.1") -> http.server.ThreadingHTTPServer:
+    """Return a server of the page, not started yet; port 0 takes a free one."""
+    kind = type("Handler", (Handler,), {"model": model})
+    handler = functools.partial(kind, directory=str(HERE))
+    return http.server.ThreadingHTTPServer((host, port), handler)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until Ctrl-C; return 1 if something is missing."""
+    parser = argparse.ArgumentParser(prog="serving.mobile.web", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--port", type=int, default=8010, help="8010")
+    options = parser.parse_args(arguments)
+    problem = None
+    if not options.model.is_file():
+        problem = f"{options.model}: there is no such file."
+    elif not (HERE / "node_modules" / "@litertjs" / "core").is_dir():
+        npm = "npm" if shutil.which("npm") else "npm (of Node.js)"
+        problem = f"LiteRT.js is not there; run '{npm} install' in {HERE} once."
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    try:
+        with server(options.model, options.port) as page:
+            print(f"http://127.0.0.1:{page.server_port}/  (Ctrl-C ends it)", flush=True)
+            page.serve_forever()
+    except OSError as error:
+        print(f"error: --port={options.port}: {error.strerror}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
