@@ -1,0 +1,110 @@
+"""The reference app and the page: the same answers as evaluation, and mistakes in one line."""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from serving.mobile import classify
+from xkd_keras import peers
+from xkd_keras.data import preprocess
+from xkd_keras.ship import lite, metadata
+
+LABELS = ("a", "b", "c", "d", "e")
+
+
+@pytest.fixture(scope="module")
+def content():
+    model = peers.build("tests.small_peers:plain", (20, 20, 3), 5, seed=2)
+    with lite.converters(model) as convert:
+        return metadata.pack(convert("float32", None), "small", "A test.", LABELS)
+
+
+@pytest.fixture
+def model(content, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(content)
+    return tmp_path / "model.tflite"
+
+
+def smooth(width, height):
+    """Return an image that does not depend on the fine points of resampling."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / width * 5 + i) * np.cos(y / height * 4 - i) for i in range(3)]
+    return np.uint8(127 + 120 * np.stack(waves, axis=-1))
+
+
+@pytest.mark.parametrize("size", [(20, 20), (50, 31), (33, 90), (7, 9)])
+@pytest.mark.parametrize("crop_ratio", [1.0, 0.8])
+def test_an_app_prepares_an_image_as_evaluation_does(size, crop_ratio):
+    image = smooth(*size)
+    expected = preprocess.evaluation(tf.constant(image), 20, crop_ratio).numpy()
+    given = classify.prepare(Image.fromarray(image), (20, 20), crop_ratio)
+    assert given.shape == (1, 20, 20, 3)
+    assert np.abs(given[0] - expected).max() <= 3
+    assert np.abs(given[0] - expected).mean() < 0.5
+
+
+def test_an_app_prints_what_the_file_answers(model, content, tmp_path, capsys):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("one.png", "sub/two.bmp"):
+        Image.fromarray(smooth(20, 20)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    assert classify.main([str(model), str(folder), "--top=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    probabilities = lite.Lite(content)([smooth(20, 20)])[0]
+    best = np.argsort(-probabilities)[:2]
+    named = "  ".join(f"{LABELS[i]} {100 * probabilities[i]:.1f}%" for i in best)
+    assert [line.split("  ")[0] for line in lines] == [
+        str(folder / "one.png"),
+        str(folder / "sub" / "two.bmp"),
+    ]
+    assert all(named in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("nothing.tflite", "there is no such file"),
+        ("text.tflite", "not a .tflite file with labels"),
+        ("archive.tflite", "not a .tflite file with labels"),
+    ],
+)
+def test_an_app_tells_what_is_no_model(tmp_path, capsys, wrong, message):
+    (tmp_path / "text.tflite").write_text("text")
+    with zipfile.ZipFile(tmp_path / "archive.tflite", "w") as archive:
+        archive.writestr("labels.txt", "a\nb\n")
+    assert classify.main([str(tmp_path / wrong), str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+
+
+def test_one_broken_image_does_not_lose_the_others(model, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(smooth(20, 20)).save(folder / "b.png")
+    target = io.BytesIO()
+    Image.fromarray(smooth(20, 20)).save(target, "PNG")
+    (folder / "a.png").write_bytes(target.getvalue()[:60])
+    assert classify.main([str(model), str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert "a.png: cannot be read as an image" in captured.err
+    assert "b.png" in captured.out
+
+
+def test_an_app_needs_no_tensorflow(model, tmp_path):
+    Image.fromarray(smooth(20, 20)).save(tmp_path / "x.png")
+    code = (
+        "import sys; from serving.mobile import classify;"
+        f"classify.main([{str(model)!r}, {str(tmp_path / 'x.png')!r}]);"
+        "assert not {'tensorflow', 'keras', 'xkd_keras'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
