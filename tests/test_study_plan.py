@@ -116,15 +116,36 @@ def test_the_best_setting_is_that_of_all_seeds(top1, chosen):
     plan = study("mcod", grid=parse_grid(["temperature=1:3"]), sweep_seeds=(100, 101))
     results = {
         (f"mcod-temperature={t}", 100 + i): {
+            "data": {"examples": {"validation": 100}},
             "history": [
                 {f"{peer}_{kind}": value for peer in ("alexnet", "resnet20") for kind, value in row}
-            ]
+            ],
         }
         for t, values in top1.items()
         for i, value in enumerate(values)
         for row in [(("top1", value), ("cross_entropy", 1 / t))]
     }
     assert search.chosen(search.choose(plan, results)) == {"mcod": {"temperature": chosen}}
+
+
+def test_a_point_of_a_good_network_weighs_more_than_one_of_a_poor_network():
+    """Errors 45 and 7 % become 40 and 9: the mean gains, but what they lose together grows."""
+    plan = study("mcod", grid=parse_grid(["temperature=1:3"]), sweep_seeds=(100,))
+    top1 = {1.0: (0.60, 0.91), 3.0: (0.55, 0.93)}
+    results = {
+        (f"mcod-temperature={t}", 100): {
+            "data": {"examples": {"validation": 1000}},
+            "history": [
+                {"alexnet_top1": one, "resnet20_top1": two}
+                | {"alexnet_cross_entropy": 1.0, "resnet20_cross_entropy": 1.0}
+            ],
+        }
+        for t, (one, two) in top1.items()
+    }
+    table = search.choose(plan, results)
+    assert search.chosen(table) == {"mcod": {"temperature": 3.0}}
+    errors = [row["error"] for row in table["mcod"]]
+    assert errors == pytest.approx([(0.40 * 0.09) ** 0.5, (0.45 * 0.07) ** 0.5])
 
 
 def test_settings_are_all_combinations():

@@ -72,7 +72,7 @@ def _layer(layer, prefix: str):
     config |= {"dtype": "float32", "name": f"{prefix}{layer.name}"}
     try:
         return kind.from_config(config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"the layer '{layer.name}' cannot be made in tf_keras: {reason}") from None
 

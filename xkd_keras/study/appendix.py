@@ -48,14 +48,19 @@ def _search(study: Mapping) -> list[str]:
         f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. What"
         " makes no difference to a method is not counted, and its variants take what was chosen"
         f" for it. {never} Bold: chosen.",
-        grid(["method", "setting", "top-1 %", "sd", "cross-entropy", "seeds"], rows, words=2),
+        grid(["method", "setting", "error %", "top-1 %", "sd", "cross-entropy", "seeds"], rows, words=2),
     ]
 
 
 def _setting(setting: Mapping) -> list[str]:
-    """Return the numbers of one setting: top-1, its standard deviation, cross-entropy, seeds."""
+    """Return the numbers of one setting: error, top-1 with its deviation, cross-entropy, seeds."""
     cells = []
-    for key, factor, digits in (("top1", 100, 2), ("sd", 100, 2), ("cross_entropy", 1, 3)):
+    for key, factor, digits in (
+        ("error", 100, 2),
+        ("top1", 100, 2),
+        ("sd", 100, 2),
+        ("cross_entropy", 1, 3),
+    ):
         value = setting.get(key)
         cells.append("–" if value is None else f"{factor * value:.{digits}f}")
     if setting["chosen"]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from xkd_keras.study.plan import Plan, label
 
-CRITERION = "mean validation top-1 over peers at the last epoch, then cross-entropy"
+CRITERION = "the geometric mean of the networks' error rates at the last epoch, then cross-entropy"
 
 
 def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, list[dict]]:
@@ -18,8 +18,10 @@ def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, 
         results: (label of the setting, seed) -> what `runs.run` measured; may lack some.
 
     Returns:
-        By method, one dict a setting: `options`, `n` runs, mean `top1` and its `sd`,
-        `cross_entropy` (both means over peers and seeds on validation images), `chosen`.
+        By method, one dict a setting: `options`, `n` runs, `chosen`, and on validation images mean
+        `top1` over peers and seeds with its `sd`, the geometric mean `error`, `cross_entropy`.
+        What a good network loses and a poor one gains counts by the share of their errors, as in
+        the study's own comparison; of no error at all, half an image counts.
     """
     table = {}
     for arm in plan.arms:
@@ -29,7 +31,7 @@ def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, 
         ]
         # A setting that fails on some seeds is no choice: the others may only have been lucky.
         whole = [row for row in rows if row["n"] == len(plan.sweep_seeds)]
-        best = max(whole, key=lambda row: (row["top1"], -row["cross_entropy"]), default=None)
+        best = min(whole, key=lambda row: (row["error"], row["cross_entropy"]), default=None)
         if rows:
             table[arm.method] = [{**row, "chosen": row is best} for row in rows]
     return table
@@ -41,18 +43,20 @@ def chosen(table: Mapping[str, list[dict]]) -> dict[str, dict[str, Any]]:
 
 
 def _scores(plan: Plan, results: Mapping, name: str) -> dict[str, Any]:
-    ends = [
-        results[name, seed]["history"][-1] for seed in plan.sweep_seeds if (name, seed) in results
-    ]
+    there = [results[name, seed] for seed in plan.sweep_seeds if (name, seed) in results]
+    ends = [result["history"][-1] for result in there]
     peers = [peer.name for peer in plan.base.peers()]
 
     def per_seed(kind):
         return [float(np.mean([end[f"{peer}_{kind}"] for peer in peers])) for end in ends]
 
     top1, losses = per_seed("top1"), per_seed("cross_entropy")
+    least = 0.5 / there[0]["data"]["examples"]["validation"] if there else 0.0
+    errors = [np.log(max(1.0 - end[f"{peer}_top1"], least)) for end in ends for peer in peers]
     return {
         "n": len(ends),
         "top1": float(np.mean(top1)) if ends else None,
         "sd": float(np.std(top1, ddof=1)) if len(ends) > 1 else None,
+        "error": float(np.exp(np.mean(errors))) if ends else None,
         "cross_entropy": float(np.mean(losses)) if ends else None,
     }
