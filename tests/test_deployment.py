@@ -68,6 +68,14 @@ def test_the_table_lists_networks_together_tflite_first():
     assert lines[2].split()[1:] == ["1.10", "0.99", "95.60", "99.00", "1.0e-02", "1.80", "2.00"]
 
 
+def test_zeros_and_values_are_shown_where_a_file_was_compressed():
+    assert "zeros" not in deployment.table(MANIFEST)
+    pruned = {**FILES[1], "taught": True, "sparsity": 0.5, "unique_weights": 16}
+    lines = deployment.table({**MANIFEST, "artifacts": [pruned, FILES[4]]}).splitlines()
+    assert lines[0].endswith("zeros %  values")
+    assert [line.split()[-2:] for line in lines[1:]] == [["–", "–"], ["50", "16"]]
+
+
 def test_the_report_tells_what_could_not_be_made():
     failed = [{"file": "tflite/x-int8.tflite", "reason": "cannot | be"}]
     text = "\n".join(deployment.section({**MANIFEST, "failed": failed}, {}))

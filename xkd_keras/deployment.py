@@ -22,6 +22,10 @@ VARIANTS = {
     "int16x8": "weights int8, activations int16 (post-training)",
 }
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
+_EXPLAINED = (
+    " Zeros are those among the weights of convolutions and dense layers; values are the different"
+    " ones in an output channel, the most of any."
+)
 PICTURE = "deployment.svg"
 _HEADINGS = (
     *("file", "MB", "gzip MB", "top-1 %", "as Keras %", "largest difference"),
@@ -31,7 +35,22 @@ _HEADINGS = (
 
 def table(manifest: Mapping) -> str:
     """Return the artifacts as aligned plain text."""
-    return page.aligned([list(_HEADINGS), *map(_cells, ordered(manifest))])
+    return page.aligned(_rows(manifest))
+
+
+def _rows(manifest: Mapping) -> list[list[str]]:
+    """Return headings and cells; what pruning and clustering did, only if there was any."""
+    entries = ordered(manifest)
+    compressed = any("taught" in entry for entry in entries)
+    more = ["zeros %", "values"] if compressed else []
+    rows = [[*_HEADINGS, *more]]
+    return rows + [[*_cells(e), *(_weights(e) if compressed else ())] for e in entries]
+
+
+def _weights(entry: Mapping) -> list[str]:
+    if "sparsity" not in entry:  # a SavedModel
+        return ["–", "–"]
+    return [f"{100 * entry['sparsity']:.0f}", f"{entry['unique_weights']:,}"]
 
 
 def ordered(manifest: Mapping) -> list[Mapping]:
@@ -146,13 +165,14 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         parts.append(f"**{escape(line)}**")
     if PICTURE in pictures:
         parts.append(picture(PICTURE, "Accuracy against size and latency of every TFLite file"))
-    rows = [[escape(_cells(entry)[0]), *_cells(entry)[1:]] for entry in ordered(manifest)]
+    headings, *rows = _rows(manifest)
     parts += [
-        grid(list(_HEADINGS), rows),
+        grid(headings, [[escape(row[0]), *row[1:]] for row in rows]),
         f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “as Keras”"
         " is how many of them get the trained network's answer; the difference is that of"
         " probabilities. Milliseconds are of one image on one thread of this machine, all files"
-        " measured in turn. The line joins the files that none beats.",
+        " measured in turn. The line joins the files that none beats."
+        + (_EXPLAINED if "values" in headings else ""),
     ]
     if manifest["failed"]:
         rows = [[escape(e["file"]), escape(e["reason"])] for e in manifest["failed"]]

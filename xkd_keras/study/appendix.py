@@ -48,7 +48,11 @@ def _search(study: Mapping) -> list[str]:
         f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. What"
         " makes no difference to a method is not counted, and its variants take what was chosen"
         f" for it. {never} Bold: chosen.",
-        grid(["method", "setting", "error %", "top-1 %", "sd", "cross-entropy", "seeds"], rows, words=2),
+        grid(
+            ["method", "setting", "error %", "top-1 %", "sd", "cross-entropy", "seeds"],
+            rows,
+            words=2,
+        ),
     ]
 
 
