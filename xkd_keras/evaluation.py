@@ -156,6 +156,15 @@ def predict(
     return Predictions(datasets.labels(part), logits, speed, fetch)
 
 
+def answers(
+    call: Callable[[np.ndarray], np.ndarray], dataset: datasets.Dataset, split: str, batch_size: int
+) -> np.ndarray:
+    """Return what a function of images, float32 [n, H, W, 3], says of a split: [n, classes]."""
+    part = getattr(dataset, split)
+    batches = datasets.eval_batches(part, dataset=dataset, batch_size=min(batch_size, len(part)))
+    return np.concatenate([call(images.numpy()[mask > 0]) for images, _, mask in batches])
+
+
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, calibration error (ece).
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,10 +115,7 @@ class Tested:
             )
             for split in ("validation", "test")
         }
-        self.images = {
-            split: datasets.images(getattr(run.data, split), range(len(each.labels)), run.data)
-            for split, each in self.predictions.items()
-        }
+        self.examples = self.predictions["test"].fetch(range(min(16, len(run.data.test))))
 
     def representative(self) -> np.ndarray:
         """Return uint8 [n, H, W, 3]: training images, a fixed choice."""
@@ -126,12 +123,13 @@ class Tested:
         chosen = np.random.RandomState(0).permutation(total)[:REPRESENTATIVE]
         return datasets.images(self.run.data.train, np.sort(chosen), self.run.data)
 
-    def quality(self, name: str, call) -> dict[str, float]:
+    def quality(self, name: str, call: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Return how well a file answers: `call` takes images [n, H, W, 3], gives probabilities."""
         found = {}
         for split, each in self.predictions.items():
             reference = softmax(each.logits[name], axis=-1)
-            result = measure.quality(each.labels, reference, call(self.images[split]))
+            given = evaluation.answers(call, self.run.data, split, self.run.config.eval_batch_size)
+            result = measure.quality(each.labels, reference, given)
             found |= result if split == "test" else {"validation_top1": result["top1"]}
         return found
 
@@ -147,22 +145,23 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
         shares,
         run.data.class_names,
         run.data.crop_ratio,
-        tested.images["test"][0],
+        tested.examples[0],
         name,
     )
     call = savedmodel.Caller(stage / file)
-    logits = call.outputs(tested.images["test"])["logits"]
-    reference = tested.predictions["test"].logits[name]
-    _same(file, _apart(logits, reference))
-    encoded = [tf.io.encode_png(image).numpy() for image in tested.images["test"][:16]]
-    _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference[:16]))
+    quality = tested.quality(name, call)
+    _same(file, quality["max_difference"])
+    reference = tested.predictions["test"].logits[name][: len(tested.examples)]
+    _same(file, _apart(call.outputs(tested.examples)["logits"], reference))
+    encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
+    _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference))
     return {
         "file": file,
         "kind": "savedmodel",
         "network": name,
         "variant": "savedmodel",
         **measure.size(stage / file),
-        **tested.quality(name, call),
+        **quality,
     }
 
 
@@ -231,7 +230,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     new = {entry["file"] for entry in fresh}
     paths = [(stage if e["file"] in new else export) / e["file"] for e in found["artifacts"]]
     print(f"measuring latency of {len(paths)} files, one thread ...", flush=True)
-    times = latency.measure(paths, tested.images["test"][0]) if paths else []
+    times = latency.measure(paths, tested.examples[0]) if paths else []
     for entry, each in zip(found["artifacts"], times, strict=True):
         entry["latency_ms"] = each
     found = {**_circumstances(run), **found}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from xkd_keras.page import both, circumstances, code, escape, grid, many
 from xkd_keras.study import statistics, words
 
+_SETTING = ("method", "setting", "error %", "top-1 %", "sd", "cross-entropy")
 _LONG = 100  # seeds; of more, the table of runs would be longer than the report
 
 
@@ -48,11 +49,7 @@ def _search(study: Mapping) -> list[str]:
         f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. What"
         " makes no difference to a method is not counted, and its variants take what was chosen"
         f" for it. {never} Bold: chosen.",
-        grid(
-            ["method", "setting", "error %", "top-1 %", "sd", "cross-entropy", "seeds"],
-            rows,
-            words=2,
-        ),
+        grid([*_SETTING, "seeds"], rows, words=2),
     ]
 
 
