@@ -71,6 +71,23 @@ def test_a_wrong_command_line_exits_with_2(good, flags, parts):
     fails(run("train", *good, *flags), 2, *parts)
 
 
+@pytest.mark.parametrize(
+    ("module", "flags", "code", "part"),
+    [
+        ("export", [], 2, "--run_dir: missing. The directory of a finished run."),
+        ("export", ["--run_dir=x", "--variant=int9"], 2, "Did you mean 'int8'?"),
+        ("export", ["--run_dir=x", "--version=-1"], 2, "version"),
+        ("compress", ["--run_dir=x"], 2, "--peer: missing. The peer to compress."),
+        ("compress", ["--run_dir=x", "--peer=y", "--recipe=pqt"], 2, "Did you mean 'pqat'?"),
+        ("evaluate", [], 2, "--run_dir: missing"),
+        ("evaluate", ["--model=x", "--peer=y"], 2, "--peer: is for a run's networks"),
+        ("evaluate", ["--model=x.tflite"], 1, "x.tflite: there is no such file"),
+    ],
+)
+def test_a_wrong_command_on_a_run_is_one_line(module, flags, code, part):
+    fails(run(module, *flags), code, part)
+
+
 def test_a_peer_with_the_wrong_number_of_logits_exits_with_1(good):
     result = run("train", *good, "--peer=tests.small_peers:one_too_many")
     fails(result, 1, "one_too_many", "11", "10")

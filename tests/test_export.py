@@ -14,9 +14,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from scipy.special import softmax
 
+from xkd_keras import cli, evaluation, train
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, train
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.ship import evaluating, exporting, latency, lite, savedmodel
 
@@ -188,6 +188,7 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(run_dir, monkeypatch)
 
 def test_an_interrupted_export_leaves_what_was_there(run_dir, monkeypatch):
     before = tree(run_dir)
+    (run_dir / ".partial-old").mkdir()  # of an export that was killed
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -196,6 +197,7 @@ def test_an_interrupted_export_leaves_what_was_there(run_dir, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         exporting.export(run_dir, ["plain"], ["float32"])
     assert tree(run_dir) == before
+    assert not list(run_dir.glob(".partial-*"))
 
 
 def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, capsys):
@@ -275,6 +277,18 @@ def test_a_disk_that_takes_no_more_is_one_line_and_nothing_changes(run_dir):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert tree(run_dir) == before
+
+
+def test_an_interrupted_command_says_so_and_exits_with_130(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["export"])
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(interrupt)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted; what was there before is as it was\n"
 
 
 @pytest.mark.slow

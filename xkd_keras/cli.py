@@ -54,6 +54,8 @@ def run(main: Callable[[], None]) -> None:
             main()
         except InputError as error:
             _exit(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _exit("interrupted; what was there before is as it was", 130)
         except OSError as error:
             _exit(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 

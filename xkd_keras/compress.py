@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from xkd_keras import cli, deployment
-from xkd_keras.errors import FlagError
+from xkd_keras.errors import FlagError, unknown
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
 
@@ -19,6 +19,8 @@ def main() -> None:
     for name in ("run_dir", "peer", "recipe"):
         if not values[name].value:
             raise FlagError(f"--{name}: missing. {values[name].help}")
+    if values.recipe not in RECIPES:
+        raise FlagError(unknown("--recipe", values.recipe, RECIPES))
     cli.load_tensorflow()
     with cli.quiet():  # tfmot imports what TensorFlow has not
         from xkd_keras.compression import compressing

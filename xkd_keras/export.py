@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from xkd_keras import cli, deployment
-from xkd_keras.errors import FlagError
+from xkd_keras.errors import FlagError, unknown
 
 
 def main() -> None:
@@ -17,6 +17,9 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("--run_dir: missing. The directory of a finished run.")
+    for variant in values.variant:
+        if variant not in deployment.VARIANTS:
+            raise FlagError(unknown("--variant", variant, deployment.VARIANTS))
     cli.load_tensorflow()
     from xkd_keras.ship import exporting  # after what may be wrong with the flags
 

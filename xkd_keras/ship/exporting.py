@@ -93,6 +93,8 @@ def _version(run_dir: Path, name: str, asked: int) -> int:
 def workshop(run_dir: Path) -> Iterator[Path]:
     """Hold the run and give a directory on its disk to make things in; it is gone afterwards."""
     with files.lock(run_dir):
+        for left in run_dir.glob(".partial-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         directory = Path(tempfile.mkdtemp(prefix=".partial-", dir=run_dir))
         try:
             yield directory
