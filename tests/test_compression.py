@@ -173,7 +173,11 @@ def test_normalisation_is_not_learned(run):
 
 @pytest.mark.parametrize(
     ("recipe", "zeros", "values"),
-    [("qat", 0, 256), ("pqat", 0.6, 256), ("cqat", 0, 8), ("pcqat", 0.6, 8)],
+    [
+        ("pcqat", 0.6, 8),
+        pytest.param("pqat", 0.6, 256, marks=pytest.mark.slow),
+        pytest.param("cqat", 0, 8, marks=pytest.mark.slow),
+    ],
 )
 def test_a_chain_keeps_what_its_passes_won_in_an_all_int8_file(run, recipe, zeros, values):
     model = passes.run(recipe, twin.twin(run.models["normalised"]), tuner(run), 0.6, 8)
