@@ -12,10 +12,10 @@ import tensorflow as tf
 import tf_keras
 from scipy.special import log_softmax, softmax
 
+from tests.small_runs import finished
 from xkd_keras import compress as command
-from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, peers, train
+from xkd_keras import evaluation, peers
 from xkd_keras.compression import compressing, passes, tuning, twin
 from xkd_keras.errors import InputError
 from xkd_keras.ship import lite, measure
@@ -25,19 +25,11 @@ from xkd_keras.ship import lite, measure
 def trained(tmp_path_factory, data_dir):
     """A finished run of a convolutional network with batch norm, and another to teach it."""
     run_dir = tmp_path_factory.mktemp("runs") / "to_compress"
-    config = configs.Config(
-        run_dir=str(run_dir),
-        data_dir=str(data_dir),
-        dataset="digits",
-        peer=(
-            "tests.small_peers:normalised,learning_rate=0.1",
-            "tests.small_peers:plain,learning_rate=0.01,weight=3",
-        ),
-        epochs=4,
-        batch_size=64,
-        augment="none",
+    peer = (
+        "tests.small_peers:normalised,learning_rate=0.1",
+        "tests.small_peers:plain,learning_rate=0.01,weight=3",
     )
-    train.train_and_evaluate(config)
+    finished(run_dir, data_dir, peer=peer, batch_size=64)
     return run_dir
 
 

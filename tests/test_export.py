@@ -14,8 +14,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from scipy.special import softmax
 
+from tests.small_runs import finished
 from xkd_keras import cli, evaluation, train
-from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.ship import evaluating, exporting, latency, lite, savedmodel
@@ -32,20 +32,9 @@ FILES = {
 def exported(tmp_path_factory, data_dir):
     """A small finished run and everything that can be exported of it."""
     run_dir = tmp_path_factory.mktemp("runs") / "shipped"
-    config = configs.Config(
-        run_dir=str(run_dir),
-        data_dir=str(data_dir),
-        dataset="digits",
-        peer=[
-            f"tests.small_peers:{name},learning_rate=0.01,weight={i + 1}"
-            for i, name in enumerate(PEERS)
-        ],
-        train_examples=300,
-        epochs=4,
-        batch_size=50,
-        augment="none",
-    )
-    train.train_and_evaluate(config)
+    own = "tests.small_peers:{},learning_rate=0.01,weight={}"
+    peers = [own.format(name, i + 1) for i, name in enumerate(PEERS)]
+    config = finished(run_dir, data_dir, peer=peers, train_examples=300, batch_size=50)
     return config, exporting.export(run_dir)
 
 

@@ -148,11 +148,9 @@ class Frozen(keras.layers.Layer):
 
     def call(self, logits, images, **_):
         total = sum(self.weights_by_name[name] for name in self.models)
-        taught = sum(
-            self.weights_by_name[name] / total * tf.cast(model(images, training=False), tf.float32)
-            for name, model in self.models.items()
-        )
-        return tf.broadcast_to(taught, tf.shape(logits))
+        shares = [self.weights_by_name[name] / total for name in self.models]
+        each = [tf.cast(m(images, training=False), tf.float32) for m in self.models.values()]
+        return tf.broadcast_to(distill.ensemble(tf.stack(each), shares), tf.shape(logits))
 
     def get_config(self):
         models = keras.saving.serialize_keras_object(self.models)

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -200,7 +200,7 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps an epoch; devices: {cohort.distribute_strategy.num_replicas_in_sync}"
     )
-    if config.method != "solo" and not strengths(cohort, config.epochs * steps).any():
+    if config.method != "solo" and not strengths(cohort.schedule, config.epochs * steps).any():
         print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
     if first:
         callbacks.write_history(run_dir, history)
@@ -243,7 +243,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     for name, row in result["peers"].items():
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, history), **result}
-    strength = strengths(cohort, history[-1]["step"])
+    strength = strengths(cohort.schedule, history[-1]["step"])
     report.write(run_dir, metrics, history, predictions, strength)
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -258,7 +258,7 @@ def report_again(run: evaluation.Run, predictions: evaluation.Predictions, manif
     history = callbacks.read_history(run.directory)
     steps = datasets.steps_per_epoch(run.data, run.config.batch_size)
     _, schedule = recipe.distillation(run.config, steps)
-    strength = np.asarray(schedule(np.arange(history[-1]["step"])))
+    strength = strengths(schedule, history[-1]["step"])
     report.write(run.directory, run.metrics, history, predictions, strength, manifest)
 
 
@@ -300,6 +300,6 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
     }
 
 
-def strengths(cohort: Cohort, steps: int) -> np.ndarray:
+def strengths(schedule: Callable, steps: int) -> np.ndarray:
     """Return lambda at each of the steps, float32 [steps]."""
-    return np.asarray(cohort.schedule(np.arange(steps)))
+    return np.asarray(schedule(np.arange(steps)))

@@ -62,16 +62,15 @@ def compress(
     with exporting.workshop(run_dir) as stage:
         model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
         tested = exporting.Tested(run)
-        about = {"taught": weight > 0}
+        if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
+            names, images = {recipe: "int8"}, None
+        else:
+            names = {f"{recipe}-{variant}": variant for variant in ("float32", "int8")}
+            images = tested.representative()
         fresh = []
-        for variant in ("int8",) if recipe.endswith("qat") else ("float32", "int8"):
-            name = recipe if recipe.endswith("qat") else f"{recipe}-{variant}"
-            entry = {
-                "file": f"tflite/{peer}-{name}.tflite",
-                **{"kind": "tflite", "network": peer, "variant": name, **about},
-            }
-            with lite.converters(model) as convert:
-                images = None if recipe.endswith("qat") else tested.representative()
+        with lite.converters(model) as convert:
+            for name, variant in names.items():
+                entry = {**exporting.tflite_entry(peer, name), "taught": weight > 0}
                 content = convert(variant, images)
-            fresh.append(exporting.finished_tflite(tested, stage, entry, content))
+                fresh.append(exporting.finished_tflite(tested, stage, entry, content))
         return exporting.publish(tested, stage, fresh, [])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -65,7 +66,8 @@ class Tuner:
         shares = evaluation.shares(self.run.models, self.run.weights)
 
         def taught(images, labels):
-            logits = tf.add_n([s * self.run.models[name](images) for name, s in shares.items()])
+            each = tf.stack([self.run.models[name](images, training=False) for name in shares])
+            logits = distill.ensemble(each, list(shares.values()))
             return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=-1)
 
         batches = datasets.train_batches(
@@ -82,27 +84,28 @@ class Tuner:
             loss += self.weight * distill.distillation(teacher, logits[None], self.temperature)[0]
         return loss
 
-    def top1(self, model: tf_keras.Model, split: str = "validation") -> float:
-        """Return the accuracy on a split."""
-        hits = total = 0.0
-        call = tf.function(model, reduce_retracing=True)
-        for images, labels, mask in datasets.eval_batches(
-            getattr(self.run.data, split), dataset=self.run.data, batch_size=self.batch_size
-        ):
-            answers = tf.argmax(call(images, training=False), -1, labels.dtype)
-            hits += float(tf.reduce_sum(mask * tf.cast(answers == labels, tf.float32)))
-            total += float(tf.reduce_sum(mask))
-        return hits / total
-
 
 class _Progress(tf_keras.callbacks.Callback):
+    """A line an epoch: the loss, and top-1 on validation images."""
+
     def __init__(self, tuner: Tuner):
         super().__init__()
         self.tuner = tuner
 
+    def on_train_begin(self, logs=None):
+        self.call = tf.function(self.model, reduce_retracing=True)  # traced once, not every epoch
+
     def on_epoch_end(self, epoch, logs=None):
+        data = self.tuner.run.data
+        answers = evaluation.answers(
+            lambda images: self.call(images, training=False).numpy(),
+            data,
+            "validation",
+            self.tuner.batch_size,
+        )
+        top1 = np.mean(answers.argmax(-1) == datasets.labels(data.validation))
         print(
             f"epoch {epoch + 1}/{self.tuner.epochs}  loss {logs['loss']:.4f}"
-            f"  validation top-1 {100 * self.tuner.top1(self.model):.2f} %",
+            f"  validation top-1 {100 * top1:.2f} %",
             flush=True,
         )

@@ -50,11 +50,11 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
 
 
 def _tflite(path: Path):
+    content = lite.read(path)
     try:
-        content = lite.read(path)
         return lite.Lite(content), metadata.labels(content)
     except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _data(path: Path, run_dir: Path | None, dataset: str, side: int) -> datasets.Dataset:

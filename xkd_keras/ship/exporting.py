@@ -184,12 +184,7 @@ def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, faile
     images = tested.representative()
     with lite.converters(tested.run.models[name]) as convert:
         for variant in variants:
-            entry = {
-                "file": f"tflite/{name}-{variant}.tflite",
-                "kind": "tflite",
-                "network": name,
-                "variant": variant,
-            }
+            entry = tflite_entry(name, variant)
             try:
                 content = convert(variant, images)
                 fresh.append(finished_tflite(tested, stage, entry, content))
@@ -197,6 +192,12 @@ def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, faile
             except InputError as error:  # one variant that fails does not lose the others
                 failed.append({**entry, "reason": str(error)})
                 print(f"{entry['file']}  FAILED: {error}", flush=True)
+
+
+def tflite_entry(network: str, variant: str) -> dict[str, str]:
+    """Return what the manifest says of a TFLite file before it is measured."""
+    file = f"tflite/{network}-{variant}.tflite"
+    return {"file": file, "kind": "tflite", "network": network, "variant": variant}
 
 
 def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes) -> dict:

@@ -51,8 +51,18 @@ def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> by
     packed.seek(0, io.SEEK_END)
     with zipfile.ZipFile(packed, "a") as archive:
         # A fixed date: the same model makes the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
+        archive.writestr(zipfile.ZipInfo(LABELS), as_lines(labels))
     return packed.getvalue()
+
+
+def as_lines(labels: Sequence[str]) -> str:
+    """Return the content of a file of labels."""
+    return "".join(f"{label}\n" for label in labels)
+
+
+def from_lines(text: str) -> tuple[str, ...]:
+    """Return the labels of such a file; a label may hold what Python too takes for a line's end."""
+    return tuple(text.split("\n")[:-1])
 
 
 def labels(model: bytes) -> tuple[str, ...]:
@@ -63,7 +73,7 @@ def labels(model: bytes) -> tuple[str, ...]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
-            return tuple(archive.read(LABELS).decode().split("\n")[:-1])
+            return from_lines(archive.read(LABELS).decode())
     except (zipfile.BadZipFile, KeyError):
         raise InputError(
             "holds no labels; valid: a file made by xkd_keras.export, with its metadata."

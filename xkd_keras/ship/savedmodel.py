@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from xkd_keras import distill
 from xkd_keras.cli import quiet
 from xkd_keras.data import preprocess
 from xkd_keras.errors import InputError
-from xkd_keras.ship.metadata import LABELS
+from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
 
 TOP = 5  # classes that `serving_bytes` names
 
@@ -34,12 +35,13 @@ class Served(tf.Module):
         super().__init__()
         self.state = [v.value for model in models.values() for v in model.variables]
         self.labels = tf.saved_model.Asset(labels)
-        names = tf.constant(labels.read_text(encoding="utf-8").split("\n")[:-1])
+        names = tf.constant(from_lines(labels.read_text(encoding="utf-8")))
         shape = next(iter(models.values())).input_shape[1:]
         top = min(TOP, len(names))
 
         def predict(pixels):
-            logits = tf.add_n([s * models[n](pixels, training=False) for n, s in shares.items()])
+            each = tf.stack([models[name](pixels, training=False) for name in shares])
+            logits = distill.ensemble(each, list(shares.values()))
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
         def predict_bytes(image_bytes):
@@ -102,7 +104,7 @@ def write(
     """
     directory.mkdir(parents=True)
     labels = directory / LABELS
-    labels.write_text("".join(f"{each}\n" for each in class_names), encoding="utf-8")
+    labels.write_text(as_lines(class_names), encoding="utf-8")
     served = Served(models, shares, labels, crop_ratio)
     try:
         with quiet():
@@ -170,7 +172,7 @@ class Caller:
             self._predict = self._loaded.signatures["serving_default"]
             (pixels,) = self._predict.structured_input_signature[1].values()
             self.image_shape = tuple(pixels.shape[1:])
-            self.classes = self._predict.structured_outputs["probabilities"].shape[-1]
+            _ = self._predict.structured_outputs["probabilities"]  # KeyError: none of ours
         except (OSError, ValueError, KeyError, tf.errors.OpError):
             raise InputError(
                 f"{path}: is not a SavedModel of xkd_keras.export; valid: a directory of a version,"
@@ -194,7 +196,7 @@ class Caller:
     def labels(self) -> tuple[str, ...]:
         """Return the class names in the order of the outputs."""
         asset = Path(self._loaded.labels.asset_path.numpy().decode())
-        return tuple(asset.read_text(encoding="utf-8").split("\n")[:-1])
+        return from_lines(asset.read_text(encoding="utf-8"))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.outputs(images)["probabilities"]

@@ -27,7 +27,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
         The path of report.html.
     """
     study_dir = Path(study_dir)
-    summary = study.get("summary") or statistics.summarize(study)
+    summary = _summary(study)
     pictures = figures.draw(study, summary)
     for name, data in pictures.items():
         with files.whole(study_dir / "plots" / name) as beside:
@@ -52,7 +52,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 def table(study: Mapping) -> str:
     """Return the result as aligned plain text: a line a network and method."""
     rows = [["network", "method", "seeds", "top-1 %", "to solo (95 %)", "Holm p"]]
-    summary = study.get("summary") or statistics.summarize(study)
+    summary = _summary(study)
     for network, by in summary["networks"].items():
         for method, values in by.items():
             found = values["against"].get("solo")
@@ -61,6 +61,11 @@ def table(study: Mapping) -> str:
     if "solo" not in study["methods"]:
         rows = [row[:4] for row in rows]
     return page.aligned(rows, words=2)
+
+
+def _summary(study: Mapping) -> Mapping:
+    """Return the statistics that study.json holds, or make them."""
+    return study.get("summary") or statistics.summarize(study)
 
 
 def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:

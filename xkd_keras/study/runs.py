@@ -44,7 +44,7 @@ def run(task: Task) -> None:
             shuffle=False,
             verbose=0,
         )
-    strongest = training.strengths(cohort, config.epochs * steps).max()
+    strongest = training.strengths(cohort.schedule, config.epochs * steps).max()
     measured = {**watch.measured(), "lambda_max": float(strongest)}
     if task.test:
         measured |= _tested(config, cohort, data)

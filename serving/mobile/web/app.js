@@ -3,6 +3,7 @@ import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
 const TOP = 5;
 const RUNS = 10; // after each answer, to tell a latency that is more than one reading
+const NO_LABELS = 'The file holds no labels; export it with xkd_keras.export.';
 const byId = (id) => document.getElementById(id);
 const drawing = byId('drawing');
 const seen = byId('seen');
@@ -16,16 +17,16 @@ function readLabels(buffer) {
   const view = new DataView(buffer);
   let end = buffer.byteLength - 22;
   while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
-  if (end < 0) throw new Error('The file holds no labels; export it with xkd_keras.export.');
+  if (end < 0) throw new Error(NO_LABELS);
   const count = view.getUint16(end + 10, true);
   const directory = view.getUint32(end + 12, true);
   // Offsets count from where the archive begins, or from the start of the file: take what fits.
   let at = end - directory;
   const shift = at - view.getUint32(end + 16, true);
+  const text = (start, length) => new TextDecoder().decode(new Uint8Array(buffer, start, length));
   for (let i = 0; i < count; i++) {
-    const [size, name, extra, comment] = [20, 28, 30, 32].map((offset) =>
-      offset === 20 ? view.getUint32(at + 20, true) : view.getUint16(at + offset, true));
-    const text = (start, length) => new TextDecoder().decode(new Uint8Array(buffer, start, length));
+    const size = view.getUint32(at + 20, true);
+    const [name, extra, comment] = [28, 30, 32].map((offset) => view.getUint16(at + offset, true));
     if (text(at + 46, name) === 'labels.txt') {
       const local = view.getUint32(at + 42, true) + shift;
       const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
@@ -33,7 +34,7 @@ function readLabels(buffer) {
     }
     at += 46 + name + extra + comment;
   }
-  throw new Error('The file holds no labels; export it with xkd_keras.export.');
+  throw new Error(NO_LABELS);
 }
 
 // As in evaluation: the shorter side is scaled to the network's, and the centre is used.
