@@ -131,6 +131,11 @@ def test_a_version_is_never_written_over(path, tmp_path):
     assert savedmodel.versions(base) == [1]
 
 
+def test_another_failure_to_place_a_version_is_told_as_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        savedmodel.place(tmp_path / "gone", tmp_path / "birds", 1)
+
+
 def test_versions_are_numbers_and_nothing_else(tmp_path):
     for name in ("2", "10", ".partial-3", "notes", "x1"):
         (tmp_path / name).mkdir()

@@ -145,14 +145,15 @@ def versions(base: Path) -> list[int]:
 def place(directory: Path, base: Path, version: int) -> Path:
     """Move a finished SavedModel to BASE/VERSION; raises InputError where that exists."""
     base.mkdir(parents=True, exist_ok=True)
+    target = base / str(version)
     try:
-        os.rename(directory, base / str(version))  # fails on a directory that holds anything
+        os.rename(directory, target)  # fails on a directory that holds anything
     except OSError:
+        if not target.exists():
+            raise
         shutil.rmtree(directory, ignore_errors=True)
-        raise InputError(
-            f"--version: {base / str(version)} is there already; valid: a new number."
-        ) from None
-    return base / str(version)
+        raise InputError(f"--version: {target} is there already; valid: a new number.") from None
+    return target
 
 
 class Caller:
