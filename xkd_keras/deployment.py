@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from xkd_keras import page, plots
 from xkd_keras.page import escape, grid, picture
@@ -127,22 +127,29 @@ def chart(files: Sequence[Mapping]) -> Figure:
         axes.step(
             [costs[i] for i in first], [top1[i] for i in first], where="post", color="#999999"
         )
-        for entry, x, y in zip(files, costs, top1, strict=True):
+        for i, (entry, x, y) in enumerate(zip(files, costs, top1, strict=True)):
             look = {"color": colours[entry["network"]], "marker": markers[entry["variant"]]}
-            axes.plot(x, y, linestyle="", markersize=8, markeredgecolor="white", **look)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.tick_params(axis="x", which="minor", labelsize=8)
-        axes.set_xlabel(label)
-        axes.grid(True)
+            look |= {"mec": "black", "zorder": 4} if i in first else {"mec": "white"}
+            axes.plot(x, y, linestyle="", markersize=8, **look)
+        _scale(axes, label)
     panels[0].set_ylabel("top-1 on test (%)")
     handles = [Line2D([], [], color=colours[n], linewidth=5, label=n) for n in networks]
     handles += [
         Line2D([], [], color="#444444", marker=markers[v], linestyle="", label=v) for v in variants
     ]
+    ring = {"markerfacecolor": "white", "markeredgecolor": "black"}
+    handles.append(Line2D([], [], color="#999999", marker="o", **ring, label="beaten by none"))
     figure.legend(handles=handles, loc="outside upper left", ncols=5)
     return figure
+
+
+def _scale(axes, label: str) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+    axes.grid(True)
 
 
 def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
