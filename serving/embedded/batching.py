@@ -1,0 +1,284 @@
+"""Many requests, one call: TF Serving's dynamic batching.
+
+There are no threads here: a request that finds a free slot runs the oldest batch itself, at once if
+nothing is to be waited for, so a lone client pays nothing. A request that finds none waits in a
+batch, until the batch before has left its slot to it.
+"""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+
+from serving.embedded.failure import Failure, invalid
+from serving.embedded.protos import ConfigError
+
+Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of tensorflow_serving/servables/tensorflow/session_bundle_config.proto, with its defaults.
+
+    Args:
+        size: max_batch_size, examples.
+        timeout: batch_timeout_micros, in seconds: how long the first request of a batch waits for
+            others.
+        queue: max_enqueued_batches.
+        slots: num_batch_threads: batches that run at a time.
+        allowed: allowed_batch_sizes: batches are padded to the next of them; none: not at all.
+        pad: pad_variable_length_inputs.
+    """
+
+    size: int = 1000
+    timeout: float = 0.0
+    queue: int = 10
+    slots: int = 2
+    allowed: tuple[int, ...] = ()
+    pad: bool = False
+
+    @classmethod
+    def of(cls, message, cpus: int) -> "Options":
+        """Return the options of a BatchingParameters; raises ConfigError."""
+        found = {"slots": cpus, "allowed": tuple(message.allowed_batch_sizes)}
+        found["pad"] = message.pad_variable_length_inputs
+        for name, key, least in (
+            ("max_batch_size", "size", 1),
+            ("batch_timeout_micros", "timeout", 0),
+            ("max_enqueued_batches", "queue", 1),
+            ("num_batch_threads", "slots", 1),
+        ):
+            if message.HasField(name):
+                found[key] = getattr(message, name).value
+                if found[key] < least:
+                    raise ConfigError(f"{name}: received {found[key]}; valid: {least} or more.")
+        found["timeout"] = found.get("timeout", 0) / 1e6
+        options = cls(**found)
+        sizes = options.allowed
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
+        if sizes and sizes[-1] != options.size:
+            raise ConfigError(
+                f"allowed_batch_sizes: the last, {sizes[-1]}, must be max_batch_size,"
+                f" {options.size}."
+            )
+        return options
+
+
+class _Task:
+    """A request that waits in a batch."""
+
+    def __init__(self, inputs: Mapping[str, np.ndarray], size: int):
+        self.inputs, self.size = inputs, size
+        self.result: list[np.ndarray] | Failure | None = None
+        self.leads = False  # it holds a slot and is to run a batch
+        self.event = threading.Event()  # set when either of these is
+
+
+@dataclass
+class _Batch:
+    """Requests that run together, in the order they came."""
+
+    key: tuple  # signature, outputs, shapes
+    due: float  # when it runs at the latest
+    tasks: list[_Task] = field(default_factory=list)
+    size: int = 0
+    closed: bool = False  # nothing more goes in
+
+
+class Batcher:
+    """Batches the calls of one model.
+
+    Args:
+        run: (signature, inputs, outputs) -> outputs: the call.
+        options: Sizes and times.
+        observe: Told the size of every batch that ran, before padding.
+    """
+
+    def __init__(self, run: Run, options: Options, observe: Callable[[int], None] = lambda n: None):
+        self._run, self._options, self._observe = run, options, observe
+        self._lock = threading.Condition()
+        self._queue: deque[_Batch] = deque()
+        self._free = options.slots
+
+    def __call__(
+        self,
+        name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
+    ) -> list[np.ndarray]:
+        """Return outputs, computed together with those of other requests; raises Failure."""
+        task = _Task(inputs, self._size(inputs))
+        pad = self._options.pad
+        shapes = tuple(
+            (alias, array.dtype.str, array.ndim if pad else array.shape[1:])
+            for alias, array in sorted(inputs.items())
+        )
+        with self._lock:
+            self._enqueue(task, (name, tuple(outputs), shapes))
+            if self._free:
+                self._free -= 1
+                task.leads = True
+            else:
+                self._lock.notify_all()  # a leader may be waiting for a batch to fill
+        while task.result is None:
+            if not task.leads:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not task.event.wait(left):
+                    self._leave(task)
+                    raise Failure(
+                        grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded in the queue"
+                    )
+            if task.leads:
+                task.leads = False
+                task.event.clear()
+                self._lead()
+        if task.leads:  # the slot came together with the result
+            with self._lock:
+                self._pass_on()
+        if isinstance(task.result, Failure):
+            raise task.result
+        return task.result
+
+    def _size(self, inputs: Mapping[str, np.ndarray]) -> int:
+        """Return the number of examples; raises Failure where inputs disagree on it."""
+        if any(array.ndim == 0 for array in inputs.values()):
+            raise invalid("Batching session Run() input tensors must have at least one dimension")
+        sizes = {len(array) for array in inputs.values()}
+        if len(sizes) != 1:
+            raise invalid("Batching session Run() input tensors must have equal 0th-dimension size")
+        (size,) = sizes
+        if size > self._options.size:
+            raise invalid(
+                f"Task size {size} is larger than maximum input batch size {self._options.size}"
+            )
+        return size
+
+    def _enqueue(self, task: _Task, key: tuple) -> None:
+        """Put a request into the youngest batch of its kind, or a new one. The lock is held."""
+        batch = next((b for b in reversed(self._queue) if b.key == key and not b.closed), None)
+        if batch is None or batch.size + task.size > self._options.size:
+            if len(self._queue) >= self._options.queue:
+                raise Failure(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full",
+                )
+            if batch is not None:
+                batch.closed = True
+            batch = _Batch(key, time.monotonic() + self._options.timeout)
+            self._queue.append(batch)
+        batch.tasks.append(task)
+        batch.size += task.size
+        batch.closed = batch.size >= self._options.size
+
+    def _leave(self, task: _Task) -> None:
+        """Take a request whose time is up out of the queue; a slot it was given goes on."""
+        with self._lock:
+            for batch in self._queue:
+                if task in batch.tasks:
+                    batch.tasks.remove(task)
+                    batch.size -= task.size
+            if task.leads:
+                self._pass_on()
+
+    def _lead(self) -> None:
+        """Run the next batch, then leave the slot to whoever waits."""
+        try:
+            batch = self._next()
+            if batch is not None:
+                self._execute(batch)
+        finally:
+            with self._lock:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give a slot to the first request in the queue, or back. The lock is held."""
+        for batch in self._queue:
+            for task in batch.tasks:
+                if not task.leads:
+                    task.leads = True
+                    task.event.set()
+                    return
+        self._free += 1
+
+    def _next(self) -> _Batch | None:
+        """Wait for a batch that is full or due, and take it; None when others took them all."""
+        with self._lock:
+            while self._queue:
+                now = time.monotonic()
+                for batch in self._queue:
+                    if batch.closed or batch.due <= now or not batch.tasks:
+                        self._queue.remove(batch)
+                        return batch
+                self._lock.wait(self._queue[0].due - now)
+            return None
+
+    def _execute(self, batch: _Batch) -> None:
+        """Give every request of a batch its result."""
+        tasks = batch.tasks
+        try:
+            if tasks:
+                self._observe(batch.size)
+                results = self._together(batch.key, tasks)
+                for task, result in zip(tasks, results, strict=True):
+                    task.result = result
+        except Exception as error:
+            # One request that cannot be computed must not fail those that it happened to meet.
+            if len(tasks) > 1:
+                for task in tasks:
+                    self._execute(_Batch(batch.key, 0.0, [task], task.size))
+            else:
+                failed = isinstance(error, Failure)
+                tasks[0].result = error if failed else Failure(grpc.StatusCode.INTERNAL, str(error))
+        for task in tasks:
+            task.event.set()
+
+    def _together(self, key: tuple, tasks: Sequence[_Task]) -> list[list[np.ndarray]]:
+        """Return the outputs of each request, computed in one call."""
+        name, outputs, _ = key
+        total = sum(task.size for task in tasks)
+        padded = next((n for n in self._options.allowed if n >= total), total)
+        inputs = {
+            alias: joined([task.inputs[alias] for task in tasks], padded)
+            for alias in tasks[0].inputs
+        }
+        found = self._run(name, inputs, outputs)
+        if any(array.ndim == 0 or len(array) != padded for array in found):
+            raise Failure(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
+                " sizes of the input tensors",
+            )
+        edges = np.cumsum([0] + [task.size for task in tasks])
+        return [[array[begin:end] for array in found] for begin, end in itertools.pairwise(edges)]
+
+
+def joined(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Return arrays one after the other, padded to a number of examples with the first of them.
+
+    Where their shapes differ, each is padded to the largest with its own first element
+    (tensorflow/core/kernels/batching_util/batch_resource_base, `pad_variable_length_inputs`).
+    """
+    shapes = [array.shape[1:] for array in arrays]
+    if len(set(shapes)) > 1:
+        largest = np.max(shapes, axis=0)
+        arrays = [_grown(array, largest) for array in arrays]
+    missing = size - sum(len(array) for array in arrays)
+    if missing:
+        first = next((array[:1] for array in arrays if len(array)), None)
+        if first is None:
+            first = np.zeros((1, *arrays[0].shape[1:]), arrays[0].dtype)
+        arrays = [*arrays, np.repeat(first, missing, axis=0)]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _grown(array: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    edges = [(0, 0)] + [(0, int(n - m)) for n, m in zip(shape, array.shape[1:], strict=True)]
+    filler = array.reshape(-1)[0] if array.size else 0
+    return np.pad(array, edges, constant_values=filler)

@@ -1,0 +1,73 @@
+"""What went wrong with a request, as gRPC and HTTP say it."""
+
+import grpc
+import tensorflow as tf
+
+LONGEST = 1024  # characters of a message that travel in gRPC's trailers
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# tensorflow_serving/model_servers/http_server.cc; every other code is 500.
+_HTTP = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+
+class Failure(Exception):
+    """A request that cannot be answered.
+
+    Args:
+        code: gRPC's status code.
+        message: As TF Serving words it.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def http(self) -> int:
+        """The HTTP status that REST answers with."""
+        return _HTTP.get(self.code, 500)
+
+    @property
+    def details(self) -> str:
+        """The message as gRPC carries it: cut where it would outgrow the trailers."""
+        if len(self.message) <= LONGEST:
+            return self.message
+        return self.message[:LONGEST] + "...TRUNCATED"
+
+    @property
+    def status(self) -> str:
+        """Code and message, as `absl::Status::ToString` prints them."""
+        return f"{self.code.name}: {self.message}"
+
+
+def invalid(message: str) -> Failure:
+    """Return a Failure with the commonest code, INVALID_ARGUMENT."""
+    return Failure(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def of_tensorflow(error: Exception) -> Failure:
+    """Return an error of TensorFlow's runtime, without the stack of whoever traced the model."""
+    if isinstance(error, tf.errors.OpError):
+        code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+        text = error.message
+    else:  # a kernel's message with raw bytes in it, or an array that no tensor can be made of
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the inputs cannot be computed with"
+        if not isinstance(error, UnicodeDecodeError):
+            text = str(error)
+    for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):
+        text = text.split(mark)[0]
+    return Failure(code, text)

@@ -1,0 +1,146 @@
+"""The models over gRPC: PredictionService, ModelService, and gRPC's own health service."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+
+import grpc
+from absl import logging
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
+
+from serving.embedded.failure import Failure, invalid
+from serving.embedded.inference import Inference
+from serving.embedded.manager import configs_of
+from serving.embedded.metrics import Metrics
+from serving.embedded.protos import ConfigError
+
+LARGEST = 2**31 - 1  # bytes of a message, as upstream; grpcio's own limit is 4 MiB
+_ENDLESS = 1e6  # seconds left that mean no deadline
+
+
+class _Answers:
+    """What both services do with a request."""
+
+    def __init__(self, inference: Inference, metrics: Metrics):
+        self._inference = inference
+        self._metrics = metrics
+
+    def _answer(self, name: str, call: Callable, request, context, model: str | None = None):
+        """Return call(request, deadline), or end the call with its failure; counts it."""
+        begin, left = time.monotonic(), context.time_remaining()
+        deadline = begin + left if left is not None and left < _ENDLESS else None
+        code, details = grpc.StatusCode.OK, ""
+        try:
+            return call(request, deadline)
+        except Failure as failure:
+            code, details = failure.code, failure.details
+        except Exception:
+            logging.exception("%s", name)
+            code, details = grpc.StatusCode.INTERNAL, "internal error"
+        finally:
+            model = request.model_spec.name if model is None else model
+            self._metrics.request(model, name, "GRPC", code, time.monotonic() - begin)
+        context.abort(code, details)
+
+
+class Predictions(_Answers, prediction_service_pb2_grpc.PredictionServiceServicer):
+    """PredictionService of tensorflow_serving/apis/prediction_service.proto."""
+
+    def Predict(self, request, context):
+        return self._answer("Predict", self._inference.predict, request, context)
+
+    def Classify(self, request, context):
+        return self._answer("Classify", self._inference.classify, request, context)
+
+    def Regress(self, request, context):
+        return self._answer("Regress", self._inference.regress, request, context)
+
+    def MultiInference(self, request, context):
+        model = request.tasks[0].model_spec.name if request.tasks else ""
+        return self._answer("MultiInference", self._inference.multi, request, context, model)
+
+    def GetModelMetadata(self, request, context):
+        call = self._inference.metadata
+        return self._answer("GetModelMetadata", lambda r, _: call(r), request, context)
+
+
+class Models(_Answers, model_service_pb2_grpc.ModelServiceServicer):
+    """ModelService of tensorflow_serving/apis/model_service.proto."""
+
+    def GetModelStatus(self, request, context):
+        call = self._inference.status
+        return self._answer("GetModelStatus", lambda r, _: call(r), request, context)
+
+    def HandleReloadConfigRequest(self, request, context):
+        return self._answer("HandleReloadConfigRequest", self._reload, request, context, "")
+
+    def _reload(self, request, _):
+        """Serve another set of models; returns when they are loaded."""
+        try:
+            configs = configs_of(request.config)
+        except ConfigError as error:
+            raise invalid(str(error)) from None
+        self._inference.manager.set_configs(configs)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
+
+
+def server(
+    inference: Inference,
+    metrics: Metrics,
+    addresses: Sequence[tuple[str, grpc.ServerCredentials | None]],
+    threads: int,
+    options: Sequence[tuple[str, object]] = (),
+    with_health: bool = False,
+) -> tuple[grpc.Server, list[int]]:
+    """Return a server that is not started yet, and the ports it is bound to.
+
+    Args:
+        inference: Answers.
+        metrics: Counts.
+        addresses: What to listen on, and the credentials for TLS there.
+        threads: How many requests are worked on at a time.
+        options: Of gRPC's channels.
+        with_health: Whether to add gRPC's health service.
+
+    Raises:
+        RuntimeError: An address cannot be bound.
+    """
+    limits = [
+        ("grpc.max_receive_message_length", LARGEST),
+        ("grpc.max_send_message_length", LARGEST),
+    ]
+    # Without it a second server could take the same port, and half of the requests.
+    limits.append(("grpc.so_reuseport", 0))
+    pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
+    made = grpc.server(pool, options=[*limits, *options])
+    predictions, models = Predictions(inference, metrics), Models(inference, metrics)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, made)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, made)
+    if with_health:
+        checks = health.HealthServicer()
+        for name in ("", "ModelService", "PredictionService"):
+            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, made)
+    ports = [
+        made.add_insecure_port(address) if key is None else made.add_secure_port(address, key)
+        for address, key in addresses
+    ]
+    return made, ports
+
+
+def credentials(message) -> grpc.ServerCredentials:
+    """Return the credentials of an SSLConfig; raises ConfigError."""
+    if not message.server_key or not message.server_cert:
+        raise ConfigError("SSLConfig: server_key and server_cert must hold PEM text.")
+    if message.client_verify and not message.custom_ca:
+        raise ConfigError("SSLConfig: client_verify needs custom_ca.")
+    pair = (message.server_key.encode(), message.server_cert.encode())
+    authority = message.custom_ca.encode() or None
+    return grpc.ssl_server_credentials([pair], authority, message.client_verify)

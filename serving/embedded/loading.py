@@ -1,0 +1,73 @@
+"""From a version's directory to a servable that is warm, and batches if it is asked to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tensorflow.core.protobuf import config_pb2
+
+from serving.embedded import warm_up
+from serving.embedded.batching import Batcher, Options
+from serving.embedded.failure import invalid
+from serving.embedded.protos import BatchingParameters, ConfigError, read
+from serving.embedded.servable import Servable, settle
+
+PER_MODEL = "batching_params.pbtxt"  # in a version's directory
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads versions; (path, model's name) -> servable. Raises Failure.
+
+    Args:
+        cpus: Of the machine: batches that run at a time unless parameters say otherwise.
+        tags: Of the meta graph.
+        config: Of the sessions.
+        warm: Whether to run the requests that come with a version.
+        warm_times: How often each of them.
+        batching: How to batch; None: not at all.
+        per_model: Whether a version's own file says how to batch it.
+        observe: Told the name of the model and the size of every batch that ran.
+    """
+
+    cpus: int
+    tags: tuple[str, ...] = ("serve",)
+    config: config_pb2.ConfigProto = field(default_factory=config_pb2.ConfigProto)
+    warm: bool = True
+    warm_times: int = 1
+    batching: Options | None = None
+    per_model: bool = False
+    observe: Callable[[str, int], None] = lambda name, size: None
+
+    def __call__(self, path: Path, name: str) -> "Servable":
+        servable = Servable(path, self.tags, self.config)
+        try:
+            options = self._options(path)
+            if self.warm:
+                warm_up.run(servable, path, self.warm_times)
+        except Exception:
+            servable.close()
+            raise
+        settle()
+        if options is None:
+            return servable
+        return Batched(servable, options, lambda size: self.observe(name, size))
+
+    def _options(self, path: Path) -> Options | None:
+        file = path / PER_MODEL
+        if self.batching is None or not self.per_model or not file.exists():
+            return self.batching
+        try:
+            return Options.of(read(file, BatchingParameters), self.cpus)
+        except ConfigError as error:
+            raise invalid(str(error).replace(str(file), PER_MODEL)) from None
+
+
+class Batched:
+    """A servable whose calls are batched."""
+
+    def __init__(self, servable: Servable, options: Options, observe: Callable[[int], None]):
+        self._servable = servable
+        self.signatures, self.all_signatures = servable.signatures, servable.all_signatures
+        self.signature, self.close = servable.signature, servable.close
+        self.run = Batcher(servable.run, options, observe)

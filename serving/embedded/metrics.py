@@ -1,0 +1,65 @@
+"""What Prometheus reads, under TF Serving's names where it has them."""
+
+import grpc
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+PATH = "/monitoring/prometheus/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4"
+_MICROSECONDS = [10 * 1.8**i for i in range(33)]  # tensorflow_serving/servables/tensorflow/util.cc
+_SIZES = [2**i for i in range(15)]
+_OTHERS = (
+    ""  # requests for models that there are not share a label: names are the clients' invention
+)
+
+
+class Metrics:
+    """Counters and histograms of a server; threads may share it."""
+
+    def __init__(self):
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        self._count = Counter(
+            ":tensorflow:serving:request_count",
+            "The total number of requests.",
+            ["model_name", "status"],
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            ":tensorflow:serving:request_latency",
+            "Distribution of wall time (in microseconds) for Tensorflow Serving request.",
+            ["model_name", "API", "entrypoint"],
+            registry=self.registry,
+            buckets=_MICROSECONDS,
+        )
+        self._sizes = Histogram(
+            ":tensorflow:serving:batching_session:processed_batch_size",
+            "Distribution of the number of examples in a batch, before padding.",
+            ["model_name"],
+            registry=self.registry,
+            buckets=_SIZES,
+        )
+
+    def request(
+        self, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
+    ) -> None:
+        """Count a request that was answered, with any status."""
+        if code is grpc.StatusCode.NOT_FOUND:
+            model = _OTHERS
+        self._count.labels(model, code.name).inc()
+        if code is grpc.StatusCode.OK:
+            self._latency.labels(model, api, entrypoint).observe(seconds * 1e6)
+
+    def batch(self, model: str, size: int) -> None:
+        """Count a batch of this many examples."""
+        self._sizes.labels(model).observe(size)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        # The client library ends the names of counters in _total, which TF Serving's do not.
+        return generate_latest(self.registry).replace(b"request_count_total", b"request_count")

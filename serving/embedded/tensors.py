@@ -1,0 +1,114 @@
+"""TensorProto <-> NumPy, as `Tensor::FromProto` and `Tensor::AsProtoField` do it.
+
+`tf.make_ndarray` and `tf.make_tensor_proto` do not: the one raises on what the runtime accepts, the
+other writes `tensor_content`, where clients of TF Serving read `float_val`.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+# The typed field of each dtype, and how its numbers lie in it.
+_FIELDS = {
+    types_pb2.DT_FLOAT: ("float_val", np.float32),
+    types_pb2.DT_DOUBLE: ("double_val", np.float64),
+    types_pb2.DT_INT32: ("int_val", np.int32),
+    types_pb2.DT_INT16: ("int_val", np.int16),
+    types_pb2.DT_INT8: ("int_val", np.int8),
+    types_pb2.DT_UINT8: ("int_val", np.uint8),
+    types_pb2.DT_UINT16: ("int_val", np.uint16),
+    types_pb2.DT_INT64: ("int64_val", np.int64),
+    types_pb2.DT_UINT32: ("uint32_val", np.uint32),
+    types_pb2.DT_UINT64: ("uint64_val", np.uint64),
+    types_pb2.DT_BOOL: ("bool_val", np.bool_),
+    types_pb2.DT_STRING: ("string_val", np.object_),
+    types_pb2.DT_HALF: ("half_val", np.float16),
+    types_pb2.DT_BFLOAT16: ("half_val", tf.bfloat16.as_numpy_dtype),
+    types_pb2.DT_COMPLEX64: ("scomplex_val", np.complex64),
+    types_pb2.DT_COMPLEX128: ("dcomplex_val", np.complex128),
+}
+# Fields that lie in a message as they lie in memory: read as bytes, for a list of Python floats is
+# slow.
+_PACKED = {"float_val": np.float32, "double_val": np.float64}
+MOST = 1 << 31  # elements; a shape alone can ask for any amount of memory
+
+
+def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """Return a tensor's values.
+
+    Either form is read, typed values or `tensor_content`. Too few typed values repeat the last one,
+    none are zeros, as upstream.
+
+    Raises:
+        ValueError: It is no valid tensor.
+    """
+    if proto.dtype not in _FIELDS:
+        raise ValueError(f"dtype {proto.dtype}")
+    field, dtype = _FIELDS[proto.dtype]
+    if proto.tensor_shape.unknown_rank:
+        raise ValueError("unknown rank")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(shape)
+    if any(n < 0 for n in shape) or size > MOST:
+        raise ValueError(f"shape {shape}")
+    if proto.tensor_content:
+        if field == "string_val" or len(proto.tensor_content) != size * np.dtype(dtype).itemsize:
+            raise ValueError("tensor_content of another length")
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
+    values = _typed(proto, field, dtype)
+    if len(values) > size:
+        raise ValueError(f"{len(values)} values for {size}")
+    if len(values) < size:
+        filler = values[-1] if len(values) else (b"" if field == "string_val" else dtype(0))
+        values = np.concatenate([values, np.full(size - len(values), filler, dtype)])
+    return values.reshape(shape)
+
+
+def _typed(proto, field: str, dtype) -> np.ndarray:
+    """Return the typed values of a tensor in a row."""
+    values = getattr(proto, field)
+    if field in _PACKED:
+        alone = tensor_pb2.TensorProto()
+        getattr(alone, field).MergeFrom(values)
+        width = np.dtype(dtype).itemsize * len(values)
+        packed = alone.SerializeToString()
+        return np.frombuffer(packed, dtype, offset=len(packed) - width)
+    if field == "string_val":
+        found = np.empty(len(values), object)
+        found[:] = list(values)
+        return found
+    if field == "half_val":
+        return np.array(values, np.uint32).astype(np.uint16).view(dtype)
+    if field.endswith("complex_val"):
+        parts = np.array(values, np.float64)
+        return (parts[0::2] + 1j * parts[1::2]).astype(dtype)
+    return np.array(values, np.int64 if field == "int_val" else dtype).astype(dtype)
+
+
+def write(array: np.ndarray, proto: tensor_pb2.TensorProto, content: bool = False) -> None:
+    """Write values into an empty message.
+
+    Args:
+        array: Any shape; strings as objects (bytes).
+        proto: Filled.
+        content: Whether to use `tensor_content`; upstream's
+            --enable_serialization_as_tensor_content.
+    """
+    array = np.asarray(array)
+    proto.dtype = tf.as_dtype(array.dtype).as_datatype_enum
+    field, dtype = _FIELDS[proto.dtype]
+    for n in array.shape:
+        proto.tensor_shape.dim.add(size=n)
+    flat = np.ascontiguousarray(array, dtype).reshape(-1)
+    if field == "string_val":
+        proto.string_val.extend(tf.compat.as_bytes(each) for each in flat)
+    elif content:
+        proto.tensor_content = flat.tobytes()
+    elif field == "half_val":
+        proto.half_val.extend(flat.view(np.uint16).tolist())
+    elif field.endswith("complex_val"):
+        getattr(proto, field).extend(np.stack([flat.real, flat.imag], -1).reshape(-1).tolist())
+    else:
+        getattr(proto, field).extend(flat.tolist())

@@ -1,0 +1,200 @@
+"""Which versions of a model are loaded: policies, retries, and the change from one to the next."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
+
+from serving.embedded.failure import Failure
+
+State = get_model_status_pb2.ModelVersionStatus.State
+MAX_VERSION = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is to be served under one name.
+
+    Args:
+        name: Of the model.
+        base_path: The directory of its versions.
+        latest: How many of the newest versions; 0: not by this policy.
+        specific: These versions; none and `latest` 0: all of them.
+        labels: Version by label.
+    """
+
+    name: str
+    base_path: Path
+    latest: int = 1
+    specific: tuple[int, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def wanted(self) -> list[int] | None:
+        """Return the versions that are there and asked for, newest first; None: no directory."""
+        try:
+            names = [path.name for path in self.base_path.iterdir()]
+        except OSError:
+            return None
+        # int() takes signs, blanks and other scripts' digits, too, which upstream's parser does
+        # not.
+        found = {int(name) for name in names if name.isascii() and name.isdigit()}
+        there = sorted((n for n in found if n <= MAX_VERSION), reverse=True)
+        if self.latest:
+            return there[: self.latest]
+        return [n for n in there if not self.specific or n in self.specific]
+
+    def path(self, version: int) -> Path:
+        """Return the directory of a version, whose name may begin with zeros."""
+        for path in self.base_path.iterdir():
+            if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
+                return path
+        return self.base_path / str(version)
+
+
+@dataclass
+class Version:
+    """One version and what became of it."""
+
+    number: int
+    state: int = State.START
+    failure: Failure | None = None
+    servable: object = None
+    tries: int = 0
+    again: float = 0.0  # not tried before this time
+    calls: int = 0  # in flight
+
+    @property
+    def available(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.state == State.AVAILABLE
+
+
+class Model:
+    """The versions of one model; threads may share it.
+
+    A new version is loaded before an old one is unloaded, and requests that run on the old one
+    finish. A version that cannot be loaded takes no other's place.
+
+    Args:
+        config: What is asked for.
+        load: Makes a servable of a version's directory; raises Failure. A servable has `close()`.
+        retries: How often a version that failed is tried again.
+        interval: Seconds between tries.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[Path, str], object],
+        retries: int = 5,
+        interval: float = 60.0,
+    ):
+        self.config = config
+        self._load, self._retries, self._interval = load, retries, interval
+        self._versions: dict[int, Version] = {}
+        self._lock = threading.Condition()
+
+    def versions(self) -> list[Version]:
+        """Return all versions that were ever there, newest first."""
+        with self._lock:
+            return sorted(self._versions.values(), key=lambda each: -each.number)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a version answers."""
+        return any(each.available for each in self.versions())
+
+    def refresh(self) -> None:
+        """Load what is new and unload what is not asked for any more. One thread at a time."""
+        wanted = self.config.wanted()
+        if wanted is None:
+            logging.warning("%s: no directory of its versions", self.config.name)
+            return
+        for number in wanted:
+            with self._lock:
+                version = self._versions.get(number)
+                if version is None or (version.state == State.END and version.failure is None):
+                    version = self._versions[number] = Version(number)
+            if version.state == State.START or self._due(version):
+                self._try(version)
+        loaded = [number for number in wanted if self._versions[number].available]
+        if loaded or not wanted:
+            self._unload_all_but(wanted)
+
+    def _due(self, version: Version) -> bool:
+        return (
+            version.failure is not None
+            and version.tries <= self._retries
+            and time.monotonic() >= version.again
+        )
+
+    def _try(self, version: Version) -> None:
+        """Load a version, or say why it cannot be."""
+        version.state, version.tries = State.LOADING, version.tries + 1
+        name = self.config.name
+        try:
+            servable = self._load(self.config.path(version.number), name)
+        except Failure as failure:
+            version.again = time.monotonic() + self._interval
+            version.failure, version.state = failure, State.END
+            logging.error("%s, version %d: %s", name, version.number, failure.message)
+        else:
+            with self._lock:
+                version.servable, version.failure = servable, None
+                version.state = State.AVAILABLE
+            logging.info("%s, version %d: available", name, version.number)
+
+    def _unload_all_but(self, wanted: list[int]) -> None:
+        with self._lock:
+            old = [v for n, v in self._versions.items() if n not in wanted and v.available]
+            for version in old:
+                version.state = State.UNLOADING
+            for number, version in self._versions.items():
+                if number not in wanted and version.state in (State.START, State.LOADING):
+                    version.state = State.END
+        for version in old:
+            threading.Thread(target=self._drain, args=(version,), daemon=True).start()
+
+    def _drain(self, version: Version) -> None:
+        """Wait for the requests that run on a version, then free it."""
+        with self._lock:
+            self._lock.wait_for(lambda: version.calls == 0)
+            servable, version.servable = version.servable, None
+            version.state = State.END
+        servable.close()
+        logging.info("%s, version %d: unloaded", self.config.name, version.number)
+
+    def unload(self) -> None:
+        """Unload every version."""
+        self._unload_all_but([])
+
+    @contextmanager
+    def lease(self, number: int | None):
+        """Hold a version, the newest for None, while a request runs on it; raises Failure."""
+        with self._lock:
+            available = [n for n, version in self._versions.items() if version.available]
+            if not available or number not in (None, *available):
+                asked = f"Latest({self.config.name})"
+                if number is not None:
+                    asked = f"Specific({self.config.name}, {number})"
+                raise not_found(asked)
+            version = self._versions[max(available) if number is None else number]
+            version.calls += 1
+        try:
+            yield version
+        finally:
+            with self._lock:
+                version.calls -= 1
+                if not version.calls:
+                    self._lock.notify_all()
+
+
+def not_found(asked: str) -> Failure:
+    """Return the failure of a request for what is not there."""
+    return Failure(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
