@@ -125,8 +125,7 @@ class Batcher:
             if self._free:
                 self._free -= 1
                 task.leads = True
-            else:
-                self._lock.notify_all()  # a leader may be waiting for a batch to fill
+            self._lock.notify_all()  # a leader may be waiting for a batch to fill
         while task.result is None:
             if not task.leads:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -215,6 +214,7 @@ class Batcher:
                 for batch in self._queue:
                     if batch.closed or batch.due <= now or not batch.tasks:
                         self._queue.remove(batch)
+                        self._lock.notify_all()  # another leader may have waited for this one
                         return batch
                 self._lock.wait(self._queue[0].due - now)
             return None

@@ -192,7 +192,7 @@ def _leaf(value, dtype: tf.DType):
     if dtype not in (tf.float32, tf.float64, tf.bool, tf.string) and dtype.name not in _INTEGERS:
         raise Failure(
             grpc.StatusCode.UNIMPLEMENTED,
-            f"Conversion of JSON Value: {quoted(value)} to type: {dtype.name}",
+            f"Conversion of JSON Value: {quoted(value)} to type: {_named(dtype)}",
         )
     raise invalid(
         f"JSON Value: {quoted(value)} Type: {type_of(value)} is not of expected type:"
@@ -217,7 +217,7 @@ def _finite(value: int | float, dtype: tf.DType):
 
 def _named(dtype: tf.DType) -> str:
     """Return the name of a dtype in the runtime's words."""
-    return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
+    return {"float16": "half", "float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
 
 
 def rows(instances, inputs: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:

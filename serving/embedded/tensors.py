@@ -32,7 +32,8 @@ _FIELDS = {
 # Fields that lie in a message as they lie in memory: read as bytes, for a list of Python floats is
 # slow.
 _PACKED = {"float_val": np.float32, "double_val": np.float64}
-MOST = 1 << 31  # elements; a shape alone can ask for any amount of memory
+MOST = 1 << 31  # elements
+FILLED = 1 << 26  # elements that need not be sent: a shape alone could ask for any amount of memory
 
 
 def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
@@ -61,6 +62,8 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     if len(values) > size:
         raise ValueError(f"{len(values)} values for {size}")
     if len(values) < size:
+        if size > FILLED:
+            raise ValueError(f"shape {shape} without its values")
         filler = values[-1] if len(values) else (b"" if field == "string_val" else dtype(0))
         values = np.concatenate([values, np.full(size - len(values), filler, dtype)])
     return values.reshape(shape)

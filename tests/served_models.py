@@ -1,0 +1,164 @@
+"""Small SavedModels for the tests of `serving`, by plain TensorFlow, and a server of them."""
+
+import os
+import socket
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import tensorflow as tf
+
+FLAGS = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "grpc_socket_path": "",
+    "rest_api_port": None,
+    "rest_api_num_threads": 8,
+    "rest_api_timeout_in_ms": 30000,
+    "rest_api_enable_cors_support": False,
+    "rest_api_max_body_mib": 64,
+    "grpc_max_threads": 0,
+    "grpc_channel_arguments": "",
+    "enable_grpc_healthcheck_service": True,
+    "model_name": "default",
+    "model_base_path": "",
+    "model_config_file": "",
+    "model_config_file_poll_wait_seconds": 0,
+    "file_system_poll_wait_seconds": 0.1,
+    "max_num_load_retries": 0,
+    "load_retry_interval_micros": 0,
+    "enable_batching": False,
+    "batching_parameters_file": "",
+    "enable_per_model_batching_parameters": False,
+    "allow_version_labels_for_unavailable_models": False,
+    "monitoring_config_file": "",
+    "ssl_config_file": "",
+    "tensorflow_session_parallelism": 0,
+    "tensorflow_intra_op_parallelism": 1,
+    "tensorflow_inter_op_parallelism": 1,
+    "saved_model_tags": "serve",
+    "enable_model_warmup": True,
+    "num_request_iterations_for_warmup": 1,
+    "enable_serialization_as_tensor_content": False,
+    "drain_seconds": 10,
+}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def server(**flags):
+    """Run a server in this process; yields it, with `url` and `address`."""
+    from serving.embedded import serve
+
+    flags = SimpleNamespace(**{**FLAGS, "rest_api_port": free_port(), **flags})
+    running = serve.Server(flags)
+    running.url = f"http://127.0.0.1:{flags.rest_api_port}"
+    running.address = f"127.0.0.1:{running.port}"
+    try:
+        yield running
+    finally:
+        running.stop(5)
+
+
+def half_plus(path, added):
+    """Write the model of TF Serving's own documentation: x / 2 + `added`, x float32 [-1, 1].
+
+    With its signatures that take tf.Examples: regress_x_to_y and classify_x_to_y.
+    """
+    module = tf.Module()
+    module.a, module.b = tf.Variable(0.5), tf.Variable(float(added))
+    features = {"x": tf.io.FixedLenFeature([1], tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, "x")])
+    def predict(x):
+        return {"y": module.a * x + module.b}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def regress(inputs):
+        x = tf.io.parse_example(inputs, features)["x"]
+        return {"outputs": module.a * x + module.b}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def classify(inputs):
+        y = module.a * tf.io.parse_example(inputs, features)["x"] + module.b
+        names = tf.tile(tf.constant([["small", "large"]]), [tf.shape(y)[0], 1])
+        return {"classes": names, "scores": tf.concat([-y, y], 1)}
+
+    signatures = {
+        "serving_default": predict,
+        "regress_x_to_y": regress,
+        "classify_x_to_y": classify,
+    }
+    _save(module, path, signatures)
+
+
+def all_kinds(path):
+    """Write a model with a signature for whatever JSON and protos can hold."""
+    module = tf.Module()
+
+    def echo(dtype):
+        @tf.function(input_signature=[tf.TensorSpec(None, dtype, "x")])
+        def same(x):
+            return {"x": tf.identity(x)}
+
+        return same
+
+    names = "float32 float64 float16 int8 int16 int32 int64 uint8 uint32 uint64 bool string"
+    signatures = {f"echo_{name}": echo(getattr(tf, name)) for name in names.split()}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float32, "a"),
+            tf.TensorSpec([None], tf.string, "b"),
+        ]
+    )
+    def two(a, b):
+        return {"sum": tf.reduce_sum(a, -1), "text_bytes": b, "twice": a * 2, "text": b}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 3], tf.float32, "pixels")])
+    def image(pixels):
+        kernel = tf.ones([3, 3, 3, 2])
+        return {"out": tf.reduce_mean(tf.nn.conv2d(pixels, kernel, 1, "SAME"), [1, 2])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def decode(image_bytes):
+        def one(content):
+            return tf.cast(tf.shape(tf.io.decode_png(content)), tf.float32)
+
+        return {"shape": tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
+    def slow(seconds):
+        def work(left, x):
+            return left - 1, tf.linalg.matmul(x, x) / 32.0
+
+        steps = tf.cast(tf.reduce_max(seconds) * 5000, tf.int32)
+        _, x = tf.while_loop(lambda left, x: left > 0, work, (steps, tf.ones([32, 32])))
+        return {"done": seconds * 0 + x[0, 0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def no_bad(x):
+        with tf.control_dependencies([tf.debugging.assert_greater_equal(x, 0.0, "negative")]):
+            return {"y": tf.sqrt(x)}
+
+    more = {"two": two, "serving_default": image, "decode": decode, "slow": slow, "no_bad": no_bad}
+    _save(module, path, {**signatures, **more})
+
+
+def _save(module, path, signatures):
+    partial = path.parent / f".partial-{path.name}"
+    tf.saved_model.save(module, str(partial), signatures=signatures)
+    os.rename(partial, path)  # whoever watches sees it whole
+
+
+def example(**features):
+    """Return a tf.train.Example of numbers."""
+    made = tf.train.Example()
+    for name, value in features.items():
+        made.features.feature[name].float_list.value.extend(np.ravel(value))
+    return made
