@@ -92,6 +92,7 @@ def half_plus(path, added):
     signatures = {
         "serving_default": predict,
         "regress_x_to_y": regress,
+        "tensorflow/serving/regress": regress,
         "classify_x_to_y": classify,
     }
     _save(module, path, signatures)

@@ -52,6 +52,7 @@ class Server:
         self._load(configs, stop or threading.Event())
         self._grpc.start()
         if self._rest is not None:
+            self._socket.listen(1024)
             self._rest_thread = threading.Thread(
                 target=self._rest.run, args=([self._socket],), name="rest", daemon=True
             )
