@@ -1,8 +1,10 @@
 """How commands of this package start and end: flags in, exit code out, a mistake as one line."""
 
+import contextlib
 import difflib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
@@ -11,15 +13,22 @@ class MistakeError(Exception):
     """Something given cannot be used; the message is a line that says what can."""
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a command; a mistake becomes one line on stderr and exit code 1, for wrong flags 2."""
+def run(main: Callable[..., int | None], operands: str = "") -> None:
+    """Run a command; a mistake becomes one line on stderr and exit code 1, for wrong flags 2.
+
+    Args:
+        main: Called without arguments, or with the operands where there may be some.
+        operands: What those are, for messages; empty: there are none.
+    """
 
     def guarded(argv):
         sys.stdout.reconfigure(line_buffering=True)
-        if len(argv) > 1:
+        if len(argv) > 1 and not operands:
             _exit(f"received '{argv[1]}'; valid: flags only, as --name=value.", 2)
+        if len(argv) == 1 and operands:
+            _exit(f"missing: {operands}. See --help.", 2)
         try:
-            return main()
+            return main(argv[1:]) if operands else main()
         except MistakeError as error:
             return _exit(str(error), 1)
         except KeyboardInterrupt:
@@ -27,6 +36,24 @@ def run(main: Callable[[], int | None]) -> None:
 
     logging.use_absl_handler()
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Import TensorFlow without its notices, which C++ prints; TF_CPP_MIN_LOG_LEVEL shows them."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
 
 
 def _parse(argv: list[str]) -> list[str]:

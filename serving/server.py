@@ -6,7 +6,7 @@ Flags and their defaults are those of tensorflow_model_server, but for --host: t
 on this machine alone unless told otherwise.
 """
 
-import os
+import logging
 import signal
 import threading
 
@@ -68,10 +68,17 @@ flags.DEFINE_float("drain_seconds", 30, "How long requests may take to finish at
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C, then let what runs finish."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from serving.embedded import serve
-    from serving.embedded.failure import Failure
-    from serving.embedded.protos import ConfigError
+    with command.quiet():
+        import tensorflow as tf
+
+        from serving.embedded import serve
+        from serving.embedded.failure import Failure
+        from serving.embedded.protos import ConfigError
+
+        tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
+    tf.get_logger().setLevel("ERROR")
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -85,6 +85,9 @@ class Rest:
         if method == "GET" and path in self._pages:
             kind, file = self._pages[path]
             await _send(send, 200, kind, file.read_bytes(), [])
+        elif method == "GET" and path == "/models.json" and self._pages:
+            names = json.dumps({"models": self._inference.manager.names()}).encode()
+            await _send(send, 200, "application/json", names, [])
         elif method == "GET" and path == self._metrics_path:
             await _send(send, 200, CONTENT_TYPE, self._metrics.text(), [])
         elif not path.lower().startswith("/v1/"):

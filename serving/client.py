@@ -1,0 +1,222 @@
+"""Classify images with a server: TF Serving, or `python -m serving.server`.
+
+python -m serving.client IMAGE_OR_FOLDER_OR_- ... [--model_name=NAME] [--rest]
+
+The server decodes and scales; a client has nothing to do but send the file. `Client` is for
+programs.
+"""
+
+import base64
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from serving import command
+
+SIGNATURE = "serving_bytes"
+KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # that the server's decoder knows
+Answer = list[tuple[str, float]]
+
+
+class RefusedError(Exception):
+    """The server answered with an error, or did not answer; the message is a line."""
+
+
+class Client:
+    """Sends encoded images to one model of a server.
+
+    Args:
+        model: Its name on the server.
+        address: HOST:PORT, of gRPC or REST.
+        rest: Whether that is REST's.
+        label: Asks for the version of this label; None: for the newest.
+        timeout: Seconds that an answer may take.
+        retries: How often to try again where the server is not available.
+        wait: Seconds before the first retry; doubled before each of the next.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        address: str = "127.0.0.1:8500",
+        rest: bool = False,
+        label: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 4,
+        wait: float = 0.25,
+    ):
+        self._model, self._address, self._label = model, address, label
+        self._timeout, self._retries, self._wait = timeout, retries, wait
+        self._send = self._over_rest() if rest else self._over_grpc()
+
+    def classify(self, images: Sequence[bytes]) -> list[Answer]:
+        """Return the most probable labels of encoded images, best first, with their probabilities.
+
+        Args:
+            images: Contents of JPEG, PNG, BMP or GIF files, of any size.
+
+        Raises:
+            RefusedError: The server has no such model, cannot read an image, or is not there.
+        """
+        wait = self._wait
+        for left in reversed(range(self._retries + 1)):
+            try:
+                return self._send(images)
+            except _UnavailableError as error:
+                if not left:
+                    raise RefusedError(f"{self._address}: {error}") from None
+            # Not all clients of a server that was away should come back at the same moment.
+            time.sleep(wait * random.uniform(0.5, 1.5))
+            wait *= 2
+        raise AssertionError
+
+    def _over_grpc(self) -> Callable:
+        with command.quiet():
+            import grpc
+            import numpy as np
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+        # As the server's: a channel's own limit is 4 MiB.
+        unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        channel = grpc.insecure_channel(self._address, options=unlimited)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+        def send(images: Sequence[bytes]) -> list[Answer]:
+            request = predict_pb2.PredictRequest(output_filter=["labels", "scores"])
+            request.model_spec.name = self._model
+            request.model_spec.signature_name = SIGNATURE
+            if self._label:
+                request.model_spec.version_label = self._label
+            tensor = request.inputs["image_bytes"]
+            tensor.dtype = 7  # DT_STRING
+            tensor.tensor_shape.dim.add(size=len(images))
+            tensor.string_val.extend(images)
+            try:
+                outputs = stub.Predict(request, timeout=self._timeout).outputs
+            except grpc.RpcError as error:
+                kind = RefusedError
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    kind = _UnavailableError
+                raise kind(error.details().splitlines()[0]) from None
+            shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
+            labels = np.array(list(outputs["labels"].string_val), object).reshape(shape)
+            scores = np.array(outputs["scores"].float_val).reshape(shape)
+            return [
+                [(label.decode(), float(score)) for label, score in zip(*row, strict=True)]
+                for row in zip(labels, scores, strict=True)
+            ]
+
+        return send
+
+    def _over_rest(self) -> Callable:
+        import requests
+
+        session = requests.Session()
+        label = f"/labels/{self._label}" if self._label else ""
+        url = f"http://{self._address}/v1/models/{self._model}{label}:predict"
+
+        def send(images: Sequence[bytes]) -> list[Answer]:
+            encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
+            body = {"signature_name": SIGNATURE, "instances": encoded}
+            try:
+                answer = session.post(url, json=body, timeout=self._timeout)
+            except requests.ConnectionError:
+                raise _UnavailableError("nothing answers there") from None
+            except requests.RequestException as error:
+                raise RefusedError(f"{self._address}: {type(error).__name__}") from None
+            try:
+                found = answer.json()
+            except ValueError:
+                raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
+            if answer.status_code == 503:
+                raise _UnavailableError(found["error"])
+            if answer.status_code != 200:
+                raise RefusedError(found["error"].splitlines()[0])
+            rows = found["predictions"]
+            return [list(zip(row["labels"], row["scores"], strict=True)) for row in rows]
+
+        return send
+
+
+class _UnavailableError(Exception):
+    """It may be there in a moment."""
+
+
+def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of files, of the images in folders, and of stdin for "-".
+
+    Raises:
+        MistakeError: One of them is not there, or cannot be read.
+    """
+    for name in names:
+        if name == "-":
+            yield "-", sys.stdin.buffer.read()
+            continue
+        path = Path(name)
+        files = [path]
+        if path.is_dir():
+            files = sorted(each for each in path.rglob("*") if each.suffix.lower() in KINDS)
+            if not files:
+                kinds = ", ".join(sorted(KINDS))
+                raise command.MistakeError(f"{path}: holds no images; valid: {kinds}.")
+        for file in files:
+            try:
+                yield str(file), file.read_bytes()
+            except OSError as error:
+                raise command.MistakeError(f"{file}: {error.strerror}.") from None
+
+
+flags.DEFINE_string("host", "127.0.0.1", "Of the server.")
+flags.DEFINE_integer("port", None, "Of the server; usually 8500, and 8501 with --rest.", 1, 65535)
+flags.DEFINE_bool("rest", False, "Ask over REST instead of gRPC.")
+flags.DEFINE_string("model_name", "default", "The model's name on the server.")
+flags.DEFINE_string("label", None, "The version with this label, as stable or canary.")
+flags.DEFINE_integer("top", 3, "How many labels to print.", 1)
+flags.DEFINE_bool("json", False, "Print a line of JSON an image, for programs.")
+flags.DEFINE_float("timeout", 30, "Seconds that an answer may take.", 0.001)
+flags.DEFINE_integer("batch", 16, "How many images to send at a time.", 1)
+
+
+def main(names: Sequence[str]) -> int:
+    """Print the labels of images; return 1 if one could not be classified."""
+    given = flags.FLAGS
+    port = given.port or (8501 if given.rest else 8500)
+    address = f"{given.host}:{port}"
+    client = Client(given.model_name, address, given.rest, given.label, given.timeout)
+    waiting, failed = [], False
+    for image in images_of(names):
+        waiting.append(image)
+        if len(waiting) == given.batch:
+            failed |= _print(client, waiting)
+            waiting = []
+    if waiting:
+        failed |= _print(client, waiting)
+    return int(failed)
+
+
+def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
+    """Print the answers to some images; return whether one failed."""
+    try:
+        answers = client.classify([content for _, content in images])
+    except RefusedError as error:
+        if len(images) == 1:
+            name = images[0][0]
+            print(f"error: {name}: {error}", file=sys.stderr)
+            return True
+        return sum(_print(client, [image]) for image in images) > 0  # one of them is to blame
+    for (name, _), answer in zip(images, answers, strict=True):
+        best = answer[: flags.FLAGS.top]
+        if flags.FLAGS.json:
+            print(json.dumps({"image": name, "labels": dict(best)}, ensure_ascii=False))
+        else:
+            print(name, *(f"{label} {100 * score:.1f} %" for label, score in best), sep="  ")
+    return False
+
+
+if __name__ == "__main__":
+    command.run(main, "IMAGE, FOLDER or -")
