@@ -34,7 +34,7 @@ class Client:
         model: Its name on the server.
         address: HOST:PORT, of gRPC or REST.
         rest: Whether that is REST's.
-        label: Asks for the version of this label; None: for the newest.
+        label: Asks for the version of this label; empty: for the newest.
         timeout: Seconds that an answer may take.
         retries: How often to try again where the server is not available.
         wait: Seconds before the first retry; doubled before each of the next.
@@ -45,7 +45,7 @@ class Client:
         model: str,
         address: str = "127.0.0.1:8500",
         rest: bool = False,
-        label: str | None = None,
+        label: str = "",
         timeout: float = 30.0,
         retries: int = 4,
         wait: float = 0.25,
@@ -171,15 +171,17 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
                 raise command.MistakeError(f"{file}: {error.strerror}.") from None
 
 
-flags.DEFINE_string("host", "127.0.0.1", "Of the server.")
-flags.DEFINE_integer("port", None, "Of the server; usually 8500, and 8501 with --rest.", 1, 65535)
-flags.DEFINE_bool("rest", False, "Ask over REST instead of gRPC.")
-flags.DEFINE_string("model_name", "default", "The model's name on the server.")
-flags.DEFINE_string("label", None, "The version with this label, as stable or canary.")
-flags.DEFINE_integer("top", 3, "How many labels to print.", 1)
-flags.DEFINE_bool("json", False, "Print a line of JSON an image, for programs.")
-flags.DEFINE_float("timeout", 30, "Seconds that an answer may take.", 0.001)
-flags.DEFINE_integer("batch", 16, "How many images to send at a time.", 1)
+FLAGS = {  # default, help, least
+    "host": ("127.0.0.1", "Of the server."),
+    "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
+    "rest": (False, "Ask over REST instead of gRPC."),
+    "model_name": ("default", "The model's name on the server."),
+    "label": ("", "Ask for the version with this label, as stable or canary."),
+    "top": (3, "How many labels to print.", 1),
+    "json": (False, "Print a line of JSON an image, for programs."),
+    "timeout": (30.0, "Seconds that an answer may take.", 0.001),
+    "batch": (16, "How many images to send at a time.", 1),
+}
 
 
 def main(names: Sequence[str]) -> int:
@@ -219,4 +221,5 @@ def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
 
 
 if __name__ == "__main__":
+    command.define(FLAGS)
     command.run(main, "IMAGE, FOLDER or -")

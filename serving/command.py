@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from absl import app, flags, logging
 
@@ -36,6 +36,23 @@ def run(main: Callable[..., int | None], operands: str = "") -> None:
 
     logging.use_absl_handler()
     app.run(guarded, flags_parser=_parse)
+
+
+def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> None:
+    """Define flags, when a command starts: on import they would meet those of other programs.
+
+    Args:
+        table: By name: the default, the help, and for a number the least that it may be (0).
+        into: Where.
+    """
+    for name, (default, text, *least) in table.items():
+        if isinstance(default, bool):
+            flags.DEFINE_bool(name, default, text, flag_values=into)
+        elif isinstance(default, str):
+            flags.DEFINE_string(name, default, text, flag_values=into)
+        else:
+            kind = flags.DEFINE_float if isinstance(default, float) else flags.DEFINE_integer
+            kind(name, default, text, *(least or [0]), flag_values=into)
 
 
 @contextlib.contextmanager

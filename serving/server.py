@@ -14,56 +14,40 @@ from absl import flags
 
 from serving import command
 
-flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all.")
-flags.DEFINE_integer("port", 8500, "TCP port of gRPC; 0: a free one.", 0, 65535)
-flags.DEFINE_string("grpc_socket_path", "", "A UNIX socket for gRPC, besides.")
-flags.DEFINE_integer("rest_api_port", 0, "TCP port of REST; 0: no REST.", 0, 65535)
-flags.DEFINE_integer("rest_api_num_threads", 0, "Requests worked on at a time; 0: 4 a CPU.", 0)
-flags.DEFINE_integer("rest_api_timeout_in_ms", 30000, "Longest time of a REST request.", 1)
-flags.DEFINE_bool("rest_api_enable_cors_support", False, "Let web pages from anywhere ask.")
-flags.DEFINE_integer("rest_api_max_body_mib", 1024, "Largest body of a REST request, MiB.", 1)
-flags.DEFINE_integer(
-    "grpc_max_threads", 0, "Requests worked on at a time; 0: 4 a CPU, more if batching.", 0
-)
-flags.DEFINE_string("grpc_channel_arguments", "", "Comma-separated NAME=VALUE of gRPC.")
-flags.DEFINE_bool("enable_grpc_healthcheck_service", False, "Add grpc.health.v1.")
-flags.DEFINE_string("model_name", "default", "Name to serve --model_base_path by.")
-flags.DEFINE_string("model_base_path", "", "Directory of a model's versions.")
-flags.DEFINE_string(
-    "model_config_file", "", "ModelServerConfig, as text; instead of the two above."
-)
-flags.DEFINE_float(
-    "model_config_file_poll_wait_seconds", 0, "How often it is read again; 0: never.", 0
-)
-flags.DEFINE_float(
-    "file_system_poll_wait_seconds", 1, "How often to look for versions; 0: once.", 0
-)
-flags.DEFINE_integer(
-    "max_num_load_retries", 5, "How often a version that failed is tried again.", 0
-)
-flags.DEFINE_integer("load_retry_interval_micros", 60_000_000, "Time between tries.", 0)
-flags.DEFINE_bool("enable_batching", False, "Run requests of several clients in one call.")
-flags.DEFINE_string("batching_parameters_file", "", "BatchingParameters, as text.")
-flags.DEFINE_bool(
-    "enable_per_model_batching_parameters", False, "Read batching_params.pbtxt of versions."
-)
-flags.DEFINE_bool(
-    "allow_version_labels_for_unavailable_models", False, "Labels before their versions."
-)
-flags.DEFINE_string("monitoring_config_file", "", "MonitoringConfig, as text.")
-flags.DEFINE_string("ssl_config_file", "", "SSLConfig, as text: TLS for gRPC.")
-flags.DEFINE_integer(
-    "tensorflow_session_parallelism", 0, "Threads of both kinds below; 0: as many as CPUs.", 0
-)
-flags.DEFINE_integer("tensorflow_intra_op_parallelism", 0, "Threads of one operation.", 0)
-flags.DEFINE_integer("tensorflow_inter_op_parallelism", 0, "Operations at a time.", 0)
-flags.DEFINE_string("saved_model_tags", "serve", "Comma-separated tags of the graph.")
-flags.DEFINE_bool(
-    "enable_model_warmup", True, "Run a version's warm-up requests before serving it."
-)
-flags.DEFINE_integer("num_request_iterations_for_warmup", 1, "How often each of them.", 1)
-flags.DEFINE_bool("enable_serialization_as_tensor_content", False, "Answer with tensor_content.")
-flags.DEFINE_float("drain_seconds", 30, "How long requests may take to finish at SIGTERM.", 0)
+FLAGS = {  # default, help, least
+    "host": ("127.0.0.1", "Address to listen on; 0.0.0.0: all."),
+    "port": (8500, "TCP port of gRPC; 0: a free one.", 0),
+    "grpc_socket_path": ("", "A UNIX socket for gRPC, besides."),
+    "rest_api_port": (0, "TCP port of REST; 0: no REST.", 0),
+    "rest_api_num_threads": (0, "Requests worked on at a time; 0: 4 a CPU.", 0),
+    "rest_api_timeout_in_ms": (30000, "Longest time of a REST request.", 1),
+    "rest_api_enable_cors_support": (False, "Let web pages from anywhere ask."),
+    "rest_api_max_body_mib": (1024, "Largest body of a REST request, MiB.", 1),
+    "grpc_max_threads": (0, "Requests worked on at a time; 0: 4 a CPU, more if batching.", 0),
+    "grpc_channel_arguments": ("", "Comma-separated NAME=VALUE of gRPC."),
+    "enable_grpc_healthcheck_service": (False, "Add grpc.health.v1."),
+    "model_name": ("default", "Name to serve --model_base_path by."),
+    "model_base_path": ("", "Directory of a model's versions."),
+    "model_config_file": ("", "ModelServerConfig, as text; instead of the two above."),
+    "model_config_file_poll_wait_seconds": (0.0, "How often it is read again; 0: never.", 0),
+    "file_system_poll_wait_seconds": (1.0, "How often to look for versions; 0: once.", 0),
+    "max_num_load_retries": (5, "How often a version that failed is tried again.", 0),
+    "load_retry_interval_micros": (60000000, "Time between tries.", 0),
+    "enable_batching": (False, "Run requests of several clients in one call."),
+    "batching_parameters_file": ("", "BatchingParameters, as text."),
+    "enable_per_model_batching_parameters": (False, "Read batching_params.pbtxt of versions."),
+    "allow_version_labels_for_unavailable_models": (False, "Labels before their versions."),
+    "monitoring_config_file": ("", "MonitoringConfig, as text."),
+    "ssl_config_file": ("", "SSLConfig, as text: TLS for gRPC."),
+    "tensorflow_session_parallelism": (0, "Threads of both kinds below; 0: as many as CPUs.", 0),
+    "tensorflow_intra_op_parallelism": (0, "Threads of one operation.", 0),
+    "tensorflow_inter_op_parallelism": (0, "Operations at a time.", 0),
+    "saved_model_tags": ("serve", "Comma-separated tags of the graph."),
+    "enable_model_warmup": (True, "Run a version's warm-up requests before serving it."),
+    "num_request_iterations_for_warmup": (1, "How often each of them.", 1),
+    "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
+    "drain_seconds": (30.0, "How long requests may take to finish at SIGTERM.", 0),
+}
 
 
 def main() -> int:
@@ -96,4 +80,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    command.define(FLAGS)
     command.run(main)

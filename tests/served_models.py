@@ -8,39 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import tensorflow as tf
 
-FLAGS = {
-    "host": "127.0.0.1",
+from serving import server as server_command
+from serving.embedded import serve
+
+FLAGS = {name: default for name, (default, *_) in server_command.FLAGS.items()} | {
     "port": 0,
-    "grpc_socket_path": "",
-    "rest_api_port": None,
-    "rest_api_num_threads": 8,
-    "rest_api_timeout_in_ms": 30000,
-    "rest_api_enable_cors_support": False,
-    "rest_api_max_body_mib": 64,
-    "grpc_max_threads": 0,
-    "grpc_channel_arguments": "",
     "enable_grpc_healthcheck_service": True,
-    "model_name": "default",
-    "model_base_path": "",
-    "model_config_file": "",
-    "model_config_file_poll_wait_seconds": 0,
     "file_system_poll_wait_seconds": 0.1,
     "max_num_load_retries": 0,
-    "load_retry_interval_micros": 0,
-    "enable_batching": False,
-    "batching_parameters_file": "",
-    "enable_per_model_batching_parameters": False,
-    "allow_version_labels_for_unavailable_models": False,
-    "monitoring_config_file": "",
-    "ssl_config_file": "",
-    "tensorflow_session_parallelism": 0,
     "tensorflow_intra_op_parallelism": 1,
     "tensorflow_inter_op_parallelism": 1,
-    "saved_model_tags": "serve",
-    "enable_model_warmup": True,
-    "num_request_iterations_for_warmup": 1,
-    "enable_serialization_as_tensor_content": False,
-    "drain_seconds": 10,
 }
 
 
@@ -53,8 +30,6 @@ def free_port():
 @contextmanager
 def server(**flags):
     """Run a server in this process; yields it, with `url` and `address`."""
-    from serving.embedded import serve
-
     flags = SimpleNamespace(**{**FLAGS, "rest_api_port": free_port(), **flags})
     running = serve.Server(flags)
     running.url = f"http://127.0.0.1:{flags.rest_api_port}"
@@ -149,6 +124,29 @@ def all_kinds(path):
 
     more = {"two": two, "serving_default": image, "decode": decode, "slow": slow, "no_bad": no_bad}
     _save(module, path, {**signatures, **more})
+
+
+def colours(path, labels=("red", "green", "blue")):
+    """Write a classifier of images with `serving_bytes`, as xkd_keras.export makes them."""
+    module = tf.Module()
+    module.names = tf.Variable(list(labels), trainable=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serving_bytes(image_bytes):
+        def mean(content):
+            image = tf.io.decode_image(content, 3, expand_animations=False)
+            return tf.reduce_mean(tf.cast(image, tf.float32), [0, 1])
+
+        logits = tf.map_fn(mean, image_bytes, fn_output_signature=tf.float32) / 20
+        scores, classes = tf.math.top_k(tf.nn.softmax(logits), 3)
+        return {"labels": tf.gather(module.names, classes), "scores": scores, "logits": logits}
+
+    _save(module, path, {"serving_bytes": serving_bytes})
+
+
+def picture(*colour):
+    """Return a PNG file of one colour."""
+    return tf.io.encode_png(np.full([6, 9, 3], colour, np.uint8)).numpy()
 
 
 def _save(module, path, signatures):

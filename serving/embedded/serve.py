@@ -145,9 +145,10 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((flags.host, flags.rest_api_port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             address = f"{flags.host}:{flags.rest_api_port}"
-            raise ConfigError(f"--rest_api_port: {address}: {error.strerror}.") from None
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"--rest_api_port: {address}: {why}.") from None
         config = uvicorn.Config(
             application,
             http="httptools",

@@ -1,0 +1,136 @@
+"""Write what TensorFlow Serving needs for an export: configuration, compose file, Kubernetes.
+
+python -m serving.configure --export_dir=RUN/export [--out_dir=DIRECTORY]
+
+models.config is written for the container, where the models are in --models_dir;
+with --models_dir=RUN/export/savedmodel it serves `python -m serving.server`, too.
+"""
+
+import os
+import re
+import string
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from serving import command
+
+TEMPLATES = Path(__file__).parent / "templates"
+_MODEL = """  config {{
+    name: "{name}"
+    base_path: "{base}/{name}"
+    model_platform: "tensorflow"
+    model_version_policy {{ latest {{ num_versions: 2 }} }}  # the newest, and one to go back to
+{labels}  }}
+"""
+_LABEL = '    version_labels {{ key: "{label}" value: {version} }}\n'
+_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"  # of Kubernetes
+
+
+FLAGS = {  # default, help, least
+    "export_dir": ("", "RUN/export, as xkd_keras.export leaves it."),
+    "out_dir": ("", "Where to write; empty: EXPORT_DIR/serving."),
+    "models_dir": ("/models", "Where the server sees EXPORT_DIR/savedmodel."),
+    "image": ("tensorflow/serving:2.19.0", "Of the container."),
+    "service": ("xkd", "Name of the service."),
+    "replicas": (2, "Pods that Kubernetes keeps at least.", 1),
+    "max_batch_size": (32, "Examples of one call at most.", 1),
+    "cpus": (2, "CPUs of a container: calls that run at a time.", 1),
+}
+
+
+def versions_of(savedmodels: Path) -> dict[str, list[int]]:
+    """Return the versions of each exported model, lowest first, by its name.
+
+    Raises:
+        MistakeError: There are none.
+    """
+    found = {}
+    for base in sorted(savedmodels.iterdir()) if savedmodels.is_dir() else ():
+        numbers = [int(each.name) for each in base.glob("*") if each.name.isdigit()]
+        if numbers:
+            found[base.name] = sorted(numbers)
+    if not found:
+        raise command.MistakeError(
+            f"--export_dir: {savedmodels} holds no SavedModels; valid: RUN/export after"
+            " 'python -m xkd_keras.export --run_dir=RUN'."
+        )
+    return found
+
+
+def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
+    """Return a ModelServerConfig: the newest version is `canary`, the one before `stable`."""
+    parts = []
+    for name, versions in models.items():
+        labels = {"stable": versions[-2:][0], "canary": versions[-1]}
+        lines = "".join(_LABEL.format(label=k, version=v) for k, v in labels.items())
+        parts.append(_MODEL.format(name=name, base=base.rstrip("/"), labels=lines))
+    return f"model_config_list {{\n{''.join(parts)}}}\n"
+
+
+def sizes(most: int) -> list[int]:
+    """Return the powers of two below a batch size, and that."""
+    powers = [2**i for i in range(most.bit_length()) if 2**i < most]
+    return [*powers, most]
+
+
+def main() -> int:
+    """Write the files and name them."""
+    given = flags.FLAGS
+    if not given.export_dir:
+        raise command.MistakeError("--export_dir: is missing; valid: RUN/export.")
+    if not re.fullmatch(_NAME, given.service):
+        raise command.MistakeError(
+            f"--service: received '{given.service}'; valid: small letters, digits and '-'."
+        )
+    savedmodels = Path(given.export_dir) / "savedmodel"
+    models = versions_of(savedmodels)
+    out = Path(given.out_dir or Path(given.export_dir) / "serving")
+    base = str(given.models_dir)
+    if not base.startswith("/"):
+        base = str(Path(base).resolve())
+    values = {
+        "name": given.service,
+        "image": given.image,
+        "models_dir": base,
+        "first_model": next(iter(models)),
+        "replicas": given.replicas,
+        "most_replicas": 5 * given.replicas,
+        "batch": given.max_batch_size,
+        "sizes": "\n".join(f"allowed_batch_sizes: {n}" for n in sizes(given.max_batch_size)),
+        "cpus": given.cpus,
+        "savedmodel": os.path.relpath(savedmodels.resolve(), out.resolve()),
+    }
+    texts = {"models.config": models_config(models, base)}
+    for name in ("batching.config", "monitoring.config", "compose.yaml"):
+        texts[name] = _filled(name, values)
+    for name in list(texts)[:3]:
+        key = name.replace(".", "_")
+        values[key] = textwrap.indent(texts[name], "    ").rstrip()
+    texts["kubernetes.yaml"] = _filled("kubernetes.yaml", values)
+    for name, text in texts.items():
+        _write(out / name, text)
+        print(out / name)
+    return 0
+
+
+def _filled(name: str, values: Mapping[str, object]) -> str:
+    return string.Template((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; raises MistakeError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise command.MistakeError(f"--out_dir: {path}: {error.strerror}.") from None
+
+
+if __name__ == "__main__":
+    command.define(FLAGS)
+    command.run(main)
