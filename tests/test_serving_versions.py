@@ -321,6 +321,24 @@ def test_waiting_ends_when_all_models_answer_and_fails_where_none_can(base):
         broken.wait(threading.Event())
 
 
+def test_a_manager_that_closes_refuses_new_requests_and_waits_for_those_that_run(base):
+    publish(base, 1)
+    manager = Manager(Loads())
+    manager.set_configs([Config("m", base)])
+    spec, seen = model_pb2.ModelSpec(name="m"), []
+    with manager.lease(spec):
+        closing = threading.Thread(target=manager.close, args=(20,))
+        closing.start()
+        wait_for(lambda: manager._closing)
+        with pytest.raises(Failure, match="the server is shutting down") as refused:
+            lease(manager)
+        seen.append(closing.is_alive())
+    closing.join(20)
+    assert seen == [True]
+    assert not closing.is_alive()
+    assert refused.value.http == 503
+
+
 def test_new_versions_are_found_by_looking_again_and_again(base):
     publish(base, 1)
     manager = Manager(Loads())

@@ -1,6 +1,7 @@
 """All models of a server: what is configured, what is watched, and look-up."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ class Manager:
         self._models: dict[str, Model] = {}
         self._changing = threading.Lock()
         self._stop = threading.Event()
+        self._closing, self._refused = False, 0.0
         self._watchers: list[threading.Thread] = []
 
     def names(self) -> list[str]:
@@ -143,6 +145,20 @@ class Manager:
         for thread in self._watchers:
             thread.join()
 
+    def close(self, seconds: float) -> None:
+        """Answer UNAVAILABLE from now on; return when what runs has finished, or time is up.
+
+        gRPC cancels requests that arrive while its server stops, so clients are first told to go
+        elsewhere, for two seconds at most.
+        """
+        self._closing, self._refused = True, time.monotonic()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and any(model.busy for model in self._models.values()):
+            time.sleep(0.01)
+        end = min(end, time.monotonic() + 2)
+        while time.monotonic() < end and time.monotonic() - self._refused < 0.2:
+            time.sleep(0.01)
+
     def wait(self, stop: threading.Event, poll: float = 0.2) -> None:
         """Return when every model has a version that answers, or `stop` is set.
 
@@ -172,6 +188,9 @@ class Manager:
         """Hold the version that a ModelSpec names while a request runs on it; raises Failure."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
+        if self._closing:
+            self._refused = time.monotonic()
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
         if spec.name not in self._models:
             asked = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"

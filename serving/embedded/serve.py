@@ -35,6 +35,9 @@ class Server:
 
     def __init__(self, flags, stop: threading.Event | None = None):
         self._flags, self._cpus = flags, os.cpu_count() or 1
+        for name in ("port", "rest_api_port"):
+            if getattr(flags, name) > 65535:  # gRPC would take another one
+                raise ConfigError(f"--{name}: received {getattr(flags, name)}; valid: 0 to 65535.")
         self.metrics = metrics.Metrics()
         monitoring = _optional(flags.monitoring_config_file, protos.MonitoringConfig)
         options = self._batching()
@@ -145,10 +148,9 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((flags.host, flags.rest_api_port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             address = f"{flags.host}:{flags.rest_api_port}"
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(f"--rest_api_port: {address}: {why}.") from None
+            raise ConfigError(f"--rest_api_port: {address}: {error.strerror}.") from None
         config = uvicorn.Config(
             application,
             http="httptools",
@@ -190,6 +192,7 @@ class Server:
 
     def stop(self, seconds: float) -> None:
         """Take no more requests, and let those that run finish, for so long at most."""
+        self.manager.close(seconds)
         finished = self._grpc.stop(seconds)
         if self._rest is not None:
             self._rest.should_exit = True

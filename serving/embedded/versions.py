@@ -110,6 +110,11 @@ class Model:
         """Whether a version answers."""
         return any(each.available for each in self.versions())
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests run on it."""
+        return any(each.calls for each in self.versions())
+
     def refresh(self) -> None:
         """Load what is new and unload what is not asked for any more. One thread at a time."""
         wanted = self.config.wanted()
