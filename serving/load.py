@@ -1,0 +1,190 @@
+"""Load a server, TF Serving or ours, and tell how it bears it.
+
+python -m serving.load --model_name=NAME --concurrency=1,8,32 [--rest] [--plot=load.svg]
+python -m serving.load --model_name=NAME --rate=100,200,400          (open loop)
+
+Closed loop: so many clients, each of which sends the next request when it has an answer. Open loop:
+requests come at random times at a given rate, whether or not the server keeps up; what one waits to
+be sent counts.
+"""
+
+import http.client
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from serving import command, loops
+
+FLAGS = {  # default, help, least
+    "host": ("127.0.0.1", "Of the server."),
+    "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
+    "rest": (False, "Ask over REST instead of gRPC."),
+    "model_name": ("default", "The model's name on the server."),
+    "signature": ("serving_default", "The signature to call."),
+    "image": ("", "File to send, where the signature takes encoded images; empty: noise."),
+    "batch": (1, "Examples a request.", 1),
+    "concurrency": ("1,8,32", "Closed loop: numbers of clients, each for --seconds."),
+    "rate": ("", "Open loop instead: requests a second, each for --seconds."),
+    "clients": (64, "Open loop: most requests at a time.", 1),
+    "seconds": (10.0, "How long each step is measured.", 0.1),
+    "warm_up": (2.0, "How long each step runs before that.", 0.0),
+    "timeout": (30.0, "Seconds that an answer may take.", 0.001),
+    "plot": ("", "Draw latencies and throughput into this .svg or .png."),
+    "json": ("", "Write the numbers into this file."),
+}
+
+
+def inputs_of(signature, batch: int, image: bytes | None) -> dict[str, np.ndarray]:
+    """Return random inputs of a SignatureDef; unknown sizes are `batch`, then 1."""
+    import tensorflow as tf
+
+    random, found = np.random.default_rng(0), {}
+    for name, info in signature.inputs.items():
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        shape = [n if n >= 0 else (1 if i else batch) for i, n in enumerate(sizes)] or [batch]
+        dtype = tf.as_dtype(info.dtype)
+        if dtype == tf.string:
+            if image is None:
+                noise = random.integers(0, 256, (64, 64, 3), np.uint8)
+                image = tf.io.encode_png(noise).numpy()
+            found[name] = np.full(shape, image, object)
+        else:
+            found[name] = random.integers(0, 256, shape).astype(dtype.as_numpy_dtype)
+    return found
+
+
+def over_grpc(given, port: int) -> Callable[[], Callable]:
+    """Return `connect` for gRPC. The request is built once: only sending and answering count."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+    channel = grpc.insecure_channel(f"{given.host}:{port}", unlimited)
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    ask = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    ask.model_spec.name = given.model_name
+    try:
+        answer = stub.GetModelMetadata(ask, timeout=given.timeout)
+    except grpc.RpcError as error:
+        raise command.MistakeError(f"{given.host}:{port}: {error.details()}") from None
+    signatures = metadata_pb2.SignatureDefMap()
+    answer.metadata["signature_def"].Unpack(signatures)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = given.model_name, given.signature
+    for name, array in _inputs(given, signatures.signature_def).items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    content = request.SerializeToString()
+    # Bytes in, bytes out: the client's own work is not what is measured.
+    call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    return lambda: lambda: call(content, timeout=given.timeout)
+
+
+def over_rest(given, port: int) -> Callable[[], Callable]:
+    """Return `connect` for REST: a connection a client, which stays open."""
+    import base64
+
+    from google.protobuf import json_format
+    from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
+
+    path = f"/v1/models/{given.model_name}"
+    try:
+        connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
+        connection.request("GET", f"{path}/metadata")
+        found = json.loads(connection.getresponse().read())
+        connection.close()
+    except (OSError, ValueError) as error:
+        raise command.MistakeError(f"{given.host}:{port}: {error}") from None
+    if "error" in found:
+        raise command.MistakeError(f"{given.host}:{port}: {found['error']}")
+    signatures = metadata_pb2.SignatureDefMap()
+    json_format.ParseDict(found["metadata"]["signature_def"], signatures)
+    arrays = _inputs(given, signatures.signature_def)
+    plain = {
+        name: [{"b64": base64.b64encode(each).decode()} for each in array.reshape(-1)]
+        if array.dtype == object
+        else array.tolist()
+        for name, array in arrays.items()
+    }
+    body = json.dumps({"signature_name": given.signature, "inputs": plain}).encode()
+
+    def connect():
+        connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
+
+        def send():
+            try:
+                connection.request("POST", f"{path}:predict", body)
+                answer = connection.getresponse()
+                content = answer.read()
+            except Exception:
+                connection.close()
+                raise
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status} {content[:200].decode(errors='replace')}")
+
+        return send
+
+    return connect
+
+
+def _inputs(given, signatures) -> dict[str, np.ndarray]:
+    if given.signature not in signatures:
+        raise command.MistakeError(
+            f"--signature: received '{given.signature}'; valid: {', '.join(sorted(signatures))}."
+        )
+    image = None
+    if given.image:
+        try:
+            image = Path(given.image).read_bytes()
+        except OSError as error:
+            raise command.MistakeError(f"--image: {given.image}: {error.strerror}.") from None
+    return inputs_of(signatures[given.signature], given.batch, image)
+
+
+def numbers(name: str, text: str) -> list[float]:
+    """Return comma-separated numbers of a flag; raises MistakeError."""
+    try:
+        found = [float(each) for each in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    whole = name == "rate" or all(each == int(each) for each in found if math.isfinite(each))
+    if not whole or not all(0 < each < 1e6 for each in found):
+        raise command.MistakeError(f"--{name}: received '{text}'; valid: numbers, as 1,8,32.")
+    return found
+
+
+def main() -> int:
+    """Print a line for each load; return 1 if requests failed."""
+    given = flags.FLAGS
+    name = "rate" if given.rate else "concurrency"
+    loads = numbers(name, getattr(given, name))
+    port = given.port or (8501 if given.rest else 8500)
+    with command.quiet():
+        connect = (over_rest if given.rest else over_grpc)(given, port)
+    unit = "requests a second" if given.rate else "clients"
+    heads = "".join(f"{f'p{p} ms':>10}" for p in loops.PERCENTILES)
+    print(f"{'rate' if given.rate else 'clients':>8}{'answers/s':>12}{heads}{'max ms':>10}  errors")
+    steps = []
+    for load in loads:
+        if given.rate:
+            step = loops.opened(connect, load, given.clients, given.warm_up, given.seconds)
+        else:
+            step = loops.closed(connect, int(load), given.warm_up, given.seconds)
+        steps.append(step)
+        print(loops.row(step) + (f"  {step.first_error}" if step.errors else ""))
+    if given.json:
+        Path(given.json).write_text(json.dumps([asdict(step) for step in steps], indent=1) + "\n")
+    if given.plot:
+        loops.draw(steps, given.plot, unit)
+    return int(any(step.errors for step in steps))
+
+
+if __name__ == "__main__":
+    command.define(FLAGS)
+    command.run(main)
