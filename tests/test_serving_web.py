@@ -10,20 +10,15 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from serving.mobile.web import __main__ as web
+from tests.browser import body, browser, choose, said, wait
 from xkd_keras.ship import lite, metadata
 
 pytestmark = pytest.mark.browser
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue größer": (10, 10, 250)}
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 def tells_colours():
@@ -47,34 +42,12 @@ def page(request, tmp_path_factory):
     )
     server = web.server(directory / "m.tflite", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = webdriver.ChromeOptions()
-    for each in (*OPTIONS, f"--user-data-dir={directory / 'profile'}"):
-        options.add_argument(each)
-    driver = webdriver.Chrome(options)
-    try:
+    with browser(directory / "profile") as driver:
         driver.get(f"http://127.0.0.1:{server.server_port}/")
         wait(driver, lambda: body(driver, "ready") or said(driver, "error"))
         yield driver
-    finally:
-        driver.quit()
-        server.shutdown()
-        server.server_close()
-
-
-def wait(driver, condition):
-    return WebDriverWait(driver, 60).until(lambda _: condition())
-
-
-def body(driver, name):
-    return driver.find_element(By.TAG_NAME, "body").get_attribute(f"data-{name}")
-
-
-def said(driver, name):
-    return driver.find_element(By.ID, name).text
-
-
-def choose(driver, path):
-    driver.find_element(By.ID, "file").send_keys(str(path))
+    server.shutdown()
+    server.server_close()
 
 
 def test_the_model_is_read_with_its_labels(page):
