@@ -46,6 +46,7 @@ FLAGS = {  # default, help, least
     "enable_model_warmup": (True, "Run a version's warm-up requests before serving it."),
     "num_request_iterations_for_warmup": (1, "How often each of them.", 1),
     "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
+    "max_concurrent_requests": (1000, "More at a time, waiting or running, are refused.", 1),
     "drain_seconds": (30.0, "How long requests may take to finish at SIGTERM.", 0),
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -38,6 +39,14 @@ def server(**flags):
         yield running
     finally:
         running.stop(5)
+
+
+def wait_for(condition):
+    """Return when a condition holds; fails after twenty seconds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def half_plus(path, added):

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from serving.embedded.batching import Batcher, Options, joined
 from serving.embedded.failure import Failure, invalid
 from serving.embedded.protos import BatchingParameters, ConfigError
+from tests.served_models import wait_for
 
 
 class Model:
@@ -56,13 +57,6 @@ def together(batcher, model, requests):
 
 def queued(batcher):
     return sum(len(batch.tasks) for batch in list(batcher._queue))
-
-
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def _outcome(future):

@@ -392,6 +392,39 @@ def test_models_are_changed_by_a_request(served, predictions, models):
     assert error(predictions.Predict, request("new", x=x(1)))[0] is CODES.NOT_FOUND
 
 
+def test_a_model_that_cannot_be_loaded_is_told_when_models_are_changed(served, models, tmp_path):
+    (tmp_path / "bad" / "1").mkdir(parents=True)
+    half, kinds = served.base / "half", served.base / "kinds"
+    kept = [("half", half, {"stable": 1}), ("kinds", kinds, {})]
+    try:
+        made = reload(*kept, ("bad", tmp_path / "bad", {}))
+        code, details = error(models.HandleReloadConfigRequest, made)
+        assert code is CODES.UNKNOWN
+        assert details.startswith("1 servable(s) did not become available: {bad: Could not load")
+        (found,) = models.GetModelStatus(status("bad")).model_version_status
+        assert (found.state, found.status.error_code) == (50, found.status.error_code or -1)
+        assert models.GetModelStatus(status()).model_version_status[0].state == 30
+    finally:
+        models.HandleReloadConfigRequest(reload(*kept))
+
+
+def test_more_requests_than_allowed_are_refused_at_once(served):
+    with (
+        served_models.server(
+            model_name="kinds",
+            model_base_path=str(served.base / "kinds"),
+            max_concurrent_requests=1,
+        ) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        first = stub.Predict.future(request("kinds", "slow", seconds=x(6000)), timeout=4)
+        served_models.wait_for(lambda: server.manager.model("kinds").busy)
+        code, _ = error(stub.Predict, request("kinds", "echo_float32", x=x(1)))
+        assert first.code() is CODES.DEADLINE_EXCEEDED
+        assert code is CODES.RESOURCE_EXHAUSTED
+
+
 @pytest.mark.parametrize("service", ["", "ModelService", "PredictionService"])
 def test_the_health_service_knows_the_services(channel, service):
     stub = health_pb2_grpc.HealthStub(channel)

@@ -6,6 +6,7 @@ import http.client
 import json
 import shlex
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -318,6 +319,25 @@ def test_a_request_that_takes_too_long_is_told(call):
     status, found = predict(call, {"signature_name": "slow", "inputs": [6000]}, "kinds")
     assert status == 504
     assert found["error"]
+
+
+def test_more_requests_than_allowed_are_refused_at_once(served):
+    kinds = str(served.base / "kinds")
+    with served_models.server(
+        model_name="kinds",
+        model_base_path=kinds,
+        max_concurrent_requests=1,
+        rest_api_timeout_in_ms=3000,
+    ) as server:
+        url = f"{server.url}/v1/models/kinds:predict"
+        slow = '{"signature_name": "slow", "inputs": [6000]}'
+        first = threading.Thread(target=requests.post, args=(url, slow), kwargs={"timeout": 60})
+        first.start()
+        served_models.wait_for(lambda: server.manager.model("kinds").busy)
+        answer = requests.post(url, '{"signature_name": "echo_float32", "inputs": [1]}', timeout=60)
+        assert answer.status_code == 429
+        assert answer.json() == {"error": "too many requests at a time"}
+        first.join()
 
 
 def test_deeply_nested_lists_are_an_error(call):

@@ -13,6 +13,7 @@ from serving.embedded.failure import Failure, invalid
 from serving.embedded.manager import Manager, configs_of
 from serving.embedded.protos import ConfigError
 from serving.embedded.versions import Config, Model, State
+from tests.served_models import wait_for
 
 
 class Fake:
@@ -53,13 +54,6 @@ def publish(base, *numbers, broken=False):
 
 def states(model):
     return {version.number: State.Name(version.state) for version in model.versions()}
-
-
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def settled(model, expected):

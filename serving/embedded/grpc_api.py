@@ -36,6 +36,8 @@ class _Answers:
         deadline = begin + left if left is not None and left < _ENDLESS else None
         code, details = grpc.StatusCode.OK, ""
         try:
+            if not context.is_active():  # cancelled while it waited for a thread
+                raise Failure(grpc.StatusCode.CANCELLED, "cancelled by the client")
             return call(request, deadline)
         except Failure as failure:
             code, details = failure.code, failure.details
@@ -85,7 +87,20 @@ class Models(_Answers, model_service_pb2_grpc.ModelServiceServicer):
             configs = configs_of(request.config)
         except ConfigError as error:
             raise invalid(str(error)) from None
-        self._inference.manager.set_configs(configs)
+        manager = self._inference.manager
+        manager.set_configs(configs)
+        models = {name: manager.model(name).versions() for name in manager.names()}
+        broken = {
+            name: versions[0].failure.message
+            for name, versions in models.items()
+            if versions and not manager.model(name).ready and versions[0].failure
+        }
+        if broken:
+            listed = ", ".join(f"{name}: {message}" for name, message in broken.items())
+            raise Failure(
+                grpc.StatusCode.UNKNOWN,
+                f"{len(broken)} servable(s) did not become available: {{{listed}}}",
+            )
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         return response
@@ -98,6 +113,7 @@ def server(
     threads: int,
     options: Sequence[tuple[str, object]] = (),
     with_health: bool = False,
+    most: int | None = None,
 ) -> tuple[grpc.Server, list[int]]:
     """Return a server that is not started yet, and the ports it is bound to.
 
@@ -108,6 +124,7 @@ def server(
         threads: How many requests are worked on at a time.
         options: Of gRPC's channels.
         with_health: Whether to add gRPC's health service.
+        most: Requests at a time, waiting or running; more are answered RESOURCE_EXHAUSTED.
 
     Raises:
         RuntimeError: An address cannot be bound.
@@ -119,7 +136,7 @@ def server(
     # Without it a second server could take the same port, and half of the requests.
     limits.append(("grpc.so_reuseport", 0))
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
-    made = grpc.server(pool, options=[*limits, *options])
+    made = grpc.server(pool, options=[*limits, *options], maximum_concurrent_rpcs=most)
     predictions, models = Predictions(inference, metrics), Models(inference, metrics)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, made)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, made)

@@ -52,6 +52,7 @@ class Rest:
         threads: How many requests are worked on at a time.
         timeout: Seconds that a request may take.
         largest: Bytes of a body.
+        most: Requests at a time, waiting or running; more are refused.
         cors: Whether pages from anywhere may ask.
         metrics_path: Where Prometheus reads; None: nowhere.
         pages: Files to serve besides, by path: (content type, content).
@@ -64,13 +65,14 @@ class Rest:
         threads: int,
         timeout: float = 30.0,
         largest: int = 1 << 30,
+        most: int = 1000,
         cors: bool = False,
         metrics_path: str | None = None,
         pages: Mapping[str, tuple[str, Path]] | None = None,
     ):
         self._inference, self._metrics = inference, metrics
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
-        self._timeout, self._largest = timeout, largest
+        self._timeout, self._largest, self._most, self._now = timeout, largest, most, 0
         self._headers = _CORS if cors else []
         self._metrics_path, self._pages = metrics_path, dict(pages or {})
 
@@ -102,7 +104,10 @@ class Rest:
         """Return status and body for a request below /v1/; the work is done in a thread."""
         begin, seen = time.monotonic(), _Seen()
         code = grpc.StatusCode.OK
+        self._now += 1
         try:
+            if self._now > self._most:
+                raise Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
             body = await _body(receive, self._largest)
             zipped = (b"content-encoding", b"gzip") in scope["headers"]
             loop = asyncio.get_running_loop()
@@ -121,6 +126,7 @@ class Rest:
             logging.exception("%s %s", method, path)
             code, message, status = grpc.StatusCode.INTERNAL, "internal error", 500
         finally:
+            self._now -= 1
             seconds = time.monotonic() - begin
             self._metrics.request(seen.model, seen.api, "REST", code, seconds)
         return status, json.dumps({"error": message}, indent=4, ensure_ascii=False).encode()

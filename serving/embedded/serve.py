@@ -121,6 +121,7 @@ class Server:
                 flags.grpc_max_threads or threads,
                 _channel_arguments(flags.grpc_channel_arguments),
                 flags.enable_grpc_healthcheck_service,
+                flags.max_concurrent_requests,
             )
         except RuntimeError:
             raise ConfigError(f"--port: {flags.host}:{flags.port} is taken or not ours.") from None
@@ -140,6 +141,7 @@ class Server:
             flags.rest_api_num_threads or 4 * self._cpus,
             flags.rest_api_timeout_in_ms / 1000,
             flags.rest_api_max_body_mib << 20,
+            flags.max_concurrent_requests,
             flags.rest_api_enable_cors_support,
             path,
             _pages(),
