@@ -76,6 +76,8 @@ def quiet() -> Iterator[None]:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # --help was asked for, and given: absl calls that a failure
+        sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
         hint = f" Did you mean --{near[0]}?" if near else ""

@@ -236,6 +236,35 @@ def test_a_compressed_peer_joins_the_manifest(trained, tmp_path):
     assert again["artifacts"][-1]["taught"] is False
 
 
+def test_clustering_wide_layers_does_not_end_all_learning():
+    """A centroid moves by the mean of its weights' gradients: their sum would be far too far."""
+    inputs = tf_keras.Input((2000,))
+    outputs = tf_keras.layers.Dense(50)(tf_keras.layers.Dense(500, activation="relu")(inputs))
+    model = tf_keras.Model(inputs, outputs)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 2000)).astype(np.float32), rng.integers(0, 50, 64)
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def fit(model, rate):
+        model.compile(tf_keras.optimizers.SGD(rate, 0.9), loss)
+        return model.fit(x, y, epochs=10, batch_size=32, verbose=0).history["loss"][-1]
+
+    fit(model, 0.05)
+    learned = model.evaluate(x, y, verbose=0)
+    losses = []
+    passes.run(
+        "cluster", model, lambda each, callbacks, pace=1.0: losses.append(fit(each, 0.005)), 0.5, 16
+    )
+    assert losses[0] < learned + 0.5
+
+
+def test_a_file_that_lost_its_accuracy_is_warned_of(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    compressing.compress(tmp_path / "run", "plain", "prune", epochs=1, sparsity=0.99)
+    printed = capsys.readouterr().out
+    assert "warning: tflite/plain-prune-float32.tflite has " in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -84,6 +84,19 @@ def test_the_report_tells_what_could_not_be_made():
     assert deployment.section({**MANIFEST, "artifacts": []}, {}) == []
 
 
+def test_a_file_that_failed_does_not_press_the_others_into_a_line():
+    files = [
+        entry("small", "float32", 0.99, 4.0, 2.0),
+        entry("small", "int8", 0.98, 1.0, 1.0),
+        entry("small", "pcqat", 0.1, 1.0, 1.0),
+    ]
+    low, high = deployment.chart(files).axes[0].get_ylim()
+    assert low == pytest.approx(99 - deployment.SHOWN)
+    assert high < 100
+    low, _ = deployment.chart(files[:2]).axes[0].get_ylim()
+    assert low > 97
+
+
 def test_the_picture_shows_every_network_and_variant():
     svg = deployment.draw(MANIFEST)["deployment.svg"].decode()
     for name in ("small", "big", "float32", "int8", "top-1 on test (%)"):

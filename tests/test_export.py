@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,10 +129,71 @@ def test_the_report_shows_what_to_ship(exported):
 
 def test_exporting_again_makes_a_new_version_and_keeps_the_old(run_dir):
     before = tree(run_dir / "export" / "savedmodel" / "plain" / "1")
-    manifest = exporting.export(run_dir, ["plain"], ["float32"])
+    manifest = exporting.export(run_dir, ["plain"], ["float32", "savedmodel"])
     assert savedmodel.versions(run_dir / "export" / "savedmodel" / "plain") == [1, 2]
     assert tree(run_dir / "export" / "savedmodel" / "plain" / "1") == before
     assert {entry["file"] for entry in manifest["artifacts"]} == {*FILES, "savedmodel/plain/2"}
+
+
+def test_tflite_variants_alone_make_no_new_version(run_dir):
+    exporting.export(run_dir, ["plain", "ensemble"], ["float32"])
+    assert savedmodel.versions(run_dir / "export" / "savedmodel" / "plain") == [1]
+    manifest = exporting.export(run_dir, ["ensemble"], ["savedmodel"])
+    assert {e["file"] for e in manifest["artifacts"]} == {*FILES, "savedmodel/ensemble/2"}
+
+
+@pytest.mark.parametrize("what", ["files.whole", "manifest.write"])
+def test_a_failure_at_the_very_end_leaves_no_version_that_a_server_would_load(
+    run_dir, monkeypatch, what
+):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"xkd_keras.ship.exporting.{what}", fail)
+    with pytest.raises(OSError, match="No space left"):
+        exporting.export(run_dir, ["plain"], ["float32", "savedmodel"])
+    assert savedmodel.versions(run_dir / "export" / "savedmodel" / "plain") == [1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.json", "{}", "holds no finished run"),
+        ("export/manifest.json", "{", r"manifest\.json"),
+        (
+            "peers/plain.keras",
+            "x",
+            r"plain\.keras: is damaged; delete .*run/metrics\.json and",
+        ),
+    ],
+)
+def test_a_file_of_the_run_that_is_damaged_is_told_before_any_work(run_dir, file, content, message):
+    (run_dir / file).write_text(content)
+    before = tree(run_dir)
+    with pytest.raises(InputError, match=message):
+        exporting.export(run_dir)
+    assert tree(run_dir) == before
+
+
+def test_a_file_in_the_place_of_the_export_is_told_before_any_work(run_dir):
+    shutil.rmtree(run_dir / "export")
+    (run_dir / "export").write_text("x")
+    with pytest.raises(InputError, match="export: is a file; valid: a directory, or nothing"):
+        exporting.export(run_dir)
+
+
+def test_a_keras_file_whose_weights_are_lost_is_told_with_a_remedy(run_dir):
+    path = run_dir / "peers" / "plain.keras"
+    with zipfile.ZipFile(path) as whole:
+        content = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w") as part:
+        for name, each in content.items():
+            part.writestr(name, b"" if name.endswith(".h5") else each)
+    with pytest.raises(
+        InputError, match=r"cannot be read as a Keras model \(.*\); delete "
+    ) as told:
+        exporting.export(run_dir)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +331,14 @@ def test_a_disk_that_takes_no_more_is_one_line_and_nothing_changes(run_dir):
     assert tree(run_dir) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["xkd_keras.export", "serving.server"])
+def test_help_is_no_failure(module):
+    done = command(module, "--help")
+    assert done.returncode == 0
+    assert "--" in done.stdout
+
+
 def test_an_interrupted_command_says_so_and_exits_with_130(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
@@ -292,11 +363,20 @@ def test_the_command_prints_a_table_and_the_advice(run_dir):
     assert len(wrong.stderr.splitlines()) == 1
 
 
-def test_latency_is_measured_in_rounds_over_all_files():
+def test_latency_is_measured_in_rounds_over_all_files_in_changing_order():
     order = []
-    calls = [lambda name=name: order.append(name) for name in "ab"]
+    calls = [lambda name=name: order.append(name) for name in "abc"]
     times = latency.interleaved(calls, rounds=12, seconds=60)
-    assert times.shape == (12, 2)
+    assert times.shape == (12, 3)
     assert (times >= 0).all()
-    assert "".join(order) == "aaabbb" + "ab" * 12
+    assert "".join(order[:9]) == "aaabbbccc"
+    rounds = ["".join(order[i : i + 3]) for i in range(9, 45, 3)]
+    assert {"".join(sorted(each)) for each in rounds} == {"abc"}
+    assert len(set(rounds)) > 3
+
+
+def test_latency_belongs_to_the_file_that_took_it():
+    calls = [lambda seconds=seconds: time.sleep(seconds) for seconds in (0.004, 0.0, 0.002)]
+    times = latency.interleaved(calls, rounds=10, seconds=60)
+    assert list(np.argsort(np.median(times, axis=0))) == [1, 2, 0]
     assert len(latency.interleaved(calls, rounds=10**6, seconds=0)) == 10

@@ -86,6 +86,18 @@ def test_an_app_tells_what_is_no_model(tmp_path, capsys, wrong, message):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "option", ["--top=0", "--top=-2", "--crop_ratio=0", "--crop_ratio=nan", "--crop_ratio=5"]
+)
+def test_options_that_make_no_sense_are_told(model, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        classify.main([str(model), str(tmp_path), option])
+    assert ended.value.code == 2
+    name, value = option.split("=")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{name}: received {float(value) if '.' in name or 'crop' in name else value}" in error
+
+
 def test_one_broken_image_does_not_lose_the_others(model, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -57,7 +57,8 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             _exit("interrupted; what was there before is as it was", 130)
         except OSError as error:
-            _exit(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+            where = f"{error.filename}: " if error.filename else ""
+            _exit(f"{where}{error.strerror or error}", 1)
 
     try:
         app.run(guarded, flags_parser=_parse_flags)
@@ -68,6 +69,8 @@ def run(main: Callable[[], None]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # --help was asked for, and given: absl calls that a failure
+        sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, list(flags.FLAGS))
         hint = f" Did you mean --{near}?" if near else ""

@@ -97,6 +97,9 @@ def advice(manifest: Mapping) -> str:
     )
 
 
+SHOWN = 15  # points below the best that the picture shows
+
+
 def draw(manifest: Mapping) -> dict[str, bytes]:
     """Return the picture of accuracy against size and latency by file name, if there is one."""
     files = [entry for entry in ordered(manifest) if entry["kind"] == "tflite"]
@@ -133,6 +136,9 @@ def chart(files: Sequence[Mapping]) -> Figure:
             axes.plot(x, y, linestyle="", markersize=8, **look)
         _scale(axes, label)
     panels[0].set_ylabel("top-1 on test (%)")
+    best, least = (100 * f(entry["top1"] for entry in files) for f in (max, min))
+    if best - least > SHOWN:  # one that failed would press the others into a line
+        panels[0].set_ylim(best - SHOWN, best + SHOWN / 20)
     handles = [Line2D([], [], color=colours[n], linewidth=5, label=n) for n in networks]
     handles += [
         Line2D([], [], color="#444444", marker=markers[v], linestyle="", label=v) for v in variants

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -45,17 +46,24 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
     loaded = {}
     for name in names:
         path = run_dir / "peers" / f"{name}.keras"
+        remedy = (
+            f"delete {run_dir / 'metrics.json'} and start the training command again: it writes the"
+            " file anew from the last checkpoint in RUN/checkpoints."
+        )
+        if path.is_file():
+            path.open("rb").close()  # what may not be read is not damaged
         if not zipfile.is_zipfile(path):
             state = "is damaged" if path.exists() else "is missing"
-            raise InputError(
-                f"{path}: {state}; delete metrics.json beside it and start the training command"
-                " again: it writes the file anew from the last checkpoint."
-            )
+            raise InputError(f"{path}: {state}; {remedy}")
         try:
-            loaded[name] = keras.models.load_model(path, compile=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loaded[name] = keras.models.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: cannot be read as a Keras model: {reason}") from None
+            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            raise InputError(
+                f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
+            ) from None
     return loaded
 
 
@@ -313,7 +321,8 @@ def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, di
     """Return the configuration and the metrics of a finished run; InputError names `flag`."""
     try:
         metrics = json.loads((run_dir / "metrics.json").read_text())
-    except (OSError, ValueError):
+        _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{flag}: '{run_dir}' holds no finished run; valid: a directory that"
             " xkd_keras.train has completed (it has a metrics.json)."

@@ -17,9 +17,12 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("--run_dir: missing. The directory of a finished run.")
+    kinds = ("savedmodel", *deployment.VARIANTS)
+    if set(values.peer) == {"ensemble"} and values.variant and "savedmodel" not in values.variant:
+        raise FlagError("--peer: the ensemble has no TFLite files; valid: --variant=savedmodel.")
     for variant in values.variant:
-        if variant not in deployment.VARIANTS:
-            raise FlagError(unknown("--variant", variant, deployment.VARIANTS))
+        if variant not in kinds:
+            raise FlagError(unknown("--variant", variant, kinds))
     cli.load_tensorflow()
     from xkd_keras.ship import exporting  # after what may be wrong with the flags
 
@@ -39,7 +42,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "variant",
         [],
-        "Only this TFLite variant: float32, float16, dynamic, int8, int16x8; repeated.",
+        "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Of the SavedModels; 0: the next one.", 0)
     cli.run(main)

@@ -88,6 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--top", type=int, default=3, help="classes to print (3)")
     parser.add_argument("--crop_ratio", type=float, default=1.0, help="as in manifest.json (1)")
     options = parser.parse_args(arguments)
+    if options.top < 1:
+        parser.error(f"--top: received {options.top}; valid: 1 or more.")
+    if not 0 < options.crop_ratio <= 1:
+        parser.error(f"--crop_ratio: received {options.crop_ratio}; valid: above 0, up to 1.")
     failed = False
     try:
         interpreter, labels = load(options.model)
@@ -96,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 pixels = prepare(Image.open(path), size, options.crop_ratio)
             except (UnidentifiedImageError, OSError):
-                print(f"{path}: cannot be read as an image.", file=sys.stderr)
+                print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
                 failed = True
                 continue
             probabilities, milliseconds = classify(interpreter, pixels)

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from xkd_keras import evaluation
 from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.errors import InputError, unknown
-from xkd_keras.ship import exporting, lite
+from xkd_keras.ship import exporting, lite, manifest
+
+LOSS = 0.05  # of top-1, beyond which a file is warned of
 
 
 def compress(
@@ -47,6 +51,7 @@ def compress(
     if recipe not in passes.CHAINS:
         raise InputError(unknown("--recipe", recipe, passes.CHAINS))
     run = evaluation.load_run(run_dir)
+    manifest.read(run_dir)  # a damaged one is told before any work
     if peer not in run.models:
         raise InputError(unknown("--peer", peer, run.models))
     (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
@@ -73,4 +78,17 @@ def compress(
                 entry = {**exporting.tflite_entry(peer, name), "taught": weight > 0}
                 content = convert(variant, images)
                 fresh.append(exporting.finished_tflite(tested, stage, entry, content))
+                _warn(fresh[-1], tested)
         return exporting.publish(tested, stage, fresh, [])
+
+
+def _warn(entry: dict, tested: exporting.Tested) -> None:
+    """Say so where a file is much worse than the network that it was made of."""
+    test = tested.predictions["test"]
+    own = float(np.mean(test.logits[entry["network"]].argmax(-1) == test.labels))
+    if own - entry["top1"] > LOSS:
+        print(
+            f"warning: {entry['file']} has {100 * entry['top1']:.2f} % top-1, the network"
+            f" {100 * own:.2f} %; try a lower --learning_rate, more --epochs, a milder recipe.",
+            flush=True,
+        )

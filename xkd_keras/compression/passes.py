@@ -12,6 +12,9 @@ from unittest import mock
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
+from tensorflow_model_optimization.python.core.clustering.keras.cluster_config import (
+    GradientAggregation,
+)
 
 # The only one that keeps zeros; it has no public name.
 from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
@@ -111,7 +114,14 @@ def _clustered(model: tf_keras.Model, tune: Tune, clusters: int, keep_zeros: boo
     def wrap(layer):
         if not _has_kernel(layer):
             return layer
-        return cluster_weights(layer, clusters, how, preserve_sparsity=keep_zeros)
+        # Of hundreds of thousands of weights, the sum of their gradients ends all learning.
+        return cluster_weights(
+            layer,
+            clusters,
+            how,
+            preserve_sparsity=keep_zeros,
+            cluster_gradient_aggregation=GradientAggregation.AVG,
+        )
 
     wrapped = _clone(model, wrap)
     tune(wrapped, [])

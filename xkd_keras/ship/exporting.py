@@ -18,6 +18,8 @@ from xkd_keras.ship import latency, lite, manifest, measure, metadata, savedmode
 REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
 ENSEMBLE = "ensemble"
+SAVED_MODEL = "savedmodel"
+KINDS = (SAVED_MODEL, *deployment.VARIANTS)
 
 
 def export(
@@ -28,7 +30,7 @@ def export(
     Args:
         run_dir: Of a finished run.
         names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
-        variants: Keys of `deployment.VARIANTS`; empty: all of them.
+        variants: `savedmodel` and keys of `deployment.VARIANTS`; empty: all of them.
         version: Of the SavedModels; 0: one above the highest there.
 
     Returns:
@@ -39,18 +41,22 @@ def export(
             be read. What was exported before is then as it was.
     """
     run = evaluation.load_run(run_dir)
+    manifest.read(run_dir)  # a damaged one is told before any work
     names = _names(run, names)
-    variants = list(variants) or list(deployment.VARIANTS)
+    variants = list(variants) or list(KINDS)
     for variant in variants:
-        if variant not in deployment.VARIANTS:
-            raise InputError(unknown("--variant", variant, deployment.VARIANTS))
-    numbers = {name: _version(run_dir, name, version) for name in names}
+        if variant not in KINDS:
+            raise InputError(unknown("--variant", variant, KINDS))
+    versioned = names if SAVED_MODEL in variants else []
+    numbers = {name: _version(run_dir, name, version) for name in versioned}
+    variants = [variant for variant in variants if variant != SAVED_MODEL]
     with workshop(run_dir) as stage:
         tested = Tested(run)
         fresh, failed = [], []
         for name in names:
-            fresh.append(_saved_model(tested, stage, name, numbers[name]))
-            _tell(fresh[-1])
+            if name in numbers:
+                fresh.append(_saved_model(tested, stage, name, numbers[name]))
+                _tell(fresh[-1])
             if name != ENSEMBLE:
                 _tflite(tested, stage, name, variants, fresh, failed)
         return publish(tested, stage, fresh, failed)
@@ -92,6 +98,9 @@ def _version(run_dir: Path, name: str, asked: int) -> int:
 @contextmanager
 def workshop(run_dir: Path) -> Iterator[Path]:
     """Hold the run and give a directory on its disk to make things in; it is gone afterwards."""
+    export = run_dir / "export"
+    if export.exists() and not export.is_dir():
+        raise InputError(f"{export}: is a file; valid: a directory, or nothing.")
     with files.lock(run_dir):
         for left in run_dir.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -237,19 +246,30 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     for entry, each in zip(found["artifacts"], times, strict=True):
         entry["latency_ms"] = each
     found = {**_circumstances(run), **found}
-    for entry in fresh:
-        _place(stage / entry["file"], export / entry["file"])
-    manifest.write(run.directory, found)
+    with _placed(stage, export, [entry["file"] for entry in fresh]):
+        manifest.write(run.directory, found)
     training.report_again(run, tested.predictions["test"], found)
     return found
 
 
-def _place(source: Path, target: Path) -> None:
-    if source.is_dir():
-        savedmodel.place(source, target.parent, int(target.name))
-        return
-    with files.whole(target) as beside:
-        shutil.copyfile(source, beside)
+@contextmanager
+def _placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
+    """Put files in place; SavedModels go again where anything fails: a server would load them."""
+    versions = []
+    try:
+        for name in sorted(names, key=lambda name: (stage / name).is_dir()):
+            target = export / name
+            if (stage / name).is_dir():
+                base, version = target.parent, int(target.name)
+                versions.append(savedmodel.place(stage / name, base, version))
+            else:
+                with files.whole(target) as beside:
+                    shutil.copyfile(stage / name, beside)
+        yield
+    except BaseException:
+        for version in versions:
+            shutil.rmtree(version, ignore_errors=True)
+        raise
 
 
 def _circumstances(run) -> dict:

@@ -1,6 +1,7 @@
-"""How long one image takes: every file in turn, over and over, on one thread of a fresh process.
+"""How long one image takes: all files over and over, on one thread of a fresh process.
 
-Interleaved, because a machine's speed drifts: in one round each file has the same machine. The
+In rounds, because a machine's speed drifts: in one round each file has the same machine. Each round
+has an order of its own, because a file that runs after a large one finds the caches full. The
 minimum and the median repeat within a few percent, means do not.
 """
 
@@ -47,13 +48,13 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, seconds: flo
     for call in calls:
         for _ in range(_WARM):
             call()
-    began, times = time.perf_counter(), []
+    began, times, order = time.perf_counter(), [], np.random.default_rng(0)
     while len(times) < rounds and (len(times) < _FEWEST or time.perf_counter() - began < seconds):
-        row = []
-        for call in calls:
+        row = np.zeros(len(calls))
+        for i in order.permutation(len(calls)):
             start = time.perf_counter()
-            call()
-            row.append(1000 * (time.perf_counter() - start))
+            calls[i]()
+            row[i] = 1000 * (time.perf_counter() - start)
         times.append(row)
     return np.array(times)
 

@@ -109,8 +109,10 @@ def write(
     try:
         with quiet():
             tf.saved_model.save(served, directory, signatures=served.functions)
-    except tf.errors.OpError as error:  # a full disk, for one
-        raise InputError(f"{directory}: cannot be written: {error.message}") from None
+    except tf.errors.OpError as error:
+        full = "No space left on device" in error.message
+        why = "No space left on device" if full else error.message
+        raise InputError(f"{directory}: cannot be written: {why}") from None
     labels.unlink()  # it is in assets now
     extra = directory / "assets.extra"
     extra.mkdir()
