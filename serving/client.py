@@ -20,6 +20,8 @@ from serving import command
 
 SIGNATURE = "serving_bytes"
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # that the server's decoder knows
+# Of a channel, whose own limit is 4 MiB; the server has none either.
+UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
 Answer = list[tuple[str, float]]
 
 
@@ -81,9 +83,7 @@ class Client:
             import numpy as np
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-        # As the server's: a channel's own limit is 4 MiB.
-        unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-        channel = grpc.insecure_channel(self._address, options=unlimited)
+        channel = grpc.insecure_channel(self._address, options=UNLIMITED)
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
         def send(images: Sequence[bytes]) -> list[Answer]:
@@ -184,11 +184,15 @@ FLAGS = {  # default, help, least
 }
 
 
+def port_of(given) -> int:
+    """Return the port that flags `port` and `rest` mean."""
+    return given.port or (8501 if given.rest else 8500)
+
+
 def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
-    port = given.port or (8501 if given.rest else 8500)
-    address = f"{given.host}:{port}"
+    address = f"{given.host}:{port_of(given)}"
     client = Client(given.model_name, address, given.rest, given.label, given.timeout)
     waiting, failed = [], False
     for image in images_of(names):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from serving import command, loops
+from serving import client, command, loops
 
 FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Of the server."),
@@ -65,8 +65,7 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-    channel = grpc.insecure_channel(f"{given.host}:{port}", unlimited)
+    channel = grpc.insecure_channel(f"{given.host}:{port}", client.UNLIMITED)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     ask = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     ask.model_spec.name = given.model_name
@@ -164,7 +163,7 @@ def main() -> int:
     given = flags.FLAGS
     name = "rate" if given.rate else "concurrency"
     loads = numbers(name, getattr(given, name))
-    port = given.port or (8501 if given.rest else 8500)
+    port = client.port_of(given)
     with command.quiet():
         connect = (over_rest if given.rest else over_grpc)(given, port)
     unit = "requests a second" if given.rate else "clients"

@@ -170,7 +170,7 @@ def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         evaluation.evaluate_run(tmp_path)
     (run[0] / "peers/broken.keras").write_bytes(b"PK no")
-    with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete metrics\.json"):
+    with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete \S+metrics\.json"):
         evaluation.load_peers(run[0], ["broken"])
     with pytest.raises(InputError, match=r"gone\.keras: is missing"):
         evaluation.load_peers(run[0], ["gone"])

@@ -21,6 +21,8 @@ VARIANTS = {
     "int8": "weights and activations int8 (post-training)",
     "int16x8": "weights int8, activations int16 (post-training)",
 }
+SAVED_MODEL = "savedmodel"
+KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
 _EXPLAINED = (
     " Zeros are those among the weights of convolutions and dense layers; values are the different"

@@ -17,12 +17,15 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("--run_dir: missing. The directory of a finished run.")
-    kinds = ("savedmodel", *deployment.VARIANTS)
-    if set(values.peer) == {"ensemble"} and values.variant and "savedmodel" not in values.variant:
+    if (
+        set(values.peer) == {"ensemble"}
+        and values.variant
+        and deployment.SAVED_MODEL not in values.variant
+    ):
         raise FlagError("--peer: the ensemble has no TFLite files; valid: --variant=savedmodel.")
     for variant in values.variant:
-        if variant not in kinds:
-            raise FlagError(unknown("--variant", variant, kinds))
+        if variant not in deployment.KINDS:
+            raise FlagError(unknown("--variant", variant, deployment.KINDS))
     cli.load_tensorflow()
     from xkd_keras.ship import exporting  # after what may be wrong with the flags
 

@@ -75,17 +75,17 @@ class Inference:
     def classify(self, request, deadline: float | None = None):
         """Return the ClassificationResponse to a ClassificationRequest; raises Failure."""
         response = classification_pb2.ClassificationResponse()
-        with self.manager.lease(_spec(request)) as version:
-            task = request.model_spec, examples.CLASSIFY, response.result
-            examples.run(version.servable, request.input, [task], deadline)
-            _fill(response.model_spec, request.model_spec, version.number)
-        return response
+        return self._examples(examples.CLASSIFY, request, response, deadline)
 
     def regress(self, request, deadline: float | None = None):
         """Return the RegressionResponse to a RegressionRequest; raises Failure."""
         response = regression_pb2.RegressionResponse()
+        return self._examples(examples.REGRESS, request, response, deadline)
+
+    def _examples(self, kind: str, request, response, deadline: float | None):
+        """Fill and return the response to a request that sends tf.Examples; raises Failure."""
         with self.manager.lease(_spec(request)) as version:
-            task = request.model_spec, examples.REGRESS, response.result
+            task = request.model_spec, kind, response.result
             examples.run(version.servable, request.input, [task], deadline)
             _fill(response.model_spec, request.model_spec, version.number)
         return response

@@ -4,9 +4,17 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
 
 from serving.embedded.failure import invalid
-from serving.embedded.json_tensor import decoded, is_base64, quoted, type_of
+from serving.embedded.json_tensor import (
+    decoded,
+    finite,
+    is_base64,
+    quoted,
+    shortest,
+    type_of,
+)
 
 _KINDS = {bytes: "bytes_list", float: "float_list", int: "int64_list"}
 
@@ -60,12 +68,7 @@ def _value(name: str, value):
             raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return value
     if isinstance(value, float):
-        with np.errstate(over="ignore"):
-            if np.isinf(np.float32(value)) and not np.isinf(value):
-                raise invalid(
-                    f"Cannot convert JSON value: {quoted(value)} to float without loss of"
-                    " precision."
-                )
+        finite(value, tf.float32)  # raises where it is not
         return value
     raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
 
@@ -73,16 +76,13 @@ def _value(name: str, value):
 def classes(result) -> bytes:
     """Return a ClassificationResult as the body of a response."""
     found = [
-        [[each.label, _short(each.score)] for each in one.classes] for one in result.classifications
+        [[each.label, shortest(np.float32(each.score))] for each in one.classes]
+        for one in result.classifications
     ]
     return json.dumps({"results": found}, ensure_ascii=False).encode()
 
 
 def values(result) -> bytes:
     """Return a RegressionResult as the body of a response."""
-    return json.dumps({"results": [_short(each.value) for each in result.regressions]}).encode()
-
-
-def _short(value: float) -> float:
-    """Return a float32 as the double with the fewest digits that reads back as it."""
-    return float(str(np.float32(value)))
+    found = [shortest(np.float32(each.value)) for each in result.regressions]
+    return json.dumps({"results": found}).encode()

@@ -177,7 +177,7 @@ def _leaf(value, dtype: tf.DType):
     """Return one value as its dtype takes it; raises Failure."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if dtype in (tf.float32, tf.float64) and number:
-        return _finite(value, dtype)
+        return finite(value, dtype)
     if dtype.name in _INTEGERS and number and isinstance(value, int):
         low, high = _INTEGERS[dtype.name]
         if low <= value <= high:
@@ -200,7 +200,7 @@ def _leaf(value, dtype: tf.DType):
     )
 
 
-def _finite(value: int | float, dtype: tf.DType):
+def finite(value: int | float, dtype: tf.DType):
     """Return a number; raises Failure where the dtype makes it infinite."""
     try:
         with np.errstate(over="ignore"):
@@ -369,10 +369,17 @@ def _plain(name: str, array: np.ndarray, finite: bool):
     if array.dtype.kind == "V" or array.dtype == np.float16:
         array = array.astype(np.float32)  # bfloat16, which NumPy does not know, and halves
     if not finite:
-        # Through text: a double of the same value has digits that the float never had.
-        values = [float(str(x)) if array.dtype.kind == "f" else x.item() for x in array.reshape(-1)]
+        values = [shortest(x) if array.dtype.kind == "f" else x.item() for x in array.reshape(-1)]
         return _nested(values, array.shape)
     return np.ascontiguousarray(array) if array.ndim else array[()]
+
+
+def shortest(value: np.floating) -> float:
+    """Return a number as the double with the fewest digits that reads back as it.
+
+    Through text: a double of the same value has digits that the float never had.
+    """
+    return float(str(value))
 
 
 def _nested(flat: list, shape: Sequence[int]):

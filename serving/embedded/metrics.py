@@ -13,9 +13,8 @@ PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _MICROSECONDS = [10 * 1.8**i for i in range(33)]  # tensorflow_serving/servables/tensorflow/util.cc
 _SIZES = [2**i for i in range(15)]
-_OTHERS = (
-    ""  # requests for models that there are not share a label: names are the clients' invention
-)
+# Requests for models that there are not share a label: those names are the clients' invention.
+_OTHERS = ""
 
 
 class Metrics:

@@ -153,6 +153,8 @@ class Rest:
             spec.version.value = int(version)
         if label:
             spec.version_label = unquote(label)
+        if not spec.name:
+            raise invalid("Missing model name in request.")
         if method == "GET":
             return self._metadata(spec) if verb else self._status(spec)
         seen.api = verb.lower()
@@ -184,19 +186,11 @@ class Rest:
         return json_examples.values(self._inference.regress(request, deadline).result)
 
     def _status(self, spec) -> bytes:
-        if not spec.name:
-            raise invalid("Missing model name in request.")
-        # Labels are ignored here, as upstream.
-        version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = spec.name
-        if version is not None:
-            request.model_spec.version.value = version
+        # Labels are ignored there, as upstream.
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         return _json(self._inference.status(request)).encode()
 
     def _metadata(self, spec) -> bytes:
-        if not spec.name:
-            raise invalid("Missing model name in request.")
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=spec, metadata_field=["signature_def"]
         )

@@ -51,7 +51,8 @@ def pair(path: str, peer: str, recipe: str) -> tuple[float, float, float]:
             recipe, twin.twin(run.models[peer]), tune, values.sparsity, values.clusters
         )
         few = datasets.images(run.data.train, range(min(100, len(run.data.train))), run.data)
-        found.append(top1(model, run, None if recipe.endswith("qat") else few))
+        ranged = passes.CHAINS[recipe][-1] == "quantize"  # the model itself has its ranges
+        found.append(top1(model, run, None if ranged else few))
     predictions = evaluation.predict(run.models, run.weights, run.data, "test", 256)
     plain = np.mean(predictions.logits[peer].argmax(-1) == predictions.labels)
     return float(plain), *found

@@ -11,15 +11,14 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from xkd_keras import data as datasets
-from xkd_keras import deployment, evaluation, files, training
+from xkd_keras import evaluation, files, training
+from xkd_keras.deployment import KINDS, SAVED_MODEL
 from xkd_keras.errors import InputError, unknown
 from xkd_keras.ship import latency, lite, manifest, measure, metadata, savedmodel
 
 REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
 ENSEMBLE = "ensemble"
-SAVED_MODEL = "savedmodel"
-KINDS = (SAVED_MODEL, *deployment.VARIANTS)
 
 
 def export(
@@ -30,7 +29,7 @@ def export(
     Args:
         run_dir: Of a finished run.
         names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
-        variants: `savedmodel` and keys of `deployment.VARIANTS`; empty: all of them.
+        variants: Of `deployment.KINDS`; empty: all of them.
         version: Of the SavedModels; 0: one above the highest there.
 
     Returns:
@@ -168,9 +167,9 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference))
     return {
         "file": file,
-        "kind": "savedmodel",
+        "kind": SAVED_MODEL,
         "network": name,
-        "variant": "savedmodel",
+        "variant": SAVED_MODEL,
         **measure.size(stage / file),
         **quality,
     }
