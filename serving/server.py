@@ -14,6 +14,7 @@ from absl import flags
 
 from serving import command
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Address to listen on; 0.0.0.0: all."),
     "port": (8500, "TCP port of gRPC; 0: a free one.", 0),
@@ -52,7 +53,9 @@ FLAGS = {  # default, help, least
 
 
 def main() -> int:
-    """Serve until SIGTERM or Ctrl-C, then let what runs finish."""
+    """Serve until SIGTERM or Ctrl-C, then let what runs finish; a second one ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for every thread from here on
     with command.quiet():
         import tensorflow as tf
 
@@ -66,8 +69,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_wait_for_signal, args=(stop,), daemon=True).start()
     try:
         server = serve.Server(flags.FLAGS, stop)
     except (ConfigError, Failure) as error:
@@ -75,9 +77,16 @@ def main() -> int:
     for line in server.lines():
         print(line)
     stop.wait()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     print("finishing what runs ...")
     server.stop(flags.FLAGS.drain_seconds)
     return 0
+
+
+def _wait_for_signal(stop: threading.Event) -> None:
+    """Set `stop` at the first signal. A handler could not: it may interrupt who holds its lock."""
+    signal.sigwait(SIGNALS)
+    stop.set()
 
 
 if __name__ == "__main__":

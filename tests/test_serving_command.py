@@ -62,12 +62,17 @@ class Running:
         self.process.communicate(timeout=60)
 
 
+def request(name, signature="", **inputs):
+    found = predict_pb2.PredictRequest()
+    found.model_spec.name, found.model_spec.signature_name = name, signature
+    for key, values in inputs.items():
+        found.inputs[key].CopyFrom(tf.make_tensor_proto(np.array(values, np.float32)))
+    return found
+
+
 def predict(channel, *values, **options):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "half"
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.array(values, np.float32)))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    return list(stub.Predict(request, **options).outputs["y"].float_val)
+    return list(stub.Predict(request("half", x=values), **options).outputs["y"].float_val)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +223,24 @@ def test_requests_that_run_when_it_is_told_to_end_are_answered(model):
         assert all(answered)
         assert not wrong
         assert server.process.returncode == 0
+
+
+def test_a_second_signal_ends_it_although_a_request_runs(tmp_path):
+    served_models.all_kinds(tmp_path / "1")
+    with (
+        Running(f"--model_base_path={tmp_path}", "--model_name=kinds") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        endless = stub.Predict.future(request("kinds", "slow", seconds=[6000]), timeout=90)
+        # On the same connection: when this is answered, the other runs.
+        stub.Predict(request("kinds", "echo_float32", x=[1]))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.stdout.readline() == "finishing what runs ...\n"
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(60)
+        assert server.process.returncode == -signal.SIGINT
+        assert endless.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_nothing_of_this_project_but_serving_is_imported_and_no_keras():

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -18,6 +19,7 @@ from serving.embedded.protos import ConfigError, read
 from serving.embedded.versions import Config
 
 WEB = Path(__file__).parent.parent / "web"
+SEND_SECONDS = 5  # for the last answers to reach their clients
 _KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
 
 
@@ -160,7 +162,6 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(flags.drain_seconds),
         )
         return uvicorn.Server(config)
 
@@ -194,12 +195,16 @@ class Server:
 
     def stop(self, seconds: float) -> None:
         """Take no more requests, and let those that run finish, for so long at most."""
+        end = time.monotonic() + seconds
         self.manager.close(seconds)
-        finished = self._grpc.stop(seconds)
+        # What ran has finished, or may not: only answers are still to be sent.
+        left = min(max(end - time.monotonic(), 0), SEND_SECONDS)
+        finished = self._grpc.stop(left)
         if self._rest is not None:
+            self._rest.config.timeout_graceful_shutdown = left
             self._rest.should_exit = True
-            self._rest_thread.join(seconds)
-        finished.wait(seconds)
+            self._rest_thread.join(left + 1)
+        finished.wait(left + 1)
         self.manager.stop()
 
 
