@@ -160,6 +160,30 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
     assert errors.strip() == f"interrupted; the same command goes on from {tmp_path / 'run'}"
 
 
+def test_a_ctrl_c_that_python_loses_ends_training_all_the_same(good, tmp_path):
+    script = """
+import os, signal, sys
+from xkd_keras import cli, train, training
+from xkd_keras import config as configs
+from absl import flags
+
+class Gone:
+    def __del__(self):  # what is raised in here is lost
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+
+prepare = training.set_up
+training.set_up = lambda config: (Gone(), prepare(config))[1]
+configs.define(flags.FLAGS)
+cli.run(train.main)
+"""
+    command = [sys.executable, "-c", script, *good, "--epochs=5000"]
+    process = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
+    assert "Exception ignored" in process.stderr
+    assert process.stderr.endswith(f"goes on from {tmp_path / 'run'}\n")
+    assert process.returncode == 130
+
+
 def test_two_logical_cpus_train_as_mirrored_replicas(good, tmp_path):
     result = run("train", *good, "--strategy=mirrored", "--logical_cpus=2")
     assert result.returncode == 0, result.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from xkd_keras import checkpoint, files
-from xkd_keras.cli import clock
+from xkd_keras.cli import check_interrupted, clock
 from xkd_keras.optimizers import number
 
 
@@ -42,6 +42,15 @@ class History(keras.callbacks.Callback):
         # The checkpoint holds the history: killed between the two, the csv is written again.
         checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows)
         write_history(self.run_dir, self.rows)
+
+
+class Interruption(keras.callbacks.Callback):
+    """Ends training between two steps where Ctrl-C was lost."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        check_interrupted()
+
+    on_test_batch_end = on_train_batch_end
 
 
 def write_history(run_dir: Path, rows: list[dict]) -> None:

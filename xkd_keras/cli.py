@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -42,12 +43,32 @@ def quiet(wants_logs: bool = WANTS_LOGS) -> Iterator[None]:
         os.close(nowhere)
 
 
+_interrupted = False
+
+
+def _interrupt(*_) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt where Ctrl-C was pressed.
+
+    Python raises it wherever it is, and loses it where that is a destructor or a callback of C:
+    long work asks again between its steps.
+    """
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; a person's mistake becomes one line on stderr and exit code 1 or 2."""
 
     def guarded(argv):
         logging.set_verbosity(logging.ERROR)  # libraries' notices; ours are printed
         sys.stdout.reconfigure(line_buffering=True)  # also into a pipe or a file
+        signal.signal(signal.SIGINT, _interrupt)
         try:
             if len(argv) > 1:
                 raise FlagError(f"received '{argv[1]}'; valid: flags only, as --name=value.")

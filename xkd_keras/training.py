@@ -226,6 +226,7 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
                 keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
                 callbacks.History(run_dir, history),
                 callbacks.Progress(list(cohort.peers), config.epochs, steps),
+                callbacks.Interruption(),
             ],
             shuffle=False,  # train_batches has
             verbose=0,
