@@ -16,6 +16,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from scipy.special import softmax
 
+from tests import small_peers
 from tests.small_runs import finished
 from xkd_keras import cli, evaluation, train
 from xkd_keras import data as datasets
@@ -222,6 +223,22 @@ def test_a_damaged_network_is_refused_and_nothing_changes(run_dir):
     file.write_bytes(file.read_bytes()[:500])
     before = tree(run_dir)
     with pytest.raises(InputError, match=r"plain\.keras: is damaged"):
+        exporting.export(run_dir)
+    assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [
+        ((8, 8, 3), 10, r"\(None, 10\) of \(None, 8, 8, 3\), and the run's make .*32, 32, "),
+        ((32, 32, 3), 3, r"it makes \(None, 3\) of .*, and the run's make \(None, 10\) of "),
+        ((32, 32, 3), 10, r"plain\.keras: has a top-1 of .* not the network of this run; restore"),
+    ],
+)
+def test_a_network_of_another_run_is_refused_and_nothing_changes(run_dir, shape, classes, message):
+    small_peers.plain(shape, classes).save(run_dir / "peers" / "plain.keras")
+    before = tree(run_dir)
+    with pytest.raises(InputError, match=message):
         exporting.export(run_dir)
     assert tree(run_dir) == before
 

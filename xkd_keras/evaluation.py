@@ -291,6 +291,8 @@ def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run
             raise InputError(unknown("--peer", name, weights))
     import_builders(config)
     models = load_peers(run_dir, names or weights)
+    for name, model in models.items():
+        _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
     data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
     own = dataset in ("", config.dataset)
     if own and data.fingerprint != metrics["data"]["fingerprint"]:
@@ -299,6 +301,17 @@ def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run
             " or evaluate a copy in another place."
         )
     return Run(run_dir, config, metrics, data, models, weights)
+
+
+def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
+    """Refuse a network that does not take the run's images or has other classes."""
+    own = (None, *data["image_shape"]), (None, len(data["class_names"]))
+    found = tuple(model.input_shape), tuple(model.output_shape)
+    if found != own:
+        raise InputError(
+            f"{path}: is not a network of this run: it makes {found[1]} of {found[0]}, and the"
+            f" run's make {own[1]} of {own[0]}; restore the file."
+        )
 
 
 def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:

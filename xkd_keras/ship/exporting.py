@@ -18,6 +18,7 @@ from xkd_keras.ship import latency, lite, manifest, measure, metadata, savedmode
 
 REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
+OWN = 0.01  # of top-1: what another machine's rounding may change
 ENSEMBLE = "ensemble"
 
 
@@ -115,6 +116,9 @@ class Tested:
 
     Args:
         run: From `evaluation.load_run`.
+
+    Raises:
+        InputError: A network is not the one that the run's metrics tell of.
     """
 
     def __init__(self, run):
@@ -125,7 +129,19 @@ class Tested:
             )
             for split in ("validation", "test")
         }
+        for name in run.models:
+            self._check_own(name)
         self.examples = self.predictions["test"].fetch(range(min(16, len(run.data.test))))
+
+    def _check_own(self, name: str) -> None:
+        test, told = self.predictions["test"], self.run.metrics["peers"][name]["top1"]
+        found = np.mean(test.logits[name].argmax(-1) == test.labels)
+        if abs(found - told) > OWN:
+            raise InputError(
+                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * found:.2f} on"
+                f" the test images, and metrics.json says {100 * told:.2f}: it is not the network"
+                " of this run; restore the file."
+            )
 
     def representative(self) -> np.ndarray:
         """Return uint8 [n, H, W, 3]: training images, a fixed choice."""
