@@ -34,9 +34,10 @@ FLAGS = {  # default, help, least
     "file_system_poll_wait_seconds": (1.0, "How often to look for versions; 0: once.", 0),
     "max_num_load_retries": (5, "How often a version that failed is tried again.", 0),
     "load_retry_interval_micros": (60000000, "Time between tries.", 0),
+    "num_load_threads": (0, "Models loaded at a time; 0: one.", 0),
     "enable_batching": (False, "Run requests of several clients in one call."),
     "batching_parameters_file": ("", "BatchingParameters, as text."),
-    "enable_per_model_batching_parameters": (False, "Read batching_params.pbtxt of versions."),
+    "enable_per_model_batching_parameters": (False, "Batch by versions' batching_params.pbtxt."),
     "allow_version_labels_for_unavailable_models": (False, "Labels before their versions."),
     "monitoring_config_file": ("", "MonitoringConfig, as text."),
     "ssl_config_file": ("", "SSLConfig, as text: TLS for gRPC."),
@@ -49,6 +50,7 @@ FLAGS = {  # default, help, least
     "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
     "max_concurrent_requests": (1000, "More at a time, waiting or running, are refused.", 1),
     "drain_seconds": (30.0, "How long requests may take to finish at SIGTERM.", 0),
+    "version": (False, "Print TensorFlow's version, and end."),
 }
 
 
@@ -64,6 +66,9 @@ def main() -> int:
         from serving.embedded.protos import ConfigError
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
+    if flags.FLAGS.version:
+        print(f"TensorFlow Library: {tf.__version__}")
+        return 0
     tf.get_logger().setLevel("ERROR")
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,8 +5,13 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import pytest
+
+from xkd_keras import cli
+
+cli.load_tensorflow(wants_logs=False)  # pytest-xdist shows what its processes print
+
+import keras
 import tensorflow as tf
 
 # Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.

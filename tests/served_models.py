@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from serving import server as server_command
 from serving.embedded import serve
+from serving.embedded.failure import invalid
 
 FLAGS = {name: default for name, (default, *_) in server_command.FLAGS.items()} | {
     "port": 0,
@@ -42,8 +44,8 @@ def server(**flags):
 
 
 def wait_for(condition):
-    """Return when a condition holds; fails after twenty seconds."""
-    end = time.monotonic() + 20
+    """Return when a condition holds; fails after five minutes: the machine may have paused."""
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -170,3 +172,34 @@ def example(**features):
     for name, value in features.items():
         made.features.feature[name].float_list.value.extend(np.ravel(value))
     return made
+
+
+class FakeServable:
+    """A servable that knows where it came from and whether it was closed."""
+
+    def __init__(self, path):
+        self.path, self.closed = path, threading.Event()
+
+    def close(self):
+        self.closed.set()
+
+
+class Loads:
+    """Loads fakes; fails for directories with a file `broken`."""
+
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, path, name):
+        if (path / "broken").exists():
+            raise invalid(f"Could not load version {path.name}: broken")
+        self.made.append(FakeServable(path))
+        return self.made[-1]
+
+
+def publish(base, *numbers, broken=False):
+    """Make directories of versions for `Loads`."""
+    for number in numbers:
+        (base / str(number)).mkdir(exist_ok=True)
+        if broken:
+            (base / str(number) / "broken").touch()

@@ -19,15 +19,16 @@ class Model:
     """Doubles x; holds every call until it is let go, and keeps the sizes of the calls."""
 
     def __init__(self, gated=False):
-        self.sizes, self.gate = [], threading.Event()
+        self.sizes, self.deadlines, self.gate = [], [], threading.Event()
         self.entered = threading.Semaphore(0)
         if not gated:
             self.gate.set()
 
-    def __call__(self, name, inputs, outputs):
+    def __call__(self, name, inputs, outputs, deadline):
         self.sizes.append(len(inputs["x"]))
+        self.deadlines.append(deadline)
         self.entered.release()
-        assert self.gate.wait(20)
+        assert self.gate.wait(300)
         if (inputs["x"] < 0).any():
             raise invalid("negative")
         return [inputs["x"] * 2]
@@ -47,7 +48,7 @@ def together(batcher, model, requests):
     """Send a first request, the others while it runs, then let all go; returns their results."""
     with ThreadPoolExecutor(len(requests) + 1) as pool:
         first = pool.submit(ask, batcher, 1000)
-        assert model.entered.acquire(timeout=20)
+        assert model.entered.acquire(timeout=300)
         rest = [pool.submit(ask, batcher, *each) for each in requests]
         wait_for(lambda: queued(batcher) == len(requests))
         model.gate.set()
@@ -75,7 +76,7 @@ def test_parameters_are_read():
     found = options(
         "max_batch_size { value: 8 } batch_timeout_micros { value: 1500 } num_batch_threads"
         " { value: 3 } max_enqueued_batches { value: 5 } allowed_batch_sizes: 2"
-        " allowed_batch_sizes: 8 pad_variable_length_inputs: true"
+        " allowed_batch_sizes: 8 pad_variable_length_inputs: true thread_pool_name { value: 'p' }"
     )
     assert found == Options(size=8, timeout=0.0015, queue=5, slots=3, allowed=(2, 8), pad=True)
 
@@ -96,8 +97,12 @@ def test_parameters_that_make_no_sense_are_told(text, message):
 
 def test_a_lone_request_runs_at_once_in_its_own_thread():
     threads = []
-    batcher = Batcher(lambda n, i, o: threads.append(threading.get_ident()) or [i["x"]], Options())
-    assert ask(batcher, 1, 2) == [1, 2]
+
+    def model(name, inputs, outputs, deadline):
+        threads.append(threading.get_ident())
+        return [inputs["x"]]
+
+    assert ask(Batcher(model, Options()), 1, 2) == [1, 2]
     assert threads == [threading.get_ident()]
 
 
@@ -127,7 +132,7 @@ def test_a_full_queue_says_so_at_once():
     batcher = Batcher(model, Options(size=1, queue=2, slots=1))
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(ask, batcher, 1)]
-        assert model.entered.acquire(timeout=20)
+        assert model.entered.acquire(timeout=300)
         running += [pool.submit(ask, batcher, n) for n in (2, 3)]
         wait_for(lambda: queued(batcher) == 2)
         with pytest.raises(Failure, match="queue to which this task was submitted is full") as full:
@@ -182,7 +187,7 @@ def test_a_request_whose_time_is_up_leaves_the_queue():
     batcher = Batcher(model, Options(slots=1))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, batcher, 1)
-        assert model.entered.acquire(timeout=20)
+        assert model.entered.acquire(timeout=300)
         with pytest.raises(Failure) as late:
             ask(batcher, 2, deadline=time.monotonic() + 0.05)
         assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -190,6 +195,21 @@ def test_a_request_whose_time_is_up_leaves_the_queue():
         assert first.result(20) == [2]
     assert ask(batcher, 3) == [6]
     assert model.sizes == [1, 1]
+
+
+@pytest.mark.parametrize(("deadlines", "expected"), [((20, 30), 30), ((20, None), None)])
+def test_a_call_has_as_long_as_anyone_waits_for_it(deadlines, expected):
+    now, model = time.monotonic(), Model(gated=True)
+    until = [None if seconds is None else now + seconds for seconds in deadlines]
+    batcher = Batcher(model, Options(slots=1))
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(ask, batcher, 1, deadline=now + 10)]
+        assert model.entered.acquire(timeout=300)
+        found += [pool.submit(ask, batcher, 2, deadline=each) for each in until]
+        wait_for(lambda: queued(batcher) == 2)
+        model.gate.set()
+        assert [each.result(20) for each in found] == [[2], [4], [4]]
+    assert model.deadlines == [now + 10, expected and now + expected]
 
 
 def test_an_output_without_a_row_for_each_example_is_told():
@@ -209,7 +229,7 @@ def test_inputs_must_have_batches_of_one_size():
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_under_load_every_request_gets_its_own_answer(slots):
-    def model(name, inputs, outputs):
+    def model(name, inputs, outputs, deadline):
         time.sleep(0.0005)
         return [inputs["x"] * 2]
 

@@ -484,7 +484,7 @@ def test_with_batching_many_clients_get_their_own_answers(served, tmp_path):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
         assert not wrong
         code, details = error(stub.Predict, request(x=np.zeros(17, np.float32)))
         assert code is CODES.INVALID_ARGUMENT

@@ -123,6 +123,11 @@ def test_one_input_may_come_by_name_and_base64_is_no_object():
             " JSON object: does not have named input: z",
         ),
         ('{"instances": [{"x": 1}, {}]}', "keys must be equal to: x"),
+        (
+            '{"instances": [{"x": 1}, {"x": "a"}]}',
+            "Failed to process element: 1 key: x of 'instances' list. Error: INVALID_ARGUMENT:"
+            ' JSON Value: "a" Type: String is not of expected type: float',
+        ),
         ('{"inputs": 1e39}', "Cannot convert JSON value: 1e+39 to float without loss of precision"),
     ],
 )
@@ -134,11 +139,30 @@ def test_what_is_wrong_is_told_in_upstreams_words(body, message):
 
 @pytest.mark.parametrize(
     ("dtype", "text"),
-    [("int32", "1.0"), ("int32", "2147483648"), ("int64", '"1"'), ("bool", "1"), ("string", "1")],
+    [
+        *[("int32", "1.0"), ("int32", "2147483648"), ("int64", '"1"'), ("int64", "true")],
+        *[("uint8", "null"), ("uint32", "-1"), ("uint64", "18446744073709551616")],
+        *[("bool", "1"), ("bool", "null"), ("bool", '"true"')],
+        *[("string", "1"), ("string", "null"), ("string", "false"), ("float64", "true")],
+    ],
 )
 def test_values_of_another_type_are_refused(dtype, text):
     message = failure(f'{{"inputs": [{text}]}}', x=dtype).message
     assert "is not of expected type" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "offset"),
+    [
+        (b'{"inputs": [1 2]}', 14),
+        ('{"signature_name": "ä", "inputs": [1 2]}'.encode(), 38),
+        (b'{"inputs": ["\xff"]}', 13),
+        (b'{"inputs": 1} 2', 14),
+    ],
+)
+def test_where_json_is_broken_is_told_in_bytes(body, offset):
+    with pytest.raises(Failure, match=rf"^JSON Parse error: .+ at offset: {offset}$"):
+        json_tensor.parse(body)
 
 
 def test_base64_that_is_none_is_refused():
@@ -149,11 +173,12 @@ def test_base64_that_is_none_is_refused():
     )
 
 
-def test_halves_are_unimplemented_in_columns_and_invalid_in_rows():
-    columns, rows = (failure(f'{{"{key}": [1]}}', x="float16") for key in ("inputs", "instances"))
+@pytest.mark.parametrize(("dtype", "name"), [("float16", "half"), ("bfloat16", "bfloat16")])
+def test_halves_are_unimplemented_in_columns_and_invalid_in_rows(dtype, name):
+    columns, rows = (failure(f'{{"{key}": [1]}}', x=dtype) for key in ("inputs", "instances"))
     assert (columns.http, rows.http) == (501, 400)
-    assert "Conversion of JSON Value: 1 to type: half" in columns.message
-    assert "UNIMPLEMENTED: Conversion of JSON Value: 1 to type: half" in rows.message
+    assert f"Conversion of JSON Value: 1 to type: {name}" in columns.message
+    assert f"UNIMPLEMENTED: Conversion of JSON Value: 1 to type: {name}" in rows.message
 
 
 def test_several_inputs_do_not_come_plain():
@@ -175,6 +200,22 @@ def test_floats_are_written_shortest_and_with_a_point():
     assert all("." in each or "e" in each for each in found)
     np.testing.assert_array_equal(np.array(found, np.float32), values)
     assert all(len(each.replace("-", "")) <= 11 for each in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *[(np.float64(0.1), "0.1"), (np.float64(1) / 3, "0.3333333333333333")],
+        *[(np.float32(0.1), "0.1"), (np.float32(3), "3.0"), (np.float64(-2), "-2.0")],
+        *[(np.float16(1.5), "1.5"), (np.int64(7), "7"), (np.bool_(True), "true")],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("beside", [None, np.float32("nan")], ids=["finite", "beside NaN"])
+def test_a_number_has_the_digits_of_its_dtype(value, text, beside):
+    outputs = {"y": value} if beside is None else {"x": beside, "y": value}
+    written = json_tensor.answer({name: np.asarray(x) for name, x in outputs.items()}, False)
+    assert written.decode().rstrip("}").rpartition(":")[2].strip() == text
 
 
 def test_what_is_not_finite_is_written_as_upstream_does():

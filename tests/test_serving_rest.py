@@ -49,7 +49,7 @@ def call(served):
 
     def send(method, path, body=None, **options):
         data = body if isinstance(body, bytes | None) else json.dumps(body)
-        return session.request(method, served.url + path, data=data, timeout=60, **options)
+        return session.request(method, served.url + path, data=data, timeout=300, **options)
 
     return send
 
@@ -273,7 +273,7 @@ def test_bodies_may_be_zipped_chunked_and_of_any_type(served, call):
     assert call("POST", path, b"x", headers={"Content-Encoding": "gzip"}).status_code == 400
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert call("POST", path, body, headers=form).status_code == 200
-    chunks = requests.post(served.url + path, data=iter([body[:5], body[5:]]), timeout=60)
+    chunks = requests.post(served.url + path, data=iter([body[:5], body[5:]]), timeout=300)
     assert chunks.json() == {"predictions": [3.5]}
 
 
@@ -305,7 +305,7 @@ def test_expect_100_continue_is_answered(served):
 
 def test_a_connection_serves_many_requests(served):
     host = served.url.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=60)
+    connection = http.client.HTTPConnection(host, timeout=300)
     sockets = set()
     for _ in range(3):
         connection.request("POST", "/v1/models/half_plus_three:predict", b'{"instances": [1]}')
@@ -334,7 +334,8 @@ def test_more_requests_than_allowed_are_refused_at_once(served):
         first = threading.Thread(target=requests.post, args=(url, slow), kwargs={"timeout": 60})
         first.start()
         served_models.wait_for(lambda: server.manager.model("kinds").busy)
-        answer = requests.post(url, '{"signature_name": "echo_float32", "inputs": [1]}', timeout=60)
+        body = '{"signature_name": "echo_float32", "inputs": [1]}'
+        answer = requests.post(url, body, timeout=300)
         assert answer.status_code == 429
         assert answer.json() == {"error": "too many requests at a time"}
         first.join()
@@ -366,7 +367,7 @@ def test_pages_from_anywhere_may_ask_only_where_that_is_allowed(served, call):
     with served_models.server(
         model_base_path=str(served.base / "half"), rest_api_enable_cors_support=True
     ) as server:
-        answer = requests.get(f"{server.url}/v1/models/default", timeout=60)
+        answer = requests.get(f"{server.url}/v1/models/default", timeout=300)
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        asked = requests.options(f"{server.url}/v1/models/default:predict", timeout=60)
+        asked = requests.options(f"{server.url}/v1/models/default:predict", timeout=300)
         assert asked.headers["Access-Control-Allow-Methods"] == "POST, GET"

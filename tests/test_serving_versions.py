@@ -9,47 +9,17 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.embedded.failure import Failure, invalid
+from serving.embedded.failure import Failure
 from serving.embedded.manager import Manager, configs_of
 from serving.embedded.protos import ConfigError
 from serving.embedded.versions import Config, Model, State
-from tests.served_models import wait_for
-
-
-class Fake:
-    """A servable that knows where it came from and whether it was closed."""
-
-    def __init__(self, path):
-        self.path, self.closed = path, threading.Event()
-
-    def close(self):
-        self.closed.set()
-
-
-class Loads:
-    """Loads fakes; fails for directories with a file `broken`."""
-
-    def __init__(self):
-        self.made = []
-
-    def __call__(self, path, name):
-        if (path / "broken").exists():
-            raise invalid(f"Could not load version {path.name}: broken")
-        self.made.append(Fake(path))
-        return self.made[-1]
+from tests.served_models import FakeServable, Loads, publish, wait_for
 
 
 @pytest.fixture
 def base(tmp_path):
     (tmp_path / "m").mkdir()
     return tmp_path / "m"
-
-
-def publish(base, *numbers, broken=False):
-    for number in numbers:
-        (base / str(number)).mkdir(exist_ok=True)
-        if broken:
-            (base / str(number) / "broken").touch()
 
 
 def states(model):
@@ -66,10 +36,13 @@ def model(base, load=None, **config):
 
 
 def test_the_newest_version_is_served_and_names_are_numbers(base):
-    publish(base, 1, 9, 10, "007", "x", "-3", "1.5", "²", " 4")
+    publish(base, 1, 9, 10, "007", "x", "-3", "1.5", "²", " 4", 2**63)
     one = model(base)
     one.refresh()
     assert states(one) == {10: "AVAILABLE"}
+    publish(base, 2**63 - 1)
+    one.refresh()
+    settled(one, {2**63 - 1: "AVAILABLE", 10: "END"})
 
 
 def test_leading_zeros_are_part_of_a_name_only(base):
@@ -116,7 +89,7 @@ def test_the_old_version_answers_until_the_new_one_does(base):
         if path.name == "2":
             with one.lease(None) as version:
                 seen.append(version.number)
-        return Fake(path)
+        return FakeServable(path)
 
     one = model(base, load)
     one.refresh()
@@ -138,7 +111,7 @@ def test_requests_that_run_on_an_old_version_finish(base):
         assert version.servable is load.made[0]
         with one.lease(None) as newer:
             assert newer.number == 2
-    assert load.made[0].closed.wait(20)
+    assert load.made[0].closed.wait(300)
     settled(one, {2: "AVAILABLE", 1: "END"})
 
 
@@ -166,6 +139,27 @@ def test_a_broken_version_is_tried_as_often_as_allowed(base):
     healed.refresh()
     assert states(healed) == {1: "AVAILABLE"}
     assert healed.versions()[0].failure is None
+
+
+def test_a_broken_version_is_not_tried_again_before_its_time(base):
+    publish(base, 1, broken=True)
+    one = Model(Config("m", base), Loads(), retries=5, interval=3600)
+    one.refresh()
+    one.refresh()
+    assert one.versions()[0].tries == 1
+
+
+def test_a_version_shows_that_it_is_loading(base):
+    publish(base, 1)
+    seen = []
+
+    def load(path, name):
+        seen.append(states(one))
+        return FakeServable(path)
+
+    one = model(base, load)
+    one.refresh()
+    assert seen == [{1: "LOADING"}]
 
 
 def test_deleting_the_newest_version_rolls_back(base):
@@ -296,8 +290,21 @@ def test_models_come_and_go_with_the_configuration(base):
     assert lease(manager, "o") == 1
     with pytest.raises(Failure, match=r"Servable not found for request: Latest\(m\)"):
         lease(manager)
-    assert load.made[0].closed.wait(20)
+    assert load.made[0].closed.wait(300)
     assert not load.made[1].closed.is_set()
+
+
+def test_models_are_loaded_at_a_time_where_that_is_asked_for(base):
+    publish(base, 1)
+    met = threading.Barrier(2)
+
+    def load(path, name):
+        met.wait(300)  # fails unless the other is being loaded, too
+        return FakeServable(path)
+
+    manager = Manager(load, threads=2)
+    manager.set_configs([Config(name, base) for name in "mn"])
+    assert lease(manager, "m") == lease(manager, "n") == 1
 
 
 def test_waiting_ends_when_all_models_answer_and_fails_where_none_can(base):
@@ -306,7 +313,7 @@ def test_waiting_ends_when_all_models_answer_and_fails_where_none_can(base):
     waiting = threading.Thread(target=manager.wait, args=(threading.Event(), 0.01))
     waiting.start()
     publish(base, 1)
-    waiting.join(20)
+    waiting.join(300)
     assert not waiting.is_alive()
     publish(base, 1, broken=True)
     broken = Manager(Loads())
@@ -327,7 +334,7 @@ def test_a_manager_that_closes_refuses_new_requests_and_waits_for_those_that_run
         with pytest.raises(Failure, match="the server is shutting down") as refused:
             lease(manager)
         seen.append(closing.is_alive())
-    closing.join(20)
+    closing.join(300)
     assert seen == [True]
     assert not closing.is_alive()
     assert refused.value.http == 503

@@ -18,7 +18,7 @@ import numpy as np
 from serving.embedded.failure import Failure, invalid
 from serving.embedded.protos import ConfigError
 
-Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str], float | None], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Options:
 class _Task:
     """A request that waits in a batch."""
 
-    def __init__(self, inputs: Mapping[str, np.ndarray], size: int):
-        self.inputs, self.size = inputs, size
+    def __init__(self, inputs: Mapping[str, np.ndarray], size: int, deadline: float | None):
+        self.inputs, self.size, self.deadline = inputs, size, deadline
         self.result: list[np.ndarray] | Failure | None = None
         self.leads = False  # it holds a slot and is to run a batch
         self.event = threading.Event()  # set when either of these is
@@ -95,7 +95,7 @@ class Batcher:
     """Batches the calls of one model.
 
     Args:
-        run: (signature, inputs, outputs) -> outputs: the call.
+        run: (signature, inputs, outputs, deadline) -> outputs: the call.
         options: Sizes and times.
         observe: Told the size of every batch that ran, before padding.
     """
@@ -114,7 +114,7 @@ class Batcher:
         deadline: float | None = None,
     ) -> list[np.ndarray]:
         """Return outputs, computed together with those of other requests; raises Failure."""
-        task = _Task(inputs, self._size(inputs))
+        task = _Task(inputs, self._size(inputs), deadline)
         pad = self._options.pad
         shapes = tuple(
             (alias, array.dtype.str, array.ndim if pad else array.shape[1:])
@@ -248,7 +248,7 @@ class Batcher:
             alias: joined([task.inputs[alias] for task in tasks], padded)
             for alias in tasks[0].inputs
         }
-        found = self._run(name, inputs, outputs)
+        found = self._run(name, inputs, outputs, _latest(tasks))
         if any(array.ndim == 0 or len(array) != padded for array in found):
             raise Failure(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -257,6 +257,12 @@ class Batcher:
             )
         edges = np.cumsum([0] + [task.size for task in tasks])
         return [[array[begin:end] for array in found] for begin, end in itertools.pairwise(edges)]
+
+
+def _latest(tasks: Sequence[_Task]) -> float | None:
+    """Return when nobody waits for a batch any longer; None: somebody always does."""
+    deadlines = [task.deadline for task in tasks]
+    return None if None in deadlines else max(deadlines)
 
 
 def joined(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:

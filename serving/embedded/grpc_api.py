@@ -129,14 +129,15 @@ def server(
     Raises:
         RuntimeError: An address cannot be bound.
     """
-    limits = [
-        ("grpc.max_receive_message_length", LARGEST),
-        ("grpc.max_send_message_length", LARGEST),
-    ]
-    # Without it a second server could take the same port, and half of the requests.
-    limits.append(("grpc.so_reuseport", 0))
+    ours = {
+        "grpc.max_receive_message_length": LARGEST,
+        "grpc.max_send_message_length": LARGEST,
+        # Without it a second server could take the same port, and half of the requests.
+        "grpc.so_reuseport": 0,
+    }
+    chosen = list({**ours, **dict(options)}.items())  # of two by one name gRPC takes the first
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
-    made = grpc.server(pool, options=[*limits, *options], maximum_concurrent_rpcs=most)
+    made = grpc.server(pool, options=chosen, maximum_concurrent_rpcs=most)
     predictions, models = Predictions(inference, metrics), Models(inference, metrics)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, made)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, made)

@@ -52,7 +52,8 @@ def _parse_leniently(body: bytes):
     try:
         return json.loads(body.decode("utf-8"))
     except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg}. at offset: {error.pos}") from None
+        offset = len(error.doc[: error.pos].encode())  # bytes, as upstream counts
+        raise invalid(f"JSON Parse error: {error.msg}. at offset: {offset}") from None
     except UnicodeDecodeError as error:
         raise invalid(
             f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"

@@ -26,7 +26,7 @@ class Loader:
         warm: Whether to run the requests that come with a version.
         warm_times: How often each of them.
         batching: How to batch; None: not at all.
-        per_model: Whether a version's own file says how to batch it.
+        per_model: Whether a version's own file says how to batch it; without one it is not batched.
         observe: Told the name of the model and the size of every batch that ran.
     """
 
@@ -54,9 +54,11 @@ class Loader:
         return Batched(servable, options, lambda size: self.observe(name, size))
 
     def _options(self, path: Path) -> Options | None:
-        file = path / PER_MODEL
-        if self.batching is None or not self.per_model or not file.exists():
+        if self.batching is None or not self.per_model:
             return self.batching
+        file = path / PER_MODEL
+        if not file.exists():
+            return None
         try:
             return Options.of(read(file, BatchingParameters), self.cpus)
         except ConfigError as error:

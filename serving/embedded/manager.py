@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Manager:
         retries: How often a version that failed is tried again.
         interval: Seconds between tries.
         early_labels: Whether a label may name a version that is not loaded yet.
+        threads: How many models are loaded at a time; 0: one, by the thread that asks for it.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Manager:
         retries: int = 5,
         interval: float = 60.0,
         early_labels: bool = False,
+        threads: int = 0,
     ):
         self._load, self._retries, self._interval = load, retries, interval
-        self._early_labels = early_labels
+        self._early_labels, self._threads = early_labels, threads
         self._models: dict[str, Model] = {}
         self._changing = threading.Lock()
         self._stop = threading.Event()
@@ -94,13 +97,14 @@ class Manager:
                 ):
                     continue
                 models[config.name] = self._model(config)
-                models[config.name].refresh()
+            new = [model for name, model in models.items() if self._models.get(name) is not model]
+            self._look(new)
             for config in configs:
                 self._check_labels(config, models[config.name])
             kept = {config.name: models[config.name] for config in configs}
             for config in configs:
                 kept[config.name].config = config
-                kept[config.name].refresh()
+            self._look(kept.values())
             old = [model for name, model in self._models.items() if kept.get(name) is not model]
             self._models = kept
             for model in old:
@@ -122,7 +126,15 @@ class Manager:
     def refresh(self) -> None:
         """Look for new versions and for those that are gone."""
         with self._changing:
-            for model in self._models.values():
+            self._look(self._models.values())
+
+    def _look(self, models: Iterable[Model]) -> None:
+        """Refresh models, several at a time where that is asked for."""
+        if self._threads > 1:
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="load") as pool:
+                list(pool.map(Model.refresh, models))  # raises what they raise
+        else:
+            for model in models:
                 model.refresh()
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:

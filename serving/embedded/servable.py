@@ -15,8 +15,8 @@ from serving.embedded.failure import Failure, invalid, of_tensorflow
 
 DEFAULT_SIGNATURE = "serving_default"
 _INIT = "__saved_model_init_op"  # TF 2's initialiser is stored among the signatures
-# A deadline this many times further away than the longest call so far is not passed on to the
-# runtime, which costs a tenth of a millisecond a call.
+# A deadline this many times further away than the longest call of a signature so far is not passed
+# on to the runtime, which costs a tenth of a millisecond a call.
 _FAR = 20
 
 
@@ -53,7 +53,7 @@ class Servable:
         self.signatures = {k: v for k, v in self.all_signatures.items() if k != _INIT}
         self._calls = {}
         self._making = threading.Lock()
-        self._longest = 0.0  # seconds
+        self._longest: dict[str, float] = {}  # seconds, by signature
 
     def signature(self, name: str):
         """Return a SignatureDef; raises KeyError."""
@@ -85,7 +85,7 @@ class Servable:
         call, tensors = self._callable(name, names, tuple(outputs))
         begin = time.monotonic()
         try:
-            if left is None or left > _FAR * self._longest > 0:
+            if left is None or left > _FAR * self._longest.get(name, 0.0) > 0:
                 found = call(*feeds)
             else:
                 options = config_pb2.RunOptions(timeout_in_ms=max(1, int(1000 * left)))
@@ -94,7 +94,7 @@ class Servable:
                 )
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
             raise of_tensorflow(error) from None
-        self._longest = max(self._longest, time.monotonic() - begin)
+        self._longest[name] = max(self._longest.get(name, 0.0), time.monotonic() - begin)
         return found
 
     def _callable(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]):

@@ -52,6 +52,7 @@ class Server:
             flags.max_num_load_retries,
             flags.load_retry_interval_micros / 1e6,
             flags.allow_version_labels_for_unavailable_models,
+            flags.num_load_threads,
         )
         self._ports(key, options, monitoring)
         self._load(configs, stop or threading.Event())

@@ -1,0 +1,132 @@
+"""Does a server's memory stay flat under mixed load: gRPC, REST, errors, new versions?
+
+python tests/benchmarks/serving_soak.py --model=RUN/export/savedmodel/resnet20/1 [--minutes=10]
+
+Prints resident memory, threads and open files every half minute (Linux: read from /proc), and the
+line fitted through the second half.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+flags.DEFINE_string("model", None, "A SavedModel's directory.", required=True)
+flags.DEFINE_float("minutes", 10, "How long.")
+flags.DEFINE_float("every", 30, "Seconds between two lines.")
+ROOT = Path(__file__).parent.parent.parent
+PAUSE = 0.02  # seconds between two requests of a client
+
+
+def ask(address: str, counts: dict[str, int], stop: threading.Event) -> None:
+    """Send good and bad requests over gRPC until told to stop."""
+    import grpc
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    random = np.random.default_rng(0)
+    with grpc.insecure_channel(address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        while not stop.wait(PAUSE):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "soak"
+            colours = random.choice([3, 3, 3, 4])  # the last is of no image of this model
+            images = random.uniform(0, 255, (random.integers(1, 9), 32, 32, colours))
+            request.inputs["pixels"].CopyFrom(tf.make_tensor_proto(images.astype(np.float32)))
+            try:
+                stub.Predict(request, timeout=30)
+                counts["gRPC"] += 1
+            except grpc.RpcError as error:
+                counts[f"gRPC {error.code().name}"] = counts.get(f"gRPC {error.code().name}", 0) + 1
+
+
+def post(url: str, counts: dict[str, int], stop: threading.Event) -> None:
+    """Send good and bad requests over REST until told to stop."""
+    import numpy as np
+    import requests
+
+    random = np.random.default_rng(1)
+    with requests.Session() as session:
+        while not stop.wait(PAUSE):
+            images = random.integers(0, 256, (random.integers(1, 5), 32, 32, 3)).tolist()
+            body = json.dumps({"inputs": images})
+            if random.integers(4) == 0:
+                body = body[: random.integers(len(body))]
+            code = session.post(url, body, timeout=30).status_code
+            counts[f"REST {code}"] = counts.get(f"REST {code}", 0) + 1
+
+
+def state(pid: int) -> tuple[float, int, int]:
+    """Return a process's resident memory in MiB, its threads, and its open files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = dict(line.split(":", 1) for line in lines)
+    handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return int(found["VmRSS"].split()[0]) / 1024, int(found["Threads"]), handles
+
+
+@contextlib.contextmanager
+def server(base: Path, port: int, rest: int):
+    """Run the server, with batching; yields its process when it answers."""
+    command = [sys.executable, "-m", "serving.server", "--model_name=soak", "--enable_batching"]
+    command += [f"--model_base_path={base}", f"--port={port}", f"--rest_api_port={rest}"]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        process.stdout.readline()
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def main(_):
+    """Load the server, with a new version a minute; print its state, and how that changes."""
+    import numpy as np
+
+    from tests.served_models import free_port
+
+    given, rows, counts, stop = flags.FLAGS, [], {"gRPC": 0}, threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        base, port, rest = Path(folder), free_port(), free_port()
+        shutil.copytree(given.model, base / "1")
+        with server(base, port, rest) as process:
+            url = f"http://127.0.0.1:{rest}/v1/models/soak:predict"
+            threads = [
+                threading.Thread(target=ask, args=(f"127.0.0.1:{port}", counts, stop)),
+                threading.Thread(target=post, args=(url, counts, stop)),
+            ]
+            for thread in threads:
+                thread.start()
+            print("| minute | MiB | threads | open files |\n|---|---|---|---|")
+            begin, version = time.monotonic(), 1
+            while (minute := (time.monotonic() - begin) / 60) < given.minutes:
+                rows.append((minute, *state(process.pid)))
+                print("| {:.1f} | {:.0f} | {} | {} |".format(*rows[-1]), flush=True)
+                if minute > version:
+                    version += 1
+                    shutil.copytree(given.model, base / ".partial")
+                    (base / ".partial").rename(base / str(version))
+                time.sleep(given.every)
+            stop.set()
+            for thread in threads:
+                thread.join()
+    late = np.array(rows[len(rows) // 2 :])
+    print(f"second half: {np.polyfit(late[:, 0], late[:, 1], 1)[0]:+.2f} MiB a minute")
+    print(f"answers: {counts}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    app.run(main)
