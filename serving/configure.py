@@ -70,12 +70,6 @@ def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
     return f"model_config_list {{\n{''.join(parts)}}}\n"
 
 
-def sizes(most: int) -> list[int]:
-    """Return the powers of two below a batch size, and that."""
-    powers = [2**i for i in range(most.bit_length()) if 2**i < most]
-    return [*powers, most]
-
-
 def main() -> int:
     """Write the files and name them."""
     given = flags.FLAGS
@@ -99,7 +93,6 @@ def main() -> int:
         "replicas": given.replicas,
         "most_replicas": 5 * given.replicas,
         "batch": given.max_batch_size,
-        "sizes": "\n".join(f"allowed_batch_sizes: {n}" for n in sizes(given.max_batch_size)),
         "cpus": given.cpus,
         "savedmodel": os.path.relpath(savedmodels.resolve(), out.resolve()),
     }

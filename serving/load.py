@@ -39,6 +39,9 @@ FLAGS = {  # default, help, least
 }
 
 
+_JSON = {"Content-Type": "application/json"}  # TF Serving does not ask for it; others do
+
+
 def inputs_of(signature, batch: int, image: bytes | None) -> dict[str, np.ndarray]:
     """Return random inputs of a SignatureDef; unknown sizes are `batch`, then 1."""
     import tensorflow as tf
@@ -118,7 +121,7 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
 
         def send():
             try:
-                connection.request("POST", f"{path}:predict", body)
+                connection.request("POST", f"{path}:predict", body, _JSON)
                 answer = connection.getresponse()
                 content = answer.read()
             except Exception:

@@ -65,7 +65,7 @@ def test_models_are_listed_with_their_versions_and_labels(export, write):
 def test_batching_and_monitoring_are_what_the_server_reads(export, write):
     write()
     options = Options.of(parsed(export / "serving" / "batching.config", BatchingParameters), 1)
-    assert options == Options(24, 0.0, 100, 4, (1, 2, 4, 8, 16, 24))
+    assert options == Options(24, 0.0, 100, 4, ())
     message = parsed(export / "serving" / "monitoring.config", MonitoringConfig)
     assert message.prometheus_config.enable
     assert message.prometheus_config.path == "/monitoring/prometheus/metrics"

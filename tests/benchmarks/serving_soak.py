@@ -2,8 +2,8 @@
 
 python tests/benchmarks/serving_soak.py --model=RUN/export/savedmodel/resnet20/1 [--minutes=10]
 
-Prints resident memory, threads and open files every half minute (Linux: read from /proc), and the
-line fitted through the second half.
+Prints resident memory, threads and open files (Linux: read from /proc), and the line fitted through
+the second half. A new version of the model comes every minute, and the old one goes.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from absl import app, flags
 flags.DEFINE_string("model", None, "A SavedModel's directory.", required=True)
 flags.DEFINE_float("minutes", 10, "How long.")
 flags.DEFINE_float("every", 30, "Seconds between two lines.")
+flags.DEFINE_float("reload", 60, "Seconds between two versions of the model.")
 ROOT = Path(__file__).parent.parent.parent
 PAUSE = 0.02  # seconds between two requests of a client
 
@@ -92,7 +93,7 @@ def server(base: Path, port: int, rest: int):
 
 
 def main(_):
-    """Load the server, with a new version a minute; print its state, and how that changes."""
+    """Load the server, with new versions; print its state, and how that changes."""
     import numpy as np
 
     from tests.served_models import free_port
@@ -111,14 +112,15 @@ def main(_):
                 thread.start()
             print("| minute | MiB | threads | open files |\n|---|---|---|---|")
             begin, version = time.monotonic(), 1
-            while (minute := (time.monotonic() - begin) / 60) < given.minutes:
-                rows.append((minute, *state(process.pid)))
-                print("| {:.1f} | {:.0f} | {} | {} |".format(*rows[-1]), flush=True)
-                if minute > version:
+            while (seconds := time.monotonic() - begin) < 60 * given.minutes:
+                if seconds >= len(rows) * given.every:
+                    rows.append((seconds / 60, *state(process.pid)))
+                    print("| {:.1f} | {:.0f} | {} | {} |".format(*rows[-1]), flush=True)
+                if seconds >= version * given.reload:
                     version += 1
                     shutil.copytree(given.model, base / ".partial")
                     (base / ".partial").rename(base / str(version))
-                time.sleep(given.every)
+                time.sleep(0.5)
             stop.set()
             for thread in threads:
                 thread.join()
