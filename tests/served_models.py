@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -41,6 +43,41 @@ def server(**flags):
         yield running
     finally:
         running.stop(5)
+
+
+def command(*flags, module="serving.server", errors=subprocess.PIPE):
+    """Start a command; its output is to be read."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *flags],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=environment,
+    )
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, *flags, **options):
+        self.rest, self.grpc = free_port(), free_port()
+        ports = f"--port={self.grpc}", f"--rest_api_port={self.rest}"
+        self.process = command(*ports, *flags, **options)
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith("page"):
+                break
+        self.root = f"http://127.0.0.1:{self.rest}"
+        self.url = f"{self.root}/v1/models"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.communicate(timeout=300)
 
 
 def wait_for(condition):

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from serving.embedded.failure import Failure
 from serving.embedded.protos import ConfigError
 from tests import served_models
+from tests.served_models import Running, command
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +28,6 @@ def model(tmp_path_factory):
     base.mkdir()
     served_models.half_plus(base / "1", 2)
     return base
-
-
-def command(*flags, module="serving.server"):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-class Running:
-    """A server in a process of its own."""
-
-    def __init__(self, *flags):
-        self.rest, self.grpc = served_models.free_port(), served_models.free_port()
-        ports = f"--port={self.grpc}", f"--rest_api_port={self.rest}"
-        self.process = command(*ports, *flags)
-        self.lines = []
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            if line.startswith("page"):
-                break
-        self.url = f"http://127.0.0.1:{self.rest}/v1/models"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.communicate(timeout=300)
 
 
 def request(name, signature="", **inputs):

@@ -2,8 +2,9 @@
 
 python tests/benchmarks/serving_soak.py --model=RUN/export/savedmodel/resnet20/1 [--minutes=10]
 
-Prints resident memory, threads and open files (Linux: read from /proc), and the line fitted through
-the second half. A new version of the model comes every minute, and the old one goes.
+Prints resident memory, threads and open files (Linux: read from /proc), the least of each half
+minute, as two versions are there while one takes the other's place; and the line fitted through the
+second half.
 """
 
 import contextlib
@@ -111,10 +112,12 @@ def main(_):
             for thread in threads:
                 thread.start()
             print("| minute | MiB | threads | open files |\n|---|---|---|---|")
-            begin, version = time.monotonic(), 1
+            begin, version, seen = time.monotonic(), 1, []
             while (seconds := time.monotonic() - begin) < 60 * given.minutes:
-                if seconds >= len(rows) * given.every:
-                    rows.append((seconds / 60, *state(process.pid)))
+                seen.append(state(process.pid))
+                if seconds >= (len(rows) + 1) * given.every:
+                    rows.append((seconds / 60, *map(min, zip(*seen, strict=True))))
+                    seen.clear()
                     print("| {:.1f} | {:.0f} | {} | {} |".format(*rows[-1]), flush=True)
                 if seconds >= version * given.reload:
                     version += 1
