@@ -40,6 +40,7 @@ class Client:
         timeout: Seconds that an answer may take.
         retries: How often to try again where the server is not available.
         wait: Seconds before the first retry; doubled before each of the next.
+        ca_file: PEM file of the authority of a server with TLS; empty: without TLS. gRPC only.
     """
 
     def __init__(
@@ -51,9 +52,13 @@ class Client:
         timeout: float = 30.0,
         retries: int = 4,
         wait: float = 0.25,
+        ca_file: str = "",
     ):
+        if rest and ca_file:
+            raise command.MistakeError("--ca_file: is for gRPC; the servers' REST has no TLS.")
         self._model, self._address, self._label = model, address, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
+        self._ca_file = ca_file
         self._send = self._over_rest() if rest else self._over_grpc()
 
     def classify(self, images: Sequence[bytes]) -> list[Answer]:
@@ -83,8 +88,9 @@ class Client:
             import numpy as np
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-        channel = grpc.insecure_channel(self._address, options=UNLIMITED)
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(
+            channel_to(self._address, self._ca_file)
+        )
 
         def send(images: Sequence[bytes]) -> list[Answer]:
             request = predict_pb2.PredictRequest(output_filter=["labels", "scores"])
@@ -176,12 +182,28 @@ FLAGS = {  # default, help, least
     "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
     "rest": (False, "Ask over REST instead of gRPC."),
     "model_name": ("default", "The model's name on the server."),
+    "ca_file": ("", "Authority (PEM) of a server with TLS, over gRPC."),
     "label": ("", "Ask for the version with this label, as stable or canary."),
     "top": (3, "How many labels to print.", 1),
     "json": (False, "Print a line of JSON an image, for programs."),
     "timeout": (30.0, "Seconds that an answer may take.", 0.001),
     "batch": (16, "How many images to send at a time.", 1),
 }
+
+
+def channel_to(address: str, ca_file: str = ""):
+    """Return a gRPC channel, with TLS where an authority is given; raises MistakeError."""
+    import grpc
+
+    if not ca_file:
+        return grpc.insecure_channel(address, options=UNLIMITED)
+    try:
+        authority = Path(ca_file).read_bytes()
+    except OSError as error:
+        raise command.MistakeError(f"--ca_file: {ca_file}: {error.strerror}.") from None
+    if b"-----BEGIN" not in authority:
+        raise command.MistakeError(f"--ca_file: {ca_file}: is not PEM text.")
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), UNLIMITED)
 
 
 def port_of(given) -> int:
@@ -193,7 +215,14 @@ def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
     address = f"{given.host}:{port_of(given)}"
-    client = Client(given.model_name, address, given.rest, given.label, given.timeout)
+    client = Client(
+        given.model_name,
+        address,
+        given.rest,
+        given.label,
+        given.timeout,
+        ca_file=given.ca_file,
+    )
     waiting, failed = [], False
     for image in images_of(names):
         waiting.append(image)

@@ -53,6 +53,7 @@ def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> 
         else:
             kind = flags.DEFINE_float if isinstance(default, float) else flags.DEFINE_integer
             kind(name, default, text, *(least or [0]), flag_values=into)
+        into.register_key_flag_for_module(sys.argv[0], into[name])  # for --help
 
 
 @contextlib.contextmanager

@@ -22,11 +22,12 @@ _MODEL = """  config {{
     name: "{name}"
     base_path: "{base}/{name}"
     model_platform: "tensorflow"
-    model_version_policy {{ latest {{ num_versions: 2 }} }}  # the newest, and one to go back to
+    # No others: a version comes when this file names it, and so never takes a label's version away.
+    model_version_policy {{ specific {{ {versions} }} }}
 {labels}  }}
 """
 _LABEL = '    version_labels {{ key: "{label}" value: {version} }}\n'
-_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"  # of Kubernetes
+_NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"  # of Kubernetes
 
 
 FLAGS = {  # default, help, least
@@ -61,12 +62,14 @@ def versions_of(savedmodels: Path) -> dict[str, list[int]]:
 
 
 def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
-    """Return a ModelServerConfig: the newest version is `canary`, the one before `stable`."""
+    """Return a ModelServerConfig of two versions: `canary`, the newest, and `stable` before it."""
     parts = []
     for name, versions in models.items():
         labels = {"stable": versions[-2:][0], "canary": versions[-1]}
         lines = "".join(_LABEL.format(label=k, version=v) for k, v in labels.items())
-        parts.append(_MODEL.format(name=name, base=base.rstrip("/"), labels=lines))
+        served = " ".join(f"versions: {version}" for version in versions[-2:])
+        found = {"name": name, "base": base.rstrip("/"), "versions": served, "labels": lines}
+        parts.append(_MODEL.format(**found))
     return f"model_config_list {{\n{''.join(parts)}}}\n"
 
 
@@ -77,8 +80,14 @@ def main() -> int:
         raise command.MistakeError("--export_dir: is missing; valid: RUN/export.")
     if not re.fullmatch(_NAME, given.service):
         raise command.MistakeError(
-            f"--service: received '{given.service}'; valid: small letters, digits and '-'."
+            f"--service: received '{given.service}'; valid: up to 50 small letters, digits and '-'."
         )
+    for name in ("image", "models_dir"):
+        if not re.fullmatch(r"[^\s'\"{}]+", getattr(given, name)):
+            raise command.MistakeError(
+                f"--{name}: received '{getattr(given, name)}'; valid: a name without blanks, quotes"
+                " and braces."
+            )
     savedmodels = Path(given.export_dir) / "savedmodel"
     models = versions_of(savedmodels)
     out = Path(given.out_dir or Path(given.export_dir) / "serving")

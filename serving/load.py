@@ -11,6 +11,7 @@ be sent counts.
 import http.client
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Of the server."),
     "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
     "rest": (False, "Ask over REST instead of gRPC."),
+    "ca_file": ("", "Authority (PEM) of a server with TLS, over gRPC."),
     "model_name": ("default", "The model's name on the server."),
     "signature": ("serving_default", "The signature to call."),
     "image": ("", "File to send, where the signature takes encoded images; empty: noise."),
@@ -68,7 +70,7 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    channel = grpc.insecure_channel(f"{given.host}:{port}", client.UNLIMITED)
+    channel = client.channel_to(f"{given.host}:{port}", given.ca_file)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     ask = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     ask.model_spec.name = given.model_name
@@ -156,9 +158,20 @@ def numbers(name: str, text: str) -> list[float]:
     except ValueError:
         found = [0.0]
     whole = name == "rate" or all(each == int(each) for each in found if math.isfinite(each))
+    kind = "numbers above 0" if name == "rate" else "whole numbers from 1"
     if not whole or not all(0 < each < 1e6 for each in found):
-        raise command.MistakeError(f"--{name}: received '{text}'; valid: numbers, as 1,8,32.")
+        raise command.MistakeError(f"--{name}: received '{text}'; valid: {kind}, as 1,8,32.")
     return found
+
+
+def _check_files(given) -> None:
+    """Raise MistakeError for files that could not be written when all is measured."""
+    if given.plot and Path(given.plot).suffix not in (".svg", ".png"):
+        raise command.MistakeError(f"--plot: received '{given.plot}'; valid: a .svg or .png.")
+    for name in ("plot", "json"):
+        path = Path(getattr(given, name))
+        if getattr(given, name) and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise command.MistakeError(f"--{name}: cannot write to '{path}'.")
 
 
 def main() -> int:
@@ -166,6 +179,7 @@ def main() -> int:
     given = flags.FLAGS
     name = "rate" if given.rate else "concurrency"
     loads = numbers(name, getattr(given, name))
+    _check_files(given)
     port = client.port_of(given)
     with command.quiet():
         connect = (over_rest if given.rest else over_grpc)(given, port)

@@ -79,7 +79,7 @@ def main() -> int:
         server = serve.Server(flags.FLAGS, stop)
     except (ConfigError, Failure) as error:
         raise command.MistakeError(str(error)) from None
-    for line in server.lines():
+    for line in server.lines() if not stop.is_set() else ():  # stopped while it waited for models
         print(line)
     stop.wait()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

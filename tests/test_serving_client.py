@@ -133,6 +133,7 @@ def run(served, monkeypatch, capsys):
     def call(*names, stdin=b"", **given):
         values = {"host": "127.0.0.1", "port": served.port, "rest": False, "label": ""}
         values |= {"model_name": "colours", "top": 2, "json": False, "timeout": 30, "batch": 2}
+        values["ca_file"] = ""
         flags = type("Flags", (), {**values, **given})
         monkeypatch.setattr(client.flags, "FLAGS", flags)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))

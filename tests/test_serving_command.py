@@ -1,5 +1,6 @@
 """`python -m serving.server` as a process: what it says, how it ends, and what it does not need."""
 
+import importlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from serving.client import Client, RefusedError
 from serving.embedded.failure import Failure
 from serving.embedded.protos import ConfigError
 from tests import served_models
@@ -68,6 +70,12 @@ def test_what_cannot_be_used_is_told_in_a_line(flags, code, line):
         ({"port": 70000}, "--port: received 70000; valid: 0 to 65535"),
         ({"ssl_config_file": "/no"}, "/no: cannot be read: No such file or directory"),
         ({"monitoring_config_file": "/no"}, "/no: cannot be read: No such file or directory"),
+        (
+            {"host": "no.invalid"},
+            "--host: received 'no.invalid'; valid: an address of this machine",
+        ),
+        ({"host": "192.0.2.1"}, "--host: received '192.0.2.1'; valid: an address of this machine"),
+        ({"grpc_socket_path": "/no/s"}, "--grpc_socket_path: received '/no/s'; valid: a path in"),
         (
             {"grpc_channel_arguments": "a"},
             "--grpc_channel_arguments: received 'a'; valid: NAME",
@@ -223,6 +231,28 @@ def test_nothing_of_this_project_but_serving_is_imported_and_no_keras():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["server", "client", "load", "configure"])
+def test_help_lists_the_flags(module):
+    process = command("--help", module=f"serving.{module}")
+    shown, errors = process.communicate(timeout=300)
+    found = importlib.import_module(f"serving.{module}").FLAGS
+    for name, (default, *_) in found.items():
+        assert f"--[no]{name}: " in shown if isinstance(default, bool) else f"--{name}: " in shown
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_server_that_waits_for_a_model_says_why_and_does_not_say_that_it_serves(tmp_path):
+    served_models.half_plus(tmp_path / "half" / "1", 2)
+    process = command("--port=0", f"--model_base_path={tmp_path}", "--model_name=half")
+    for line in process.stderr:
+        if "waiting" in line:
+            break
+    assert line.endswith(f"that is asked for; did you mean {tmp_path / 'half'}?\n")
+    process.terminate()
+    shown, _ = process.communicate(timeout=300)
+    assert shown == "finishing what runs ...\n"
+
+
 def certificates(path):
     """Make an authority, and a server's and a client's certificate by it."""
 
@@ -266,4 +296,8 @@ def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(model, tm
                     predict(channel, 2, timeout=5)
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
             predict(channel, 2, timeout=5)
+        client = Client("half", address, ca_file=str(tmp_path / "ca.pem"), retries=0)
+        why = "failed to connect" if mutual else "signature key .serving_bytes. not found"
+        with pytest.raises(RefusedError, match=why):
+            client.classify([b""])
         assert requests.get(f"{server.url}/v1/models/half", timeout=300).ok  # REST stays plain

@@ -58,8 +58,8 @@ def test_models_are_listed_with_their_versions_and_labels(export, write):
     )
     assert dict(one.version_labels) == {"stable": 7, "canary": 7}
     assert dict(two.version_labels) == {"stable": 2, "canary": 10}
-    assert two.model_version_policy.latest.num_versions == 2
-    assert [config.latest for config in configs_of(message)] == [2, 2]
+    assert list(two.model_version_policy.specific.versions) == [2, 10]
+    assert [config.specific for config in configs_of(message)] == [(7,), (2, 10)]
 
 
 def test_batching_and_monitoring_are_what_the_server_reads(export, write):
@@ -123,8 +123,19 @@ def test_an_export_without_models_is_told(tmp_path, write):
 
 
 def test_a_name_that_kubernetes_refuses_is_told(write):
-    with pytest.raises(command.MistakeError, match="--service: received 'A b'; valid: small"):
+    with pytest.raises(
+        command.MistakeError, match="--service: received 'A b'; valid: up to 50"
+    ):
         write(service="A b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image", ""), ("image", "a b: {c}"), ("models_dir", ""), ("service", "a" * 51)],
+)
+def test_a_value_that_would_spoil_the_files_is_told(write, name, value):
+    with pytest.raises(command.MistakeError, match=f"--{name}: received '{value}'; valid: "):
+        write(**{name: value})
 
 
 def test_a_place_that_cannot_be_written_is_told(export, write):

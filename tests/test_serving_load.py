@@ -83,7 +83,7 @@ def test_inputs_have_the_shapes_and_dtypes_of_the_signature():
 
 @pytest.mark.parametrize("text", ["", "a", "1,0", "-1", "1.5", "inf"])
 def test_loads_that_are_none_are_told(text):
-    with pytest.raises(command.MistakeError, match="valid: numbers, as 1,8,32"):
+    with pytest.raises(command.MistakeError, match=r"valid: whole numbers from 1, as 1,8,32"):
         load.numbers("concurrency", text)
     assert load.numbers("rate", "1.5,20") == [1.5, 20]
 
@@ -132,6 +132,9 @@ def test_a_server_is_loaded_and_the_numbers_are_printed_and_written(run, rest, t
         ({"signature": "no"}, "--signature: received 'no'; valid: "),
         ({"port": 9}, "127.0.0.1:9: "),
         ({"image": "/no"}, "--image: /no: No such file"),
+        ({"plot": "/no/p.svg", "seconds": 1e9}, "--plot: cannot write to '/no/p.svg'"),
+        ({"json": "/", "seconds": 1e9}, "--json: cannot write to '/'"),
+        ({"plot": "p.pdf", "seconds": 1e9}, r"--plot: received 'p\.pdf'; valid: a \.svg or \.png"),
     ],
 )
 def test_what_cannot_be_loaded_is_told(run, rest, given, message):

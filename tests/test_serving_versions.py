@@ -351,3 +351,25 @@ def test_new_versions_are_found_by_looking_again_and_again(base):
     publish(base, 3)
     time.sleep(0.05)
     assert lease(manager) == 2
+
+
+def test_why_there_is_no_version_is_told_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: told.append(text % values))
+    base = tmp_path / "nets" / "half"
+    model = Model(Config("m", base), Loads())
+    model.refresh()
+    model.refresh()
+    base.mkdir(parents=True)
+    model.refresh()
+    (base / "saved_model.pb").touch()
+    model.refresh()
+    (base / "saved_model.pb").unlink()
+    publish(base, 1)
+    model.refresh()
+    model.refresh()
+    assert [line.removeprefix("m: waiting: ") for line in told] == [
+        f"there is no directory {base}",
+        f"{base} holds no version (a directory named by a number) that is asked for",
+        f"{base} is a version itself; valid: the directory that holds it",
+    ]

@@ -188,6 +188,9 @@ def credentials(config) -> grpc.ServerCredentials:
     """Return the credentials of an SSLConfig; raises ConfigError."""
     if not config.server_key or not config.server_cert:
         raise ConfigError("SSLConfig: server_key and server_cert must hold PEM text.")
+    for name in ("server_key", "server_cert", "custom_ca"):
+        if getattr(config, name) and "-----BEGIN" not in getattr(config, name):
+            raise ConfigError(f"--ssl_config_file: {name}: is not PEM text; valid: that of a file.")
     if config.client_verify and not config.custom_ca:
         raise ConfigError("SSLConfig: client_verify needs custom_ca.")
     pair = (config.server_key.encode(), config.server_cert.encode())

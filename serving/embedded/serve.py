@@ -1,5 +1,6 @@
 """A whole server: configuration read, models loaded, ports opened; and closed again."""
 
+import errno
 import os
 import socket
 import threading
@@ -106,9 +107,15 @@ class Server:
     def _ports(self, key, options: batching.Options | None, monitoring) -> None:
         """Open the ports; raises ConfigError."""
         flags = self._flags
+        _check_address("port", flags.host, flags.port)
         inference = Inference(self.manager, flags.enable_serialization_as_tensor_content)
         addresses = [(f"{flags.host}:{flags.port}", key)]
         if flags.grpc_socket_path:
+            if not Path(flags.grpc_socket_path).parent.is_dir():
+                raise ConfigError(
+                    f"--grpc_socket_path: received '{flags.grpc_socket_path}'; valid: a path in a"
+                    " directory that exists."
+                )
             Path(flags.grpc_socket_path).unlink(missing_ok=True)  # of a server that is gone
             addresses.append((f"unix:{flags.grpc_socket_path}", None))
         # Whoever waits in a batch holds a thread, so batches are no larger than the number of
@@ -214,6 +221,20 @@ class Server:
 def _optional(path: str, message: type):
     """Return the message of a text file, an empty one without a file; raises ConfigError."""
     return read(path, message) if path else message()
+
+
+def _check_address(name: str, host: str, port: int) -> None:
+    """Raise ConfigError where nothing can listen: gRPC would print C++ and not say why."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(
+                f"--host: received '{host}'; valid: an address of this machine, or 0.0.0.0."
+            ) from None
+        raise ConfigError(f"--{name}: {host}:{port}: {error.strerror}.") from None
 
 
 def _channel_arguments(text: str) -> list[tuple[str, object]]:

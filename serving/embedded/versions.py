@@ -49,6 +49,17 @@ class Config:
             return there[: self.latest]
         return [n for n in there if not self.specific or n in self.specific]
 
+    def missing(self) -> str:
+        """Return why there is no version to serve, for the log."""
+        base = self.base_path
+        if not base.is_dir():
+            return f"there is no directory {base}"
+        if (base / "saved_model.pb").exists():
+            return f"{base} is a version itself; valid: the directory that holds it"
+        near = sorted(path.parent.parent for path in base.glob("*/[0-9]*/saved_model.pb"))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{base} holds no version (a directory named by a number) that is asked for{hint}"
+
     def path(self, version: int) -> Path:
         """Return the directory of a version, whose name may begin with zeros."""
         for path in self.base_path.iterdir():
@@ -99,6 +110,7 @@ class Model:
         self._load, self._retries, self._interval = load, retries, interval
         self._versions: dict[int, Version] = {}
         self._lock = threading.Condition()
+        self._told = ""
 
     def versions(self) -> list[Version]:
         """Return all versions that were ever there, newest first."""
@@ -118,8 +130,8 @@ class Model:
     def refresh(self) -> None:
         """Load what is new and unload what is not asked for any more. One thread at a time."""
         wanted = self.config.wanted()
+        self._tell("" if wanted else self.config.missing())
         if wanted is None:
-            logging.warning("%s: no directory of its versions", self.config.name)
             return
         for number in wanted:
             with self._lock:
@@ -131,6 +143,12 @@ class Model:
         loaded = [number for number in wanted if self._versions[number].available]
         if loaded or not wanted:
             self._unload_all_but(wanted)
+
+    def _tell(self, missing: str) -> None:
+        """Log why there is nothing to serve: once, and again when that changes."""
+        if missing and missing != self._told:
+            logging.warning("%s: waiting: %s", self.config.name, missing)
+        self._told = missing
 
     def _due(self, version: Version) -> bool:
         return (
