@@ -79,4 +79,5 @@ def test_a_model_that_takes_no_images_says_so_and_the_others_answer(page):
 def test_what_is_no_image_is_told_by_every_model(page):
     found = ask(page, "text.png")
     assert "Unknown image file format" in found["small"].text
+    assert "{{" not in found["small"].text  # names of the graph's nodes
     assert ask(page, "red.png")["small"].get_attribute("data-answer") == "red"

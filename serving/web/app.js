@@ -26,7 +26,7 @@ async function ask(model, body) {
   const began = performance.now();
   const answer = await fetch(`/v1/models/${encodeURIComponent(model)}:predict`, {method: 'POST', body});
   const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
+  if (!answer.ok) throw new Error(found.error.split('\n')[0]); // then come names of the graph's nodes
   return [found.predictions[0], performance.now() - began];
 }
 
