@@ -123,9 +123,7 @@ def test_an_export_without_models_is_told(tmp_path, write):
 
 
 def test_a_name_that_kubernetes_refuses_is_told(write):
-    with pytest.raises(
-        command.MistakeError, match="--service: received 'A b'; valid: up to 50"
-    ):
+    with pytest.raises(command.MistakeError, match="--service: received 'A b'; valid: up to 50"):
         write(service="A b")
 
 
