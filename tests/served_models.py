@@ -80,6 +80,21 @@ class Running:
         self.process.communicate(timeout=300)
 
 
+def resident(pid):
+    """Return the memory of a process in MiB."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def listed(*models):
+    """Return a ModelServerConfig of (name, base path[, more]) as text."""
+    texts = (
+        f"config {{ name: '{name}' base_path: '{base}' {' '.join(more)} }}"
+        for name, base, *more in models
+    )
+    return f"model_config_list {{ {' '.join(texts)} }}"
+
+
 def wait_for(condition):
     """Return when a condition holds; fails after five minutes: the machine may have paused."""
     end = time.monotonic() + 300

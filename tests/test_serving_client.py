@@ -23,10 +23,8 @@ def served(tmp_path_factory):
     served_models.colours(base / "1")
     served_models.colours(base / "2", ("rot", "grün", "blau"))
     file = base / "models.config"
-    file.write_text(
-        f"model_config_list {{ config {{ name: 'colours' base_path: '{base}'"
-        " model_version_policy { all {} } version_labels { key: 'stable' value: 1 } } }"
-    )
+    more = "model_version_policy { all {} } version_labels { key: 'stable' value: 1 }"
+    file.write_text(served_models.listed(("colours", base, more)))
     with served_models.server(model_config_file=str(file)) as server:
         yield server
 

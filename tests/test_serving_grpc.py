@@ -35,12 +35,9 @@ def served(tmp_path_factory):
     served_models.half_plus(base / "half" / "2", 3)
     served_models.all_kinds(base / "kinds" / "1")
     file = base / "models.config"
-    file.write_text(
-        f"""model_config_list {{
-        config {{ name: 'half' base_path: '{base}/half' model_version_policy {{ all {{}} }}
-                  version_labels {{ key: 'stable' value: 1 }} }}
-        config {{ name: 'kinds' base_path: '{base}/kinds' }} }}"""
-    )
+    more = "model_version_policy { all {} } version_labels { key: 'stable' value: 1 }"
+    models = ("half", base / "half", more), ("kinds", base / "kinds")
+    file.write_text(served_models.listed(*models))
     with served_models.server(model_config_file=str(file)) as server:
         server.base = base
         yield server

@@ -21,10 +21,8 @@ def served(tmp_path_factory):
     served_models.half_plus(base / "1", 2)
     served_models.half_plus(base / "2", 3)
     file = base / "models.config"
-    file.write_text(
-        f"model_config_list {{ config {{ name: 'half' base_path: '{base}'"
-        " model_version_policy { all {} } version_labels { key: 'a b/ä' value: 1 } } }"
-    )
+    more = "model_version_policy { all {} } version_labels { key: 'a b/ä' value: 1 }"
+    file.write_text(served_models.listed(("half", base, more)))
     with served_models.server(model_config_file=str(file)) as server:
         yield server
 

@@ -9,6 +9,7 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from serving.embedded.failure import Failure
 from tests import served_models
+from tests.served_models import listed
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,6 @@ def publish(half, base, number):
     base.mkdir(exist_ok=True)
     shutil.copytree(half, base / ".partial")
     (base / ".partial").rename(base / str(number))
-
-
-def listed(*models):
-    """Return a configuration of (name, base path, more)."""
-    texts = (
-        f"config {{ name: '{name}' base_path: '{base}' {more} }}" for name, base, more in models
-    )
-    return f"model_config_list {{ {' '.join(texts)} }}"
 
 
 def rewrite(file, text):
@@ -80,7 +73,7 @@ def test_the_status_keeps_versions_that_ended_and_says_why(half, base):
 
 def test_a_configuration_file_that_changes_changes_the_models(base, tmp_path):
     file = tmp_path / "models.config"
-    rewrite(file, listed(("a", base, "")))
+    rewrite(file, listed(("a", base)))
     with served_models.server(
         model_config_file=str(file), model_config_file_poll_wait_seconds=0.02
     ) as server:
@@ -97,8 +90,8 @@ def test_a_configuration_file_that_changes_changes_the_models(base, tmp_path):
         "model_config_list { konfig {} }",
         "",
         "config { name: 'b'",
-        listed(("b", "relative", "")),
-        listed(("b", "/b", ""), ("b", "/c", "")),
+        listed(("b", "relative")),
+        listed(("b", "/b"), ("b", "/c")),
         listed(("a", "{base}", "version_labels { key: 'next' value: 7 }")),
     ],
     ids=["field", "empty", "open", "relative", "twice", "label"],
@@ -106,7 +99,7 @@ def test_a_configuration_file_that_changes_changes_the_models(base, tmp_path):
 def test_a_configuration_file_that_becomes_wrong_changes_nothing(base, tmp_path, text, monkeypatch):
     file, told = tmp_path / "models.config", []
     monkeypatch.setattr("absl.logging.error", lambda text, *values: told.append(text % values))
-    rewrite(file, listed(("a", base, "")))
+    rewrite(file, listed(("a", base)))
     with served_models.server(
         model_config_file=str(file), model_config_file_poll_wait_seconds=0.02
     ) as server:
@@ -114,7 +107,7 @@ def test_a_configuration_file_that_becomes_wrong_changes_nothing(base, tmp_path,
         served_models.wait_for(lambda: len(told) >= 2)  # and it goes on looking
         assert told[0].startswith("--model_config_file: the old one stays: ")
         assert states(server, "a") == [("1", "AVAILABLE")]
-        rewrite(file, listed(("a", base, ""), ("c", base, "")))
+        rewrite(file, listed(("a", base), ("c", base)))
         served_models.wait_for(lambda: states(server, "c") == [("1", "AVAILABLE")])
 
 
@@ -128,7 +121,7 @@ def test_nothing_is_looked_for_again_where_the_interval_is_zero(
     seen = []
     monkeypatch.setattr("serving.embedded.manager.Manager.every", lambda _, s, __: seen.append(s))
     file = tmp_path / "models.config"
-    rewrite(file, listed(("a", base, "")))
+    rewrite(file, listed(("a", base)))
     with served_models.server(
         model_config_file=str(file),
         model_config_file_poll_wait_seconds=config,
@@ -160,7 +153,7 @@ def test_a_broken_version_is_tried_again_as_the_flags_say(base, monkeypatch):
 
 def test_a_server_starts_when_the_last_missing_model_comes(half, base, tmp_path, monkeypatch):
     file, late, told = tmp_path / "models.config", tmp_path / "late", []
-    rewrite(file, listed(("here", base, ""), ("late", late, "")))
+    rewrite(file, listed(("here", base), ("late", late)))
 
     def warned(text, *values):
         told.append(text % values)

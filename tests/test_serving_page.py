@@ -21,11 +21,8 @@ def page(tmp_path_factory):
     served_models.colours(base / "small" / "1")
     served_models.colours(base / "größer" / "1", ("rot", "grün", "<b>blau</b>"))
     served_models.half_plus(base / "half" / "1", 2)
-    configs = " ".join(
-        f"config {{ name: '{name}' base_path: '{base}/{name}' }}"
-        for name in ("small", "größer", "half")
-    )
-    (base / "models.config").write_text(f"model_config_list {{ {configs} }}", encoding="utf-8")
+    models = served_models.listed(*((name, base / name) for name in ("small", "größer", "half")))
+    (base / "models.config").write_text(models, encoding="utf-8")
     for name, colour in (("red.png", (250, 9, 9)), ("blue.png", (9, 9, 250))):
         (base / name).write_bytes(served_models.picture(*colour))
     (base / "text.png").write_text("no image")

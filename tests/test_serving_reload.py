@@ -83,10 +83,7 @@ def models(tmp_path_factory):
     served_models.half_plus(base / "half" / "1", 2)
     served_models.all_kinds(base / "kinds" / "1")
     models = base / "models.config"
-    models.write_text(
-        f"""model_config_list {{ config {{ name: 'default' base_path: '{base}/half' }}
-        config {{ name: 'kinds' base_path: '{base}/kinds' }} }}"""
-    )
+    models.write_text(served_models.listed(("default", base / "half"), ("kinds", base / "kinds")))
     return models
 
 
@@ -214,12 +211,6 @@ def test_whatever_is_sent_is_answered_and_the_server_lives(served, call, where, 
     assert answers(served)
 
 
-def resident(pid):
-    """Return the memory of a process in MiB."""
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 @pytest.mark.slow
 def test_ten_thousand_odd_requests_leave_the_server_right_and_its_memory_flat(models):
     with (
@@ -232,7 +223,7 @@ def test_ten_thousand_odd_requests_leave_the_server_right_and_its_memory_flat(mo
         for _ in range(10):
             for kind in KINDS:
                 fuzz(served, *kind, max_examples=300)
-            used.append(resident(server.process.pid))
+            used.append(served_models.resident(server.process.pid))
         assert answers(served)
         # The first rounds fill what is kept for every shape; a leak would go on.
         assert used[-1] - used[len(used) // 2] < 10, used

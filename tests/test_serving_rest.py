@@ -26,11 +26,11 @@ def served(tmp_path_factory):
     served_models.all_kinds(base / "kinds" / "1")
     models, monitoring = base / "models.config", base / "monitoring.config"
     models.write_text(
-        f"""model_config_list {{
-        config {{ name: 'half_plus_three' base_path: '{base}/half'
-                  version_labels {{ key: 'stable' value: 123 }} }}
-        config {{ name: 'kinds' base_path: '{base}/kinds' }}
-        config {{ name: 'a b/ä' base_path: '{base}/half' }} }}"""
+        served_models.listed(
+            ("half_plus_three", base / "half", "version_labels { key: 'stable' value: 123 }"),
+            ("kinds", base / "kinds"),
+            ("a b/ä", base / "half"),
+        )
     )
     monitoring.write_text("prometheus_config { enable: true }")
     with served_models.server(

@@ -24,6 +24,7 @@ VARIANTS = {
 SAVED_MODEL = "savedmodel"
 KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
+SHOWN = 15  # points below the best that the picture shows
 _EXPLAINED = (
     " Zeros are those among the weights of convolutions and dense layers; values are the different"
     " ones in an output channel, the most of any."
@@ -97,9 +98,6 @@ def advice(manifest: Mapping) -> str:
         f" {100 * NEAR:g} points of the most accurate on the {manifest['examples']['validation']:,}"
         " validation images, it is the fastest."
     )
-
-
-SHOWN = 15  # points below the best that the picture shows
 
 
 def draw(manifest: Mapping) -> dict[str, bytes]:

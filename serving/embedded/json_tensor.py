@@ -347,8 +347,8 @@ def answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
                 f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {size}"
             )
         size = len(array)
-    finite = all(np.isfinite(a).all() for a in outputs.values() if a.dtype.kind in "fV")
-    plain = {name: _plain(name, array, finite) for name, array in outputs.items()}
+    all_finite = all(np.isfinite(a).all() for a in outputs.values() if a.dtype.kind in "fV")
+    plain = {name: _plain(name, array, all_finite) for name, array in outputs.items()}
     found = plain
     if len(plain) == 1:
         (found,) = plain.values()
@@ -356,12 +356,12 @@ def answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
         names = list(plain)
         found = [dict(zip(names, row, strict=True)) for row in zip(*plain.values(), strict=True)]
     body = {"predictions" if by_row else "outputs": found}
-    if finite:
+    if all_finite:
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     return json.dumps(body, ensure_ascii=False).encode()  # orjson writes null for NaN
 
 
-def _plain(name: str, array: np.ndarray, finite: bool):
+def _plain(name: str, array: np.ndarray, all_finite: bool):
     """Return a tensor as what can be written; numbers stay as they are where all are finite."""
     if array.dtype == object:
         as_bytes = name.endswith("_bytes")
@@ -369,7 +369,7 @@ def _plain(name: str, array: np.ndarray, finite: bool):
         return _nested(texts, array.shape)
     if array.dtype.kind == "V" or array.dtype == np.float16:
         array = array.astype(np.float32)  # bfloat16, which NumPy does not know, and halves
-    if not finite:
+    if not all_finite:
         values = [shortest(x) if array.dtype.kind == "f" else x.item() for x in array.reshape(-1)]
         return _nested(values, array.shape)
     return np.ascontiguousarray(array) if array.ndim else array[()]

@@ -107,7 +107,7 @@ class Server:
     def _ports(self, key, options: batching.Options | None, monitoring) -> None:
         """Open the ports; raises ConfigError."""
         flags = self._flags
-        _check_address("port", flags.host, flags.port)
+        _bound("port", flags.host, flags.port).close()  # gRPC's own message is C++, and vague
         inference = Inference(self.manager, flags.enable_serialization_as_tensor_content)
         addresses = [(f"{flags.host}:{flags.port}", key)]
         if flags.grpc_socket_path:
@@ -156,15 +156,7 @@ class Server:
             path,
             _pages(),
         )
-        # asyncio turns Nagle's algorithm off only for sockets that name their protocol; with it, an
-        # answer's body waits 40 ms for the client to acknowledge its head.
-        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((flags.host, flags.rest_api_port))
-        except OSError as error:
-            address = f"{flags.host}:{flags.rest_api_port}"
-            raise ConfigError(f"--rest_api_port: {address}: {error.strerror}.") from None
+        self._socket = _bound("rest_api_port", flags.host, flags.rest_api_port)
         config = uvicorn.Config(
             application,
             http="httptools",
@@ -223,18 +215,22 @@ def _optional(path: str, message: type):
     return read(path, message) if path else message()
 
 
-def _check_address(name: str, host: str, port: int) -> None:
-    """Raise ConfigError where nothing can listen: gRPC would print C++ and not say why."""
+def _bound(name: str, host: str, port: int) -> socket.socket:
+    """Return a socket at the address of flag `name`; raises ConfigError."""
+    # asyncio turns Nagle's algorithm off only for sockets that name their protocol; with it, an
+    # answer's body waits 40 ms for the client to acknowledge its head.
+    made = socket.socket(proto=socket.IPPROTO_TCP)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        made.bind((host, port))
     except OSError as error:
+        made.close()
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigError(
                 f"--host: received '{host}'; valid: an address of this machine, or 0.0.0.0."
             ) from None
         raise ConfigError(f"--{name}: {host}:{port}: {error.strerror}.") from None
+    return made
 
 
 def _channel_arguments(text: str) -> list[tuple[str, object]]:

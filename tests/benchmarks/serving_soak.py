@@ -7,16 +7,14 @@ minute, as two versions are there while one takes the other's place; and the lin
 second half.
 """
 
-import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from absl import app, flags
@@ -29,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAUSE = 0.02  # seconds between two requests of a client
 
 
-def ask(address: str, counts: dict[str, int], stop: threading.Event) -> None:
+def ask(address: str, counts: Counter, stop: threading.Event) -> None:
     """Send good and bad requests over gRPC until told to stop."""
     import grpc
     import numpy as np
@@ -49,10 +47,10 @@ def ask(address: str, counts: dict[str, int], stop: threading.Event) -> None:
                 stub.Predict(request, timeout=30)
                 counts["gRPC"] += 1
             except grpc.RpcError as error:
-                counts[f"gRPC {error.code().name}"] = counts.get(f"gRPC {error.code().name}", 0) + 1
+                counts[f"gRPC {error.code().name}"] += 1
 
 
-def post(url: str, counts: dict[str, int], stop: threading.Event) -> None:
+def post(url: str, counts: Counter, stop: threading.Event) -> None:
     """Send good and bad requests over REST until told to stop."""
     import numpy as np
     import requests
@@ -65,56 +63,40 @@ def post(url: str, counts: dict[str, int], stop: threading.Event) -> None:
             if random.integers(4) == 0:
                 body = body[: random.integers(len(body))]
             code = session.post(url, body, timeout=30).status_code
-            counts[f"REST {code}"] = counts.get(f"REST {code}", 0) + 1
+            counts[f"REST {code}"] += 1
 
 
 def state(pid: int) -> tuple[float, int, int]:
     """Return a process's resident memory in MiB, its threads, and its open files."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return int(found["VmRSS"].split()[0]) / 1024, int(found["Threads"]), handles
+    from tests.served_models import resident
 
-
-@contextlib.contextmanager
-def server(base: Path, port: int, rest: int):
-    """Run the server, with batching; yields its process when it answers."""
-    command = [sys.executable, "-m", "serving.server", "--model_name=soak", "--enable_batching"]
-    command += [f"--model_base_path={base}", f"--port={port}", f"--rest_api_port={rest}"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        process.stdout.readline()
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+    counts = (len(list(Path(f"/proc/{pid}/{kind}").iterdir())) for kind in ("task", "fd"))
+    return resident(pid), *counts
 
 
 def main(_):
     """Load the server, with new versions; print its state, and how that changes."""
     import numpy as np
 
-    from tests.served_models import free_port
+    from tests.served_models import Running
 
-    given, rows, counts, stop = flags.FLAGS, [], {"gRPC": 0}, threading.Event()
+    given, rows, counts, stop = flags.FLAGS, [], Counter(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
-        base, port, rest = Path(folder), free_port(), free_port()
+        base = Path(folder)
         shutil.copytree(given.model, base / "1")
-        with server(base, port, rest) as process:
-            url = f"http://127.0.0.1:{rest}/v1/models/soak:predict"
+        command = "--model_name=soak", "--enable_batching", f"--model_base_path={base}"
+        with Running(*command, errors=subprocess.DEVNULL) as server:
+            grpc, rest = f"127.0.0.1:{server.grpc}", f"{server.url}/soak:predict"
             threads = [
-                threading.Thread(target=ask, args=(f"127.0.0.1:{port}", counts, stop)),
-                threading.Thread(target=post, args=(url, counts, stop)),
+                threading.Thread(target=ask, args=(grpc, counts, stop)),
+                threading.Thread(target=post, args=(rest, counts, stop)),
             ]
             for thread in threads:
                 thread.start()
             print("| minute | MiB | threads | open files |\n|---|---|---|---|")
             begin, version, seen = time.monotonic(), 1, []
             while (seconds := time.monotonic() - begin) < 60 * given.minutes:
-                seen.append(state(process.pid))
+                seen.append(state(server.process.pid))
                 if seconds >= (len(rows) + 1) * given.every:
                     rows.append((seconds / 60, *map(min, zip(*seen, strict=True))))
                     seen.clear()
@@ -129,7 +111,7 @@ def main(_):
                 thread.join()
     late = np.array(rows[len(rows) // 2 :])
     print(f"second half: {np.polyfit(late[:, 0], late[:, 1], 1)[0]:+.2f} MiB a minute")
-    print(f"answers: {counts}")
+    print(f"answers: {dict(counts)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from xkd_keras import evaluation
 from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.errors import InputError, unknown
@@ -84,8 +82,7 @@ def compress(
 
 def _warn(entry: dict, tested: exporting.Tested) -> None:
     """Say so where a file is much worse than the network that it was made of."""
-    test = tested.predictions["test"]
-    own = float(np.mean(test.logits[entry["network"]].argmax(-1) == test.labels))
+    own = tested.top1(entry["network"])
     if own - entry["top1"] > LOSS:
         print(
             f"warning: {entry['file']} has {100 * entry['top1']:.2f} % top-1, the network"

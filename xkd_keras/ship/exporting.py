@@ -133,9 +133,13 @@ class Tested:
             self._check_own(name)
         self.examples = self.predictions["test"].fetch(range(min(16, len(run.data.test))))
 
+    def top1(self, name: str) -> float:
+        """Return the top-1 accuracy of a trained peer on the test images, 0..1."""
+        test = self.predictions["test"]
+        return float(np.mean(test.logits[name].argmax(-1) == test.labels))
+
     def _check_own(self, name: str) -> None:
-        test, told = self.predictions["test"], self.run.metrics["peers"][name]["top1"]
-        found = np.mean(test.logits[name].argmax(-1) == test.labels)
+        found, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
         if abs(found - told) > OWN:
             raise InputError(
                 f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * found:.2f} on"
