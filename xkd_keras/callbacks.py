@@ -8,25 +8,46 @@ from pathlib import Path
 
 import keras
 
-from xkd_keras import checkpoint, files
-from xkd_keras.cli import check_interrupted, clock
+from xkd_keras import checkpoint, devices, files
+from xkd_keras.cli import check_interrupted, clock, terminated
+from xkd_keras.errors import PreemptedError
 from xkd_keras.optimizers import number
 
 
 class History(keras.callbacks.Callback):
-    """Writes history.csv and a checkpoint after each epoch.
+    """Writes history.csv and a checkpoint after each epoch, and a checkpoint where SIGTERM ends it.
 
     Args:
         run_dir: The run's directory.
-        rows: The history so far, one dict an epoch; appended to in place.
+        done: How far the run is; its history is appended to in place.
+        steps: Steps an epoch.
     """
 
-    def __init__(self, run_dir: Path, rows: list[dict]):
+    ASK_EVERY = 10  # steps: whether another worker has had SIGTERM costs a message to all
+
+    def __init__(self, run_dir: Path, done: checkpoint.Progress, steps: int):
         super().__init__()
-        self.run_dir, self.rows = run_dir, rows
+        self.run_dir, self.rows, self.steps = run_dir, done.history, steps
+        self.rest = done  # of the epoch that was cut, if one was
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.perf_counter()
+        self.first, before = self.rest.batch, self.rest.seconds
+        self.began = time.perf_counter() - before
+        if self.first:
+            checkpoint.put_metrics(self.model, self.rest.metrics)
+        self.rest = checkpoint.Progress()
+
+    def on_train_batch_end(self, batch, logs=None):
+        check_interrupted()  # where Ctrl-C was lost
+        done = self.first + batch + 1
+        if done < self.steps and self._terminated(done):
+            self._save(done, time.perf_counter() - self.began)
+            raise PreemptedError(
+                f"saved after {done} of {self.steps} steps of epoch {len(self.rows) + 1}"
+            )
+
+    def on_test_batch_end(self, batch, logs=None):
+        check_interrupted()
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = self.model.optimizer
@@ -40,17 +61,21 @@ class History(keras.callbacks.Callback):
             row[f"{name}_learning_rate"] = number(each.learning_rate)
         self.rows.append(row)
         # The checkpoint holds the history: killed between the two, the csv is written again.
-        checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows)
-        write_history(self.run_dir, self.rows)
+        self._save()
+        if devices.is_chief(self.model.distribute_strategy):
+            write_history(self.run_dir, self.rows)
+        if self._terminated(0):
+            raise PreemptedError(f"saved after epoch {epoch + 1}")
 
+    def _save(self, batch: int = 0, seconds: float = 0.0):
+        checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows, batch, seconds)
 
-class Interruption(keras.callbacks.Callback):
-    """Ends training between two steps where Ctrl-C was lost."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        check_interrupted()
-
-    on_test_batch_end = on_train_batch_end
+    def _terminated(self, step: int) -> bool:
+        """Whether any worker has had SIGTERM: all of them stop after the same step."""
+        strategy = self.model.distribute_strategy
+        if not devices.several(strategy):
+            return terminated()
+        return step % self.ASK_EVERY == 0 and bool(devices.total(strategy, int(terminated())))
 
 
 def write_history(run_dir: Path, rows: list[dict]) -> None:
@@ -77,15 +102,16 @@ class Progress(keras.callbacks.Callback):
         peers: Names, in the order to show.
         epochs: Epochs of the whole run.
         steps: Steps an epoch.
+        first: Steps of the first epoch that an earlier process did.
         stream: Where to write.
     """
 
     SECONDS = 0.5  # between two updates of the line on a terminal
     SECONDS_LOG = 60  # the same where lines cannot be overwritten
 
-    def __init__(self, peers: list[str], epochs: int, steps: int, stream=None):
+    def __init__(self, peers: list[str], epochs: int, steps: int, first: int = 0, stream=None):
         super().__init__()
-        self.peers, self.epochs, self.steps = peers, epochs, steps
+        self.peers, self.epochs, self.steps, self.first = peers, epochs, steps, first
         self.stream = stream or sys.stdout
         self.terminal = self.stream.isatty()
         self.mark = None  # (time, step) after the first step, which takes long to trace
@@ -94,6 +120,7 @@ class Progress(keras.callbacks.Callback):
         self.epoch, self.shown = epoch, time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
+        batch += self.first
         now, done = time.monotonic(), self.epoch * self.steps + batch + 1
         if self.mark is None:
             self.mark = (now, done)
@@ -108,6 +135,7 @@ class Progress(keras.callbacks.Callback):
         text = f"lambda {logs['distill_weight']:.2f}  {'  '.join(shown)}"
         pace = self._pace((epoch + 1) * self.steps)
         self._write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")
+        self.first = 0
 
     def _top1(self, logs, name):
         train, held_out = logs[f"{name}_top1"], logs.get(f"val_{name}_top1")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 
 from xkd_keras import WANTS_LOGS
-from xkd_keras.errors import FlagError, InputError, nearest
+from xkd_keras.errors import FlagError, InputError, PreemptedError, nearest
 
 
 def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
@@ -62,6 +62,37 @@ def check_interrupted() -> None:
         raise KeyboardInterrupt
 
 
+_terminated = _saves = False
+
+
+def _terminate(*_) -> None:
+    global _terminated
+    _terminated = True
+    if not _saves:
+        raise PreemptedError("stopped by SIGTERM")
+
+
+def restartable() -> None:
+    """Let SIGTERM, by which schedulers of clusters take machines back, end in exit code 75."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+@contextlib.contextmanager
+def saving() -> Iterator[None]:
+    """Do what asks `terminated` now and then, to save before it ends."""
+    global _saves
+    _saves = True
+    try:
+        yield
+    finally:
+        _saves = False
+
+
+def terminated() -> bool:
+    """Whether SIGTERM has come."""
+    return _terminated
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; a person's mistake becomes one line on stderr and exit code 1 or 2."""
 
@@ -75,6 +106,9 @@ def run(main: Callable[[], None]) -> None:
             main()
         except InputError as error:
             _exit(str(error), error.exit_code)
+        except PreemptedError as error:
+            print(f"{error}; the same command goes on from there", file=sys.stderr)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             _exit("interrupted; what was there before is as it was", 130)
         except OSError as error:

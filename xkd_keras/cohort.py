@@ -203,7 +203,12 @@ class Cohort(keras.Model):
             values[f"{name}_top1"] = hits[i]
         for name, value in values.items():
             self.trackers[name].update_state(value, sample_weight=weights)
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
+        results = {name: tracker.result() for name, tracker in self.trackers.items()}
+        strategy = tf.distribute.get_strategy()
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras takes the mean over the machines along axis 0, which a scalar has not.
+            return {name: result[None] for name, result in results.items()}
+        return results
 
     def _metric_names(self):
         common = ["loss", "distill_weight", "agreement", "pairwise_kl"]

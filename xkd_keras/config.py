@@ -118,8 +118,9 @@ class Config:
     deterministic: bool = _flag(False, "Bit-identical repetition, also after interruptions.")
     strategy: str = _flag(
         "auto",
-        "Devices: auto (all GPUs), one, or mirrored (all GPUs or logical CPUs).",
-        choices=("auto", "one", "mirrored"),
+        "Devices: auto (all GPUs), one, mirrored (all GPUs or logical CPUs), multiworker (the"
+        " machines that TF_CONFIG or Slurm names), or tpu.",
+        choices=("auto", "one", "mirrored", "multiworker", "tpu"),
     )
     logical_cpus: int = _flag(1, "Split the CPU in N devices, to try mirrored.", low=1, high=64)
 

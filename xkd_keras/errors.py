@@ -20,6 +20,16 @@ class FlagError(InputError):
     exit_code = 2
 
 
+class PreemptedError(Exception):
+    """The system asked the process to end; what there was to save is saved.
+
+    Entry points print its message and exit with `exit_code`, EX_TEMPFAIL of sysexits.h: start the
+    same command again.
+    """
+
+    exit_code = 75
+
+
 def nearest(received: str, valid: Iterable[str]) -> str:
     """Return the valid choice most like what was received; of equals the longest common start."""
 

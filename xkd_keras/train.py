@@ -21,7 +21,8 @@ def train_and_evaluate(config: configs.Config) -> dict:
         config: With run_dir, dataset and peer set.
 
     Returns:
-        What metrics.json holds. A run that is already complete is not touched.
+        What metrics.json holds; nothing in a worker that is not the chief. A run that is already
+        complete is not touched.
 
     Raises:
         InputError: Something in the configuration, the data or the directory cannot be used, or a
@@ -32,7 +33,7 @@ def train_and_evaluate(config: configs.Config) -> dict:
     from xkd_keras import training  # after what may be wrong with the flags
 
     metrics = training.run(config)
-    if config.export:
+    if config.export and metrics:
         from xkd_keras.ship import exporting
 
         exporting.complete(Path(config.run_dir), config.export)
@@ -66,11 +67,14 @@ def check(config: configs.Config) -> None:
 def main() -> None:
     """Train as the flags say; print the table and where things are."""
     config = configs.from_flags()
+    cli.restartable()
     try:
         metrics = train_and_evaluate(config)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
+    if not metrics:  # another worker has the files
+        return
     from xkd_keras import report
 
     run_dir = Path(config.run_dir)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras import callbacks, checkpoint, evaluation, files, peers, recipe, report
+from xkd_keras import callbacks, checkpoint, cli, devices, evaluation, files, peers, recipe, report
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras.cohort import Cohort
@@ -25,20 +25,31 @@ from xkd_keras.errors import InputError
 def run(config: configs.Config) -> dict:
     """Train, evaluate and report in `config.run_dir`, or go on; see `train.train_and_evaluate`."""
     run_dir = Path(config.run_dir)
-    _claim(config, run_dir)
-    with files.lock(run_dir):
-        if (run_dir / "metrics.json").exists():
-            print(f"{run_dir} is complete; delete it to run again")
-            return json.loads((run_dir / "metrics.json").read_text())
-        strategy = set_up(config)
-        data = evaluation.load_dataset(config)
-        steps = datasets.steps_per_epoch(data, config.batch_size)
+    strategy = set_up(config)
+    chief = devices.is_chief(strategy)
+    with contextlib.ExitStack() as held:
+        with devices.agreed(strategy):
+            if chief:
+                _claim(config, run_dir)
+                held.enter_context(files.lock(run_dir))
+        if devices.from_chief(strategy, chief and (run_dir / "metrics.json").exists()):
+            return _complete(run_dir) if chief else {}
+        with devices.agreed(strategy):
+            data = evaluation.load_dataset(config)
+            steps = datasets.steps_per_epoch(data, config.batch_size)
         with strategy.scope():
             cohort = build_cohort(config, data, steps)
-        _record(config, run_dir, data)
+        with devices.agreed(strategy):
+            if chief:
+                _record(config, run_dir, data)
         with clear_about_loss():
             history = _train(config, run_dir, cohort, data, steps)
-        return _finish(config, run_dir, cohort, data, history)
+        return _finish(config, run_dir, cohort, data, history) if chief else {}
+
+
+def _complete(run_dir: Path) -> dict:
+    print(f"{run_dir} is complete; delete it to run again")
+    return json.loads((run_dir / "metrics.json").read_text())
 
 
 @contextlib.contextmanager
@@ -124,39 +135,15 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if config.logical_cpus > 1:
-        _split_cpu(config.logical_cpus)
-    cpus = tf.config.list_logical_devices("CPU")[: config.logical_cpus]
-    devices = tf.config.list_logical_devices("GPU") or cpus
-    mirrored = config.strategy == "mirrored" or (config.strategy == "auto" and len(devices) > 1)
-    if not mirrored:
-        return tf.distribute.get_strategy()
-    if config.batch_size % len(devices):
-        raise InputError(
-            f"--batch_size: received {config.batch_size}; valid: a multiple of the"
-            f" {len(devices)} devices."
-        )
-    return _mirrored(tuple(device.name for device in devices))
-
-
-@functools.cache
-def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """Return the strategy of these devices: two in one process would mix up their collectives."""
-    return tf.distribute.MirroredStrategy(devices)
-
-
-def _split_cpu(count: int) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * count
-        )
-    except RuntimeError:  # TensorFlow has started: fine if it has these devices already
-        if len(tf.config.list_logical_devices("CPU")) < count:
+    strategy = devices.strategy(config.strategy, config.logical_cpus)
+    replicas = strategy.num_replicas_in_sync
+    for name in ("batch_size", "eval_batch_size"):
+        if getattr(config, name) % replicas:
             raise InputError(
-                f"--logical_cpus: received {count} after TensorFlow has started with"
-                " fewer; valid: set it in a new process."
-            ) from None
+                f"--{name}: received {getattr(config, name)}; valid: a multiple of the"
+                f" {replicas} devices."
+            )
+    return strategy
 
 
 def about(data: datasets.Dataset) -> dict:
@@ -193,8 +180,51 @@ def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> No
 
 def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
-    history = checkpoint.restore(run_dir / "checkpoints", cohort)
-    first = len(history)
+    done = checkpoint.restore(run_dir / "checkpoints", cohort)
+    first, strategy = len(done.history), cohort.distribute_strategy
+    watching = [callbacks.History(run_dir, done, steps)]
+    if devices.is_chief(strategy):
+        _tell(config, run_dir, cohort, data, steps, done)
+        watching = [
+            # Before the checkpoint: killed between the two, an epoch is told twice, not never.
+            keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
+            *watching,
+            callbacks.Progress(list(cohort.peers), config.epochs, steps, done.batch),
+        ]
+    validation = functools.partial(
+        datasets.eval_batches, data.validation, dataset=data, batch_size=config.eval_batch_size
+    )
+    # What is left of an epoch that was cut, and the whole ones after it.
+    parts = [(first, first + 1, done.batch)] if done.batch else []
+    parts.append((first + len(parts), config.epochs, 0))
+    for begin, end, batch in parts:
+        if begin < end:
+            train = functools.partial(
+                datasets.train_batches,
+                data,
+                batch_size=config.batch_size,
+                epochs=end,
+                first_epoch=begin,
+                first_batch=batch,
+                seed=config.seed,
+            )
+            with cli.saving(), devices.lost_workers(strategy):
+                cohort.fit(
+                    devices.distribute(strategy, train),
+                    steps_per_epoch=steps - batch,
+                    initial_epoch=begin,
+                    epochs=end,
+                    validation_data=devices.distribute(strategy, validation),
+                    callbacks=watching,
+                    shuffle=False,  # train_batches has
+                    verbose=0,
+                )
+    return done.history
+
+
+def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None:
+    """Say what is trained on, and from where the run goes on."""
+    first = len(done.history)
     print(
         f"{config.dataset}: {len(data.train)} training, {len(data.validation)} validation,"
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
@@ -203,35 +233,12 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
     if config.method != "solo" and not strengths(cohort.schedule, config.epochs * steps).any():
         print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
     if first:
-        callbacks.write_history(run_dir, history)
-        print(f"going on after epoch {first} of {config.epochs}")
+        callbacks.write_history(run_dir, done.history)
+    if first or done.batch:
+        within = f", step {done.batch} of {steps}" if done.batch else ""
+        print(f"going on after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
         print("each line: the teacher's weight lambda, then top-1 on the validation images")
-        cohort.fit(
-            datasets.train_batches(
-                data,
-                batch_size=config.batch_size,
-                epochs=config.epochs,
-                first_epoch=first,
-                seed=config.seed,
-            ),
-            steps_per_epoch=steps,
-            initial_epoch=first,
-            epochs=config.epochs,
-            validation_data=datasets.eval_batches(
-                data.validation, dataset=data, batch_size=config.eval_batch_size
-            ),
-            callbacks=[
-                # Before the checkpoint: killed between the two, an epoch is told twice, not never.
-                keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
-                callbacks.History(run_dir, history),
-                callbacks.Progress(list(cohort.peers), config.epochs, steps),
-                callbacks.Interruption(),
-            ],
-            shuffle=False,  # train_batches has
-            verbose=0,
-        )
-    return history
 
 
 def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, history: list) -> dict:

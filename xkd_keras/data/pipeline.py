@@ -26,7 +26,16 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
     return len(dataset.train) // batch_size
 
 
-def train_batches(dataset, *, batch_size: int, epochs: int, first_epoch: int = 0, seed: int = 0):
+def train_batches(
+    dataset,
+    *,
+    batch_size: int,
+    epochs: int,
+    first_epoch: int = 0,
+    first_batch: int = 0,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
+):
     """Return the batches of epochs first_epoch .. epochs - 1, one after the other.
 
     Order and augmentation are functions of (seed, epoch, place in the epoch) alone, so epoch e is
@@ -34,78 +43,93 @@ def train_batches(dataset, *, batch_size: int, epochs: int, first_epoch: int = 0
 
     Args:
         dataset: What `load` gave.
-        batch_size: Examples in a batch, over all replicas.
+        batch_size: Examples in a batch, over all replicas and workers.
         epochs: Where to stop.
         first_epoch: Where to begin.
+        first_batch: Batches of the first epoch to leave out.
         seed: Decides order and augmentation.
+        share: (index, count): of `count` workers, the batches of this one. Together they have each
+            example at most once an epoch. Where examples are streamed from files, each worker reads
+            its own files; else a batch is what one process would have, in equal parts.
 
     Returns:
-        tf.data.Dataset of (images float32 [batch, S, S, 3] with pixels 0..255, labels int32
-        [batch]), steps_per_epoch batches an epoch; what is left over differs between epochs.
+        tf.data.Dataset of (images float32 [batch / count, S, S, 3] with pixels 0..255, labels int32
+        [batch / count]), steps_per_epoch batches an epoch; what is left over differs between
+        epochs.
 
     Raises:
-        InputError: batch_size is not in 1..len(train).
+        InputError: batch_size is not in 1..len(train), or not a multiple of count.
     """
-    count = steps_per_epoch(dataset, batch_size) * batch_size
+    steps = steps_per_epoch(dataset, batch_size)
+    rows = _rows(batch_size, share)
     source, size, kind = dataset.train.source, dataset.image_shape[0], dataset.augment
     positions = on_cpu(dataset.train.positions)
     root = on_cpu(np.array([seed % 2**63, 0], np.int64))
 
     def handles(epoch):
         order_key, view_key = tf.unstack(tf.random.split(tf.random.fold_in(root, epoch), 2))
-        seeds = tf.random.stateless_uniform([count, 2], view_key, None, None, tf.int32)
-        # zip ends with the shorter: `count` handles, so that no batch straddles two epochs.
-        return tf.data.Dataset.zip(
-            source.shuffled(positions, order_key), tf.data.Dataset.from_tensor_slices(seeds)
-        )
+        seeds = tf.random.stateless_uniform([steps, batch_size, 2], view_key, None, None, tf.int32)
+        own_seeds = tf.reshape(seeds[:, share[0] * rows :][:, :rows], [-1, 2])
+        # zip ends with the shorter: whole batches, so that none straddles two epochs.
+        own = source.shuffled(positions, order_key, share, batch_size)
+        both = tf.data.Dataset.zip(own, tf.data.Dataset.from_tensor_slices(own_seeds))
+        return both.skip(tf.where(epoch == first_epoch, np.int64(first_batch * rows), 0))
 
     def example(handle, view):
         image, label = source.example(handle)
         return preprocess.augment(image, kind, size, view), label
 
     epochs_left = max(epochs - first_epoch, 0)
+    count = max(epochs_left * steps - first_batch, 0)
     batches = (
         tf.data.Dataset.range(first_epoch, first_epoch + epochs_left)
         .flat_map(handles)
         .map(example, tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
-        .apply(tf.data.experimental.assert_cardinality(epochs_left * count // batch_size))
+        .batch(rows, drop_remainder=True)
+        .apply(tf.data.experimental.assert_cardinality(count))
     )
     return _finish(batches)
 
 
-def eval_batches(split: Split, *, dataset, batch_size: int) -> tf.data.Dataset:
+def eval_batches(
+    split: Split, *, dataset, batch_size: int, share: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
     """Return a split's images in their fixed order, the last batch padded to full size.
 
     Args:
         split: `dataset.train`, `.validation` or `.test`.
         dataset: What `load` gave.
-        batch_size: Examples in a batch, over all replicas.
+        batch_size: Examples in a batch, over all replicas and workers.
+        share: (index, count): of `count` workers, this one's equal part of every batch.
 
     Returns:
-        tf.data.Dataset of ceil(len(split) / batch_size) batches (images float32 [batch, S, S, 3]
-        with pixels 0..255, labels int32 [batch], weights float32 [batch]). Padding is zeros and has
-        weight 0, so that sums over weights are exact.
+        tf.data.Dataset of ceil(len(split) / batch_size) batches (images float32
+        [batch / count, S, S, 3] with pixels 0..255, labels int32 [batch / count], weights float32
+        [batch / count]). Padding is zeros and has weight 0, so that sums over weights are exact.
+
+    Raises:
+        InputError: batch_size is not a multiple of count.
     """
-    source, size, ratio = split.source, dataset.image_shape[0], dataset.crop_ratio
+    size, ratio, rows = dataset.image_shape[0], dataset.crop_ratio, _rows(batch_size, share)
+    steps = -(-len(split) // batch_size)
+    places = np.arange(steps * batch_size).reshape(steps, -1, rows)[:, share[0]].reshape(-1)
+    own = split.part(places[places < len(split)])
+    padding = len(places) - len(own)
 
     def example(handle):
-        image, label = source.example(handle)
+        image, label = own.source.example(handle)
         return preprocess.evaluation(image, size, ratio), label, tf.constant(1.0)
 
-    def pad(*batch):
-        missing = batch_size - tf.shape(batch[0])[0]
-        full = [tf.pad(part, [[0, missing]] + [[0, 0]] * (part.shape.rank - 1)) for part in batch]
-        return tuple(
-            tf.ensure_shape(f, [batch_size, *p.shape[1:]]) for f, p in zip(full, batch, strict=True)
-        )
-
+    images = tf.data.Dataset.zip((own.source.ordered(own.positions),)).map(  # handles come as one
+        example, tf.data.AUTOTUNE, deterministic=True
+    )
+    shapes = [[size, size, 3], [], []]
+    images = images.map(lambda *parts: tuple(map(tf.ensure_shape, parts, shapes)))
+    zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), images.element_spec)
     batches = (
-        tf.data.Dataset.zip((source.ordered(split.positions),))  # so that handles come as one
-        .map(example, tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size)
-        .map(pad)
-        .apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
+        images.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(padding))
+        .batch(rows, drop_remainder=True)
+        .apply(tf.data.experimental.assert_cardinality(steps))
     )
     return _finish(batches)
 
@@ -134,9 +158,18 @@ def labels(split: Split) -> np.ndarray:
     return split.labels
 
 
+def _rows(batch_size: int, share: tuple[int, int]) -> int:
+    """Return how many examples of a batch are one worker's."""
+    if batch_size % share[1]:
+        raise InputError(
+            f"--batch_size: received {batch_size}; valid: a multiple of the {share[1]} workers."
+        )
+    return batch_size // share[1]
+
+
 def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # Several workers read the same data and take shares of it; files are not theirs to divide.
+    # Whoever hands these to several workers as they are: each batch is shared, not the files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

@@ -46,16 +46,19 @@ class Records(Source):
         # take: the rest of the last file is not worth reading.
         return files.flat_map(self._read).filter(chosen).take(len(positions))
 
-    def shuffled(self, positions, key):
+    def shuffled(self, positions, key, share=(0, 1), batch=1):
         file_key, block_key = tf.unstack(tf.random.split(key, 2))
         order = tf.random.experimental.stateless_shuffle(tf.range(len(self._files)), seed=file_key)
-        records = self._file_slices(order).interleave(
-            self._read,
+        only = _only(positions, len(self))
+        records = self._parts(positions, order, share).interleave(
+            lambda file, start, skip, take: (
+                self._read(file, start).filter(only).skip(skip).take(take)
+            ),
             cycle_length=OPEN_FILES,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        blocks = records.filter(_only(positions, len(self))).batch(SHUFFLE_BLOCK).enumerate()
+        blocks = records.batch(SHUFFLE_BLOCK).enumerate()
         return blocks.map(
             lambda i, block: _permute(block, tf.random.fold_in(block_key, i))
         ).unbatch()
@@ -69,6 +72,27 @@ class Records(Source):
         names = tf.gather(tf.constant(self._files), order)
         starts = tf.gather(tf.constant(self._starts), order)
         return tf.data.Dataset.from_tensor_slices((names, starts))
+
+    def _parts(self, positions, order, share) -> tf.data.Dataset:
+        """Return the (file, start, skip, take) that are one worker's, of the files in this order.
+
+        The wanted examples, file after file, are cut into equal ranges; a range begins and ends
+        within a file, so its reader skips some there and takes some.
+        """
+        first, after = (
+            tf.searchsorted(positions, tf.constant(edges))
+            for edges in (self._starts, self._starts + self._lengths)
+        )
+        wanted = tf.gather(tf.cast(after - first, tf.int64), order)
+        before = tf.cumsum(wanted, exclusive=True)
+        low, high = (tf.reduce_sum(wanted) * i // share[1] for i in (share[0], share[0] + 1))
+        skip = tf.clip_by_value(low - before, 0, wanted)
+        take = tf.clip_by_value(high - before, 0, wanted) - skip
+        some = take > 0
+        files = self._file_slices(tf.boolean_mask(order, some))
+        counts = (tf.boolean_mask(skip, some), tf.boolean_mask(take, some))
+        both = tf.data.Dataset.zip(files, tf.data.Dataset.from_tensor_slices(counts))
+        return both.map(lambda file, count: (*file, *count))
 
     def _read(self, file, start) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(file).enumerate(start)

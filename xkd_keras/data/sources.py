@@ -38,8 +38,14 @@ class Source(abc.ABC):
         """Return handles of the examples at ascending int64 `positions`, in that order."""
 
     @abc.abstractmethod
-    def shuffled(self, positions: tf.Tensor, key: tf.Tensor) -> tf.data.Dataset:
-        """Return handles of the examples at `positions` in an order set by `key` (int [2])."""
+    def shuffled(
+        self, positions: tf.Tensor, key: tf.Tensor, share: tuple[int, int] = (0, 1), batch: int = 1
+    ) -> tf.data.Dataset:
+        """Return handles of the examples at `positions` in an order set by `key` (int [2]).
+
+        Of `share` = (index, count), those of worker `index`: at least an equal part of every whole
+        batch, and no example that another worker has.
+        """
 
     @abc.abstractmethod
     def example(self, handle) -> tuple[tf.Tensor, tf.Tensor]:
@@ -81,10 +87,14 @@ class RandomAccess(Source):
     def ordered(self, positions):
         return tf.data.Dataset.from_tensor_slices(on_cpu(positions))
 
-    def shuffled(self, positions, key):
-        return tf.data.Dataset.from_tensor_slices(
-            tf.random.experimental.stateless_shuffle(positions, seed=key)
-        )
+    def shuffled(self, positions, key, share=(0, 1), batch=1):
+        order = tf.random.experimental.stateless_shuffle(positions, seed=key)
+        if share[1] > 1:
+            whole = tf.reshape(
+                order[: len(order) // batch * batch], [-1, share[1], batch // share[1]]
+            )
+            order = tf.reshape(whole[:, share[0]], [-1])
+        return tf.data.Dataset.from_tensor_slices(order)
 
     def example(self, handle):
         return self.image(handle), tf.gather(self._labels, handle)

@@ -1,0 +1,227 @@
+"""The devices of a run: one, all of this machine, several machines, a TPU; and their agreement.
+
+Several machines run the same program, each as one worker. Only the chief writes files; what it read
+from a checkpoint goes to the others over the network, so they need not share a file system.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from xkd_keras.errors import FlagError, InputError, PreemptedError
+
+_SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+
+
+def strategy(kind: str = "auto", logical_cpus: int = 1) -> tf.distribute.Strategy:
+    """Return the strategy of these devices.
+
+    Args:
+        kind: auto (all GPUs of this machine), one, mirrored (all GPUs, or logical CPUs),
+            multiworker (the cluster that TF_CONFIG or Slurm names) or tpu.
+        logical_cpus: In how many devices to split the CPU.
+
+    Raises:
+        InputError: The devices are not there, or the environment names no cluster.
+    """
+    if logical_cpus > 1:
+        _split_cpu(logical_cpus)
+    if kind == "multiworker":
+        return _multiworker()
+    if kind == "tpu":
+        return _tpu()
+    cpus = tf.config.list_logical_devices("CPU")[:logical_cpus]
+    devices = tf.config.list_logical_devices("GPU") or cpus
+    if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
+        return _mirrored(tuple(device.name for device in devices))
+    return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Return the strategy of these devices: two in one process would mix up their collectives."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
+def _multiworker() -> tf.distribute.Strategy:
+    """Return the strategy of the cluster that the environment names; waits for its workers."""
+    if os.environ.get("TF_CONFIG"):
+        check_tf_config(os.environ["TF_CONFIG"])
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif "SLURM_STEP_NODELIST" in os.environ:
+        # Without a GPU the resolver would look for nvidia-smi and end with a traceback.
+        seen = "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi")
+        none = {} if seen else {"gpus_per_node": 0, "gpus_per_task": 0, "auto_set_gpu": False}
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**none)
+    else:
+        raise FlagError(
+            "--strategy: multiworker finds neither TF_CONFIG nor a step of Slurm (srun) in the"
+            f" environment; valid: TF_CONFIG='{_SHAPE}' with each worker's own index."
+        )
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--strategy: multiworker cannot start: {reason}") from None
+    # TensorFlow has put a handler of its own there, that waits for somebody to ask it.
+    if terminated is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)
+    return strategy
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--strategy: tpu finds none ({reason}); valid: on a machine with a TPU, else auto."
+        ) from None
+
+
+def check_tf_config(text: str) -> None:
+    """Raise InputError where TF_CONFIG does not say who the workers are and which one this is."""
+    try:
+        value = json.loads(text)
+        cluster, task = value["cluster"], value["task"]
+        hosts = cluster[task["type"]]
+        fine = 0 <= int(task["index"]) < len(hosts) and set(cluster) <= {"chief", "worker"}
+    except (ValueError, KeyError, TypeError):
+        fine = False
+    if not fine:
+        raise InputError(
+            f"TF_CONFIG: received '{text}'; valid: {_SHAPE}, each worker with its own index."
+        )
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow has started: fine if it has these devices already
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise InputError(
+                f"--logical_cpus: received {count} after TensorFlow has started with"
+                " fewer; valid: set it in a new process."
+            ) from None
+
+
+def several(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other machines (or processes) take part."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes the files."""
+    if not several(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    return resolver.task_type == "chief" or (
+        resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+def total(strategy: tf.distribute.Strategy, values):
+    """Return the sums over the workers; all of them must call this at the same point.
+
+    Args:
+        strategy: That of the run; of one worker, the values are returned.
+        values: Nested arrays, of shapes and dtypes that are the same on every worker.
+    """
+    values = tf.nest.map_structure(np.asarray, values)
+    if not several(strategy):
+        return values
+    wide = tf.nest.map_structure(lambda v: v.astype(_WIDE.get(v.dtype.kind, v.dtype)), values)
+    sums = _adder(strategy)(wide)
+    return tf.nest.map_structure(lambda v, sum_: sum_.numpy().astype(v.dtype), values, sums)
+
+
+_WIDE = {"f": "float64", "i": "int64", "u": "int64", "b": "int64"}  # what can be summed anywhere
+
+
+@functools.cache
+def _adder(strategy: tf.distribute.Strategy):
+    local = len(strategy.extended.worker_devices)
+
+    def add(values):
+        context = tf.distribute.get_replica_context()
+        # Every device of this worker has the values; one of them adds them.
+        first = tf.equal(context.replica_id_in_sync_group % local, 0)
+        own = tf.nest.map_structure(lambda v: tf.where(first, v, tf.zeros_like(v)), values)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+    @tf.function
+    def over_workers(values):
+        per_device = strategy.run(add, args=(values,))
+        return tf.nest.map_structure(
+            lambda v: strategy.experimental_local_results(v)[0], per_device
+        )
+
+    return over_workers
+
+
+def from_chief(strategy: tf.distribute.Strategy, values):
+    """Return the chief's values on every worker; all of them must call this at the same point."""
+    if not is_chief(strategy):
+        values = tf.nest.map_structure(np.zeros_like, values)
+    return total(strategy, values)
+
+
+@contextlib.contextmanager
+def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Do what every worker does, and may fail on one of them: then all of them stop."""
+    try:
+        yield
+    except BaseException:
+        total(strategy, 1)
+        raise
+    if several(strategy) and total(strategy, 0):
+        raise InputError("another worker could not go on; its own output says why.")
+
+
+@contextlib.contextmanager
+def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turn what TensorFlow raises where another worker has gone into PreemptedError."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+        if not several(strategy) or not isinstance(error, gone):
+            raise
+        raise PreemptedError("another worker has gone") from None
+
+
+def distribute(strategy: tf.distribute.Strategy, batches):
+    """Return batches as `fit` takes them.
+
+    Args:
+        strategy: That of the run.
+        batches: Function of `share` = (index, count), as those of `xkd_keras.data`.
+    """
+    if not several(strategy):
+        return batches(share=(0, 1))  # Keras shares it among the devices
+
+    def own(context):
+        share = batches(share=(context.input_pipeline_id, context.num_input_pipelines))
+        devices = context.num_replicas_in_sync // context.num_input_pipelines
+        return share.rebatch(_rows(share) // devices) if devices > 1 else share
+
+    return strategy.distribute_datasets_from_function(own)
+
+
+def _rows(batches: tf.data.Dataset) -> int:
+    return tf.nest.flatten(batches.element_spec)[0].shape[0]
