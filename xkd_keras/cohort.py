@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras import distill, optimizers, teachers
-from xkd_keras.errors import InputError
+from xkd_keras import distill, members, optimizers, teachers
+from xkd_keras.errors import InputError, unknown
 from xkd_keras.optimizers import CohortOptimizer
 from xkd_keras.schedules import Constant
 
 _NON_FINITE = "non-finite loss: "
+ON_NONFINITE = ("stop", "skip")
 
 
 @keras.saving.register_keras_serializable("xkd_keras")
@@ -53,49 +54,63 @@ class Cohort(keras.Model):
         name: str = "cohort",
     ):
         super().__init__(name=name)
-        self.peers = _named(peers)
+        self.peers = members.named(peers)
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
         self._teacher = teachers.get(teacher)
         if not temperature > 0:
             raise InputError(f"temperature: received {temperature}; valid: a number above 0.")
         self.temperature = temperature
-        self.ensemble_weights = _shares(self.peers, weights)
-        self.classes = _classes(self.peers)
+        self.ensemble_weights = members.shares(self.peers, weights)
+        self.classes = members.classes(self.peers)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
         self.built = True  # the peers are
 
-    def compile(self, optimizer="sgd", **kwargs):
+    def compile(self, optimizer="sgd", on_nonfinite="stop", **kwargs):
         """Set how to train.
+
+        Where a peer computes in float16, the loss is scaled up for its gradients not to vanish, and
+        a peer whose gradients overflow sits that step out (Micikevicius et al., 2018).
 
         Args:
             optimizer: A Keras optimizer or its name, copied for each peer, or a dict of them by the
                 peer's name (and `ensemble`, for a teacher that learns).
+            on_nonfinite: What a loss or gradient does that is not finite: `stop` raises, `skip`
+                leaves that peer, and it only, as it was before the step, out of the others'
+                teacher too, and counts the step in the metric NAME_skipped.
             **kwargs: As `keras.Model.compile` (`steps_per_execution`, `run_eagerly`, ...).
                 `jit_compile` is off unless asked for: on CPUs XLA makes these networks slower.
 
         Raises:
-            InputError: A loss or metrics are given (a Cohort has its own), or the precision is
-                mixed_float16, whose loss scaling is not supported.
+            InputError: A loss or metrics are given (a Cohort has its own), or an unknown
+                on_nonfinite.
         """
         own = {"loss", "metrics", "weighted_metrics", "loss_weights"} & set(kwargs)
         if own:
             raise InputError(f"{min(own)}: a Cohort has its own; valid: to leave it out.")
-        if keras.config.dtype_policy().name == "mixed_float16":
-            raise InputError("dtype policy: mixed_float16; valid: float32 or mixed_bfloat16.")
+        if on_nonfinite not in ON_NONFINITE:
+            raise InputError(unknown("on_nonfinite", on_nonfinite, ON_NONFINITE))
+        self.skips = on_nonfinite == "skip"
+        scaled = any(members.computes_in_half(peer) for peer in self.peers.values())
+        self.may_skip = self.skips or scaled
+        if self.may_skip:
+            for name in self.peers:
+                self.trackers.setdefault(f"{name}_skipped", keras.metrics.Sum(f"{name}_skipped"))
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, CohortOptimizer):
             optimizer = CohortOptimizer(optimizers.each(optimizer, self._variables()))
-        optimizer.build_peers(self._variables())
+        optimizer.build_peers(self._variables(), self.may_skip, scaled)
         super().compile(optimizer=optimizer, **kwargs)
 
     def get_compile_config(self):
-        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer)}
+        optimizer = keras.saving.serialize_keras_object(self.optimizer)
+        return {"optimizer": optimizer, "on_nonfinite": "skip" if self.skips else "stop"}
 
     def compile_from_config(self, config):
-        self.compile(optimizer=keras.saving.deserialize_keras_object(config["optimizer"]))
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(optimizer, config["on_nonfinite"])
 
     def call(self, images, training=False):
         """Return the logits [B, classes] of every peer by name, and of the `ensemble`."""
@@ -107,19 +122,22 @@ class Cohort(keras.Model):
         """One step of every peer on one batch (images, labels[, weights]) -> running metrics."""
         images, labels, weights = _unpack(data)
         strength = self.schedule(self.optimizer.iterations)
-        variables = self._variables()
+        variables, before = self._variables(), self._statistics()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             labelled, distilled = self._terms(images, labels, logits)
             total = tf.reduce_sum(_mean(labelled + strength * distilled, weights))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = (total + sum(self.losses)) / replicas
+            loss = self.optimizer.scale_loss((total + sum(self.losses)) / replicas)
         gradients = tape.gradient(loss, variables)
-        if not self.jit_compile:  # XLA has no strings to say it in
-            self._stop_if_not_finite(_mean(labelled, weights), _mean(distilled, weights), strength)
-        self.optimizer.apply_peers(gradients, variables)
-        return self._update_metrics(labels, logits, (labelled, distilled), strength, weights)
+        terms = _mean(labelled, weights), _mean(distilled, weights)
+        if not self.skips and not self.jit_compile:  # XLA has no strings to say it in
+            self._stop_if_not_finite(*terms, strength)
+        fine = self._fine(gradients, *terms) if self.may_skip else None
+        self.optimizer.apply_peers(gradients, variables, fine)
+        self._put_back(before, fine)
+        return self._update_metrics(labels, logits, (labelled, distilled), strength, weights, fine)
 
     def test_step(self, data):
         """The same metrics on one batch, without learning; weight 0 leaves an image out.
@@ -179,15 +197,20 @@ class Cohort(keras.Model):
     def _terms(self, images, labels, logits):
         """Return the cross-entropy and the unweighted distillation term: two float32 [P, B]."""
         weights = tf.constant(self.ensemble_weights)
-        taught = self._teacher(logits, weights=weights, labels=labels, images=images)
+        sound = distill.sound(logits, weights) if self.skips else logits
+        taught = self._teacher(sound, weights=weights, labels=labels, images=images)
         return (
             distill.cross_entropy(labels, logits),
             distill.distillation(taught, logits, self.temperature),
         )
 
-    def _update_metrics(self, labels, logits, terms, strength, weights, test=False):
+    def _update_metrics(self, labels, logits, terms, strength, weights, fine=None, test=False):
         labelled, distilled = terms
-        together = distill.ensemble(logits, self.ensemble_weights)
+        shares = tf.constant(self.ensemble_weights)
+        if self.skips:
+            logits = distill.sound(logits, shares)
+            labelled, distilled = (distill.finite_or_zero(term) for term in terms)
+        together = distill.ensemble(logits, shares)
         hits = distill.top1(labels, logits)
         values = {
             "loss": tf.reduce_sum(labelled + (0.0 if test else strength) * distilled, axis=0),
@@ -203,6 +226,14 @@ class Cohort(keras.Model):
             values[f"{name}_top1"] = hits[i]
         for name, value in values.items():
             self.trackers[name].update_state(value, sample_weight=weights)
+        if fine is not None:
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            for name in self.peers:
+                skipped = 1.0 - tf.cast(fine[name], tf.float32)
+                self.trackers[f"{name}_skipped"].update_state(skipped / replicas)
+        return self._results()
+
+    def _results(self):
         results = {name: tracker.result() for name, tracker in self.trackers.items()}
         strategy = tf.distribute.get_strategy()
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -226,11 +257,39 @@ class Cohort(keras.Model):
         """Return the teacher's own variables, learned or frozen; most teachers have none."""
         return getattr(self._teacher, "variables", [])
 
+    def _statistics(self):
+        """Return what a forward pass changes in each peer (moving statistics), to put it back."""
+        if not self.may_skip:
+            return {}
+        found = {}
+        for name, peer in self.peers.items():
+            kept = [v for v in peer.non_trainable_variables if "float" in v.dtype]
+            found[name] = [(variable, tf.identity(variable.value)) for variable in kept]
+        return found
+
+    def _put_back(self, before, fine):
+        for name, pairs in before.items():
+            for variable, old in pairs:
+                variable.assign(tf.where(fine[name], variable.value, old))
+
+    def _fine(self, gradients, labelled, distilled):
+        """Return by name whether loss and gradients are finite on all replicas: bool scalars."""
+        found = {}
+        for i, name in enumerate(gradients):
+            values = [g for g in gradients[name] if g is not None]
+            # The teacher's own variables have no loss of their own.
+            values += [labelled[i], distilled[i]] if name in self.peers else []
+            found[name] = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
+        bad = _over_replicas(1.0 - tf.cast(tf.stack(list(found.values())), tf.float32))
+        return dict(zip(found, tf.unstack(tf.equal(bad, 0.0)), strict=True))
+
     def _stop_if_not_finite(self, labelled, distilled, strength):
         """Fail inside the graph: by the end of the epoch nobody could say where it began."""
-        bad = ~tf.math.is_finite(labelled)
+        bad = ~tf.math.is_finite(tf.stack([labelled, distilled]))
+        # All replicas fail, or one machine would wait for another that has stopped.
+        labelled, distilled = tf.unstack(_over_replicas(tf.cast(bad, tf.float32)) > 0)
         # A peer with broken logits breaks the teacher of the others too: name the culprit only.
-        bad = tf.cond(tf.reduce_any(bad), lambda: bad, lambda: ~tf.math.is_finite(distilled))
+        bad = tf.cond(tf.reduce_any(labelled), lambda: labelled, lambda: distilled)
 
         def fail():
             names = tf.strings.reduce_join(tf.boolean_mask(list(self.peers), bad), separator=", ")
@@ -240,6 +299,14 @@ class Cohort(keras.Model):
             return tf.debugging.Assert(False, [message])
 
         tf.cond(tf.reduce_any(bad), fail, tf.no_op)
+
+
+def _over_replicas(values):
+    """Return the sums over the replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 def _unpack(data):
@@ -261,42 +328,3 @@ def _mean(values, weights):
         values = values * tf.cast(weights, tf.float32)
     count = tf.cast(tf.shape(values)[-1], values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none
-
-
-def _named(peers) -> dict[str, keras.Model]:
-    if not isinstance(peers, Mapping):
-        names = [peer.name for peer in peers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"peers: the name '{twice[0]}' is used twice; give a dict by name.")
-        peers = dict(zip(names, peers, strict=True))
-    if not peers:
-        raise InputError("peers: received none; valid: one or more Keras models.")
-    if "ensemble" in peers:
-        raise InputError("peers: the name 'ensemble' is taken by the peers' mean; choose another.")
-    return dict(peers)
-
-
-def _classes(peers: dict[str, keras.Model]) -> int:
-    """Return the number of classes that all peers share."""
-    counts = {name: getattr(peer, "output_shape", [None])[-1] for name, peer in peers.items()}
-    for name, count in counts.items():
-        if count is None or count < 2:
-            raise InputError(
-                f"peers: '{name}' has {count or 'an unknown number of'} logits; valid: a built"
-                " functional model with one logit a class, two or more."
-            )
-    if len(set(counts.values())) > 1:
-        raise InputError(f"peers: the numbers of logits differ: {counts}; valid: one for all.")
-    return next(iter(counts.values()))
-
-
-def _shares(peers: dict[str, keras.Model], weights: Mapping[str, float] | None) -> list[float]:
-    """Return the ensemble weights in the peers' order, summing to 1."""
-    weights = dict.fromkeys(peers, 1.0) if weights is None else weights
-    if set(weights) != set(peers) or min(weights.values()) < 0 or not sum(weights.values()) > 0:
-        raise InputError(
-            f"weights: received {dict(weights)}; valid: one >= 0 for each of {', '.join(peers)},"
-            " not all 0."
-        )
-    return [weights[name] / sum(weights.values()) for name in peers]

@@ -24,6 +24,7 @@ def _flag(default: Any, text: str, *, low=None, high=None, choices=None, identit
 # As in `methods.METHODS` and `teachers.TEACHERS`, which need TensorFlow.
 METHODS = ("mcod", "solo", "ensemble", "ramp", "dml", "kdcl", "one", "kd")
 TEACHERS = ("mean", "leave_one_out", "pairwise", "best", "linear", "min_logit", "gate", "frozen")
+HALVES = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,20 @@ class Config:
         "Devices: auto (all GPUs), one, mirrored (all GPUs or logical CPUs), multiworker (the"
         " machines that TF_CONFIG or Slurm names), or tpu.",
         choices=("auto", "one", "mirrored", "multiworker", "tpu"),
+    )
+    sync_batch_norm: bool = _flag(
+        False, "Batch normalisation over the batches of all devices, not of each."
+    )
+    mixed_precision: str = _flag(
+        "none", "Compute in half precision, for GPUs and TPUs.", choices=("none", *HALVES)
+    )
+    jit_compile: str = _flag(
+        "auto", "XLA; auto: as Keras does on GPUs, off on CPUs.", choices=("auto", "on", "off")
+    )
+    on_nonfinite: str = _flag(
+        "stop",
+        "A loss that is not finite: stop, or skip that step for that peer.",
+        choices=("stop", "skip"),
     )
     logical_cpus: int = _flag(1, "Split the CPU in N devices, to try mirrored.", low=1, high=64)
 

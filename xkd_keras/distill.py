@@ -58,6 +58,31 @@ def ensemble(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     return tf.tensordot(tf.cast(weights, logits.dtype), logits, axes=1)
 
 
+def finite_or_zero(values: tf.Tensor) -> tf.Tensor:
+    """Return values with 0 where they are not finite: same shape and dtype."""
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
+
+
+def sound(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Return logits with those that are not finite replaced by the other peers' mean.
+
+    In the ensemble of them, that peer then has no say for that image.
+
+    Args:
+        logits: float [P, B, C]; all of a peer's count as broken for an image where one is.
+        weights: float [P], summing to 1.
+
+    Returns:
+        float [P, B, C], finite; zeros where all peers are broken.
+    """
+    fine = tf.reduce_all(tf.math.is_finite(logits), axis=-1, keepdims=True)  # [P, B, 1]
+    safe = tf.where(fine, logits, tf.zeros_like(logits))
+    shares = tf.cast(weights, logits.dtype)[:, None, None] * tf.cast(fine, logits.dtype)
+    total = tf.reduce_sum(shares, axis=0)
+    others = tf.math.divide_no_nan(tf.reduce_sum(shares * safe, axis=0), total)
+    return tf.where(fine, logits, others)
+
+
 def top1(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Return 1.0 where the largest logit is the label's, else 0.0: float32 [..., B]."""
     guess = tf.argmax(logits, axis=-1, output_type=tf.int64)

@@ -113,8 +113,10 @@ def build(
         return user.build(name, pixels, x, num_classes, label)
 
 
-def fused(model: keras.Model) -> keras.Model:
+def fused(model: keras.Model, synchronized: bool = False) -> keras.Model:
     """Return `model` with FusedBatchNormalization for every stock BatchNormalization.
+
+    `synchronized`: over replicas, each layer normalises by the whole batch, not by its part.
 
     A functional model (nested ones included) is cloned: same weights, names, trainable flags,
     dropout seeds and order of variables; the original is left alone. A model without stock batch
@@ -122,7 +124,7 @@ def fused(model: keras.Model) -> keras.Model:
     """
     from xkd_keras.peers import batch_norm
 
-    return batch_norm.fused(model)
+    return batch_norm.fused(model, synchronized)
 
 
 def stock(model: keras.Model) -> keras.Model:

@@ -89,9 +89,10 @@ def _move(moving, batch, momentum):
     moving.assign(_float32(moving) * momentum + batch * (1.0 - momentum))
 
 
-def fused(model):
+def fused(model, synchronized=False):
     """Return `model` with fused batch normalisation; see xkd_keras.peers.fused."""
-    return _exchange(model, Stock, FusedBatchNormalization)
+    more = {"synchronized": True} if synchronized else {}
+    return _exchange(model, Stock, FusedBatchNormalization, more)
 
 
 def stock(model):
@@ -99,15 +100,18 @@ def stock(model):
     return _exchange(model, FusedBatchNormalization, Stock)
 
 
-def _exchange(model, old, new):
-    """Clone a graph with layers of class `new` for those of class `old` (not of a subclass)."""
+def _exchange(model, old, new, more=None):
+    """Clone a graph with layers of class `new` for those of class `old` (not of a subclass).
+
+    `more` is set in the configuration of the new ones.
+    """
     layers = _layers(model)
     if not any(type(layer) is old for layer in layers):
         return model
 
     def twin(layer):
         kind = new if type(layer) is old else type(layer)
-        config = layer.get_config()
+        config = layer.get_config() | (more or {} if kind is new else {})
         if kind is keras.layers.Lambda:
             # The code is the user's own and already in this process.
             return kind.from_config(config, safe_mode=False)
