@@ -13,6 +13,15 @@ def plain(image_shape, classes):
     return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
 
 
+def regular(image_shape, classes):
+    """Batch normalisation, no dropout: what a batch in parts can be equal in."""
+    inputs = keras.Input(image_shape)
+    x = keras.layers.Conv2D(6, 3, strides=2, use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = keras.layers.AveragePooling2D(5)(keras.layers.ReLU()(x))
+    return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
+
+
 def normalised(image_shape, classes):
     """Batch normalisation and dropout: state beside the weights."""
     inputs = keras.Input(image_shape)

@@ -154,3 +154,43 @@ def test_two_replicas_share_each_batch():
         text=True,
     )
     assert "batches: 12" in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("augment", ["none", "inception"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_workers_shares_are_together_what_one_process_would_have(augment, count):
+    dataset, streams = toy(augment), []
+    options = {"batch_size": 8, "epochs": 3, "first_epoch": 1, "seed": 4}
+    whole = list(data.train_batches(dataset, **options))
+    for i in range(count):
+        streams.append(list(data.train_batches(dataset, **options, share=(i, count))))
+    assert {len(stream) for stream in streams} == {len(whole)}
+    for batch, *parts in zip(whole, *streams, strict=True):
+        for expected, received in zip(batch, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(received), expected)
+
+
+@pytest.mark.parametrize("rows", [8, 64])
+def test_workers_evaluate_each_image_once(rows):
+    streams = [
+        list(data.eval_batches(toy().test, dataset=toy(), batch_size=rows, share=(i, 4)))
+        for i in range(4)
+    ]
+    whole = list(data.eval_batches(toy().test, dataset=toy(), batch_size=rows))
+    for batch, *parts in zip(whole, *streams, strict=True):
+        for expected, received in zip(batch, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(received), expected)
+
+
+def test_a_batch_that_workers_cannot_share_is_refused():
+    with pytest.raises(InputError, match=r"--batch_size: received 8; valid: a multiple of the 3 "):
+        data.train_batches(toy(), batch_size=8, epochs=1, share=(0, 3))
+
+
+def test_an_epoch_goes_on_within_from_the_batch_that_is_next():
+    options = {"batch_size": 8, "epochs": 3, "seed": 4}
+    whole = list(data.train_batches(toy("crop"), **options))
+    late = data.train_batches(toy("crop"), **options, first_epoch=1, first_batch=4)
+    assert late.cardinality() == 8  # two of the second epoch's six, and the third epoch
+    for expected, received in zip(whole[10:], late, strict=True):
+        np.testing.assert_array_equal(expected[0], received[0])

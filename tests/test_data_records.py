@@ -1,5 +1,7 @@
 """Streaming of TFRecord files: who is read, how often, in which order."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -38,3 +40,20 @@ def test_shuffled_gives_each_wanted_once_in_an_order_of_the_key(records):
     assert orders[0] == orders[1]
     assert sorted(orders[2]) == sorted(orders[0]) != orders[2]
     assert orders[2] != orders[0]
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("wanted", [range(45), range(1, 45, 2)])
+def test_workers_read_each_wanted_once_together_and_equally_many(records, count, wanted):
+    positions = tf.constant(list(wanted), tf.int64)
+    parts = [_read(records.shuffled(positions, [3, 0], (i, count))) for i in range(count)]
+    assert sorted(itertools.chain(*parts)) == [(i, f"record {i}") for i in wanted]
+    assert min(map(len, parts)) == len(wanted) // count
+
+
+def test_a_worker_opens_only_files_of_its_own_but_for_the_ends(records):
+    files = []
+    for i in range(3):
+        parts = records._parts(tf.range(45, dtype=tf.int64), tf.range(5), (i, 3))
+        files.append([file.numpy().decode()[-10] for file, *_ in parts])
+    assert files == [["0", "1", "2", "3"], ["3"], ["3", "4"]]  # 15 records each, file after file

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras import evaluation, files, train, training
-from xkd_keras.errors import FlagError, InputError
+from xkd_keras.errors import FlagError, InputError, PreemptedError
 
 PLAIN = "tests.small_peers:plain,learning_rate=0.01"
 PLOTS = ["accuracy", "cross_entropy", "teaching", "learning_rate", "confusion", "disagreements"]
@@ -230,8 +230,8 @@ def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
     config = configuration(tmp_path / "b", data_dir, epochs=4)
     save = training.checkpoint.save
 
-    def interrupted(directory, cohort, history):
-        save(directory, cohort, history)
+    def interrupted(directory, cohort, history, *part):
+        save(directory, cohort, history, *part)
         if len(history) == 2:
             raise KeyboardInterrupt
 
@@ -244,6 +244,29 @@ def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
         assert parts["peers"][name]["cross_entropy"] == pytest.approx(
             row["cross_entropy"], rel=1e-4
         )
+
+
+def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(data_dir, tmp_path, monkeypatch):
+    whole = train.train_and_evaluate(configuration(tmp_path / "a", data_dir, epochs=3))
+    config, asked = configuration(tmp_path / "b", data_dir, epochs=3), iter(range(99))
+    with monkeypatch.context() as patch:
+        # Asked after steps 1 to 3 of an epoch of 4, and after the epoch: true within the second.
+        patch.setattr(training.callbacks, "terminated", lambda: next(asked) == 6)
+        with pytest.raises(PreemptedError, match="saved after 3 of 4 steps of epoch 2"):
+            train.train_and_evaluate(config)
+    parts = train.train_and_evaluate(config)
+    for name, row in whole["peers"].items():
+        assert parts["peers"][name]["cross_entropy"] == pytest.approx(
+            row["cross_entropy"], rel=1e-4
+        )
+    rows = [training.callbacks.read_history(tmp_path / run) for run in "ab"]
+    for a, b in zip(*rows, strict=True):  # the running metrics went on too
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-4)
+    assert rows[1][1]["seconds"] > 0
+    assert sorted(path.name for path in (tmp_path / "b/checkpoints").iterdir()) == [
+        "epoch-0002.npz",
+        "epoch-0003.npz",
+    ]
 
 
 def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_path, monkeypatch):

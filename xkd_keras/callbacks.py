@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,9 @@ class History(keras.callbacks.Callback):
         }
         for name, each in optimizer.by_peer.items():
             row[f"{name}_learning_rate"] = number(each.learning_rate)
+        for name in self.model.peers:  # XLA leaves the check in the step out
+            if not math.isfinite(row[f"{name}_cross_entropy"]):
+                raise FloatingPointError(f"non-finite loss: peer {name}, epoch {epoch + 1}")
         self.rows.append(row)
         # The checkpoint holds the history: killed between the two, the csv is written again.
         self._save()
@@ -134,6 +138,8 @@ class Progress(keras.callbacks.Callback):
         shown = [f"{name} {self._top1(logs, name)}" for name in names]
         text = f"lambda {logs['distill_weight']:.2f}  {'  '.join(shown)}"
         pace = self._pace((epoch + 1) * self.steps)
+        skipped = [(name, int(logs.get(f"{name}_skipped", 0))) for name in self.peers]
+        text += "".join(f"  {name} skipped {count}" for name, count in skipped if count)
         self._write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")
         self.first = 0
 

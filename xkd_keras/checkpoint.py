@@ -41,7 +41,7 @@ class Progress:
 
 def save(
     directory: Path, cohort: Cohort, history: list[dict], batch: int = 0, seconds: float = 0.0
-) -> None:
+) -> Path | None:
     """Write the state; older files but KEEP are removed. Every worker calls it, the chief writes.
 
     Args:
@@ -50,17 +50,22 @@ def save(
         history: One dict an epoch that is done, JSON-serialisable.
         batch: Batches done of the next epoch.
         seconds: What those batches took.
+
+    Returns:
+        The new file; None where another worker writes it.
     """
     variables = [*state(cohort), *(_metrics(cohort) if batch else ())]
     arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
     if not devices.is_chief(cohort.distribute_strategy):
-        return
+        return None
     about = {"history": history, "batch": batch, "seconds": seconds, "variables": len(variables)}
     within = f"-batch-{batch:06d}" if batch else ""
-    with files.whole(directory / f"epoch-{len(history):04d}{within}.npz") as beside:
+    path = directory / f"epoch-{len(history):04d}{within}.npz"
+    with files.whole(path) as beside:
         np.savez(beside, about=np.array(json.dumps(about)), **arrays)
     for old in _found(directory)[KEEP:]:
         old.unlink()
+    return path
 
 
 def restore(directory: Path, cohort: Cohort) -> Progress:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras import distill, members, optimizers, teachers
+from xkd_keras import devices, distill, members, optimizers, teachers
 from xkd_keras.errors import InputError, unknown
 from xkd_keras.optimizers import CohortOptimizer
 from xkd_keras.schedules import Constant
@@ -102,7 +102,7 @@ class Cohort(keras.Model):
         if not isinstance(optimizer, CohortOptimizer):
             optimizer = CohortOptimizer(optimizers.each(optimizer, self._variables()))
         optimizer.build_peers(self._variables(), self.may_skip, scaled)
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
 
     def get_compile_config(self):
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
@@ -207,16 +207,16 @@ class Cohort(keras.Model):
     def _update_metrics(self, labels, logits, terms, strength, weights, fine=None, test=False):
         labelled, distilled = terms
         shares = tf.constant(self.ensemble_weights)
-        if self.skips:
-            logits = distill.sound(logits, shares)
+        sound = distill.sound(logits, shares) if self.skips else logits
+        if self.skips and not test:
             labelled, distilled = (distill.finite_or_zero(term) for term in terms)
-        together = distill.ensemble(logits, shares)
+        together = distill.ensemble(sound, shares)
         hits = distill.top1(labels, logits)
         values = {
             "loss": tf.reduce_sum(labelled + (0.0 if test else strength) * distilled, axis=0),
             "distill_weight": tf.fill(tf.shape(labels), strength),
-            "agreement": distill.agreement(logits),
-            "pairwise_kl": distill.pairwise_kl(logits),
+            "agreement": distill.agreement(sound),
+            "pairwise_kl": distill.pairwise_kl(sound),
             "ensemble_cross_entropy": distill.cross_entropy(labels, together),
             "ensemble_top1": distill.top1(labels, together),
         }
@@ -235,8 +235,7 @@ class Cohort(keras.Model):
 
     def _results(self):
         results = {name: tracker.result() for name, tracker in self.trackers.items()}
-        strategy = tf.distribute.get_strategy()
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if devices.several(tf.distribute.get_strategy()):
             # Keras takes the mean over the machines along axis 0, which a scalar has not.
             return {name: result[None] for name, result in results.items()}
         return results

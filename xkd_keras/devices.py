@@ -121,7 +121,8 @@ def _split_cpu(count: int) -> None:
 
 def several(strategy: tf.distribute.Strategy) -> bool:
     """Whether other machines (or processes) take part."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    collective = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return collective and strategy.extended._in_multi_worker_mode()  # not in a cluster of one
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -141,15 +142,14 @@ def total(strategy: tf.distribute.Strategy, values):
         strategy: That of the run; of one worker, the values are returned.
         values: Nested arrays, of shapes and dtypes that are the same on every worker.
     """
-    values = tf.nest.map_structure(np.asarray, values)
     if not several(strategy):
-        return values
-    wide = tf.nest.map_structure(lambda v: v.astype(_WIDE.get(v.dtype.kind, v.dtype)), values)
-    sums = _adder(strategy)(wide)
-    return tf.nest.map_structure(lambda v, sum_: sum_.numpy().astype(v.dtype), values, sums)
-
-
-_WIDE = {"f": "float64", "i": "int64", "u": "int64", "b": "int64"}  # what can be summed anywhere
+        return tf.nest.map_structure(np.asarray, values)
+    arrays = [np.asarray(value) for value in tf.nest.flatten(values)]
+    # One message; float64 holds every float32 and every whole number of a seed or a counter.
+    packed = np.concatenate([array.reshape(-1).astype("float64") for array in arrays])
+    parts = np.split(_adder(strategy)(packed).numpy(), np.cumsum([a.size for a in arrays])[:-1])
+    sums = [p.astype(a.dtype).reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
+    return tf.nest.pack_sequence_as(values, sums)
 
 
 @functools.cache
@@ -160,15 +160,12 @@ def _adder(strategy: tf.distribute.Strategy):
         context = tf.distribute.get_replica_context()
         # Every device of this worker has the values; one of them adds them.
         first = tf.equal(context.replica_id_in_sync_group % local, 0)
-        own = tf.nest.map_structure(lambda v: tf.where(first, v, tf.zeros_like(v)), values)
+        own = tf.where(first, values, tf.zeros_like(values))
         return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
     @tf.function
     def over_workers(values):
-        per_device = strategy.run(add, args=(values,))
-        return tf.nest.map_structure(
-            lambda v: strategy.experimental_local_results(v)[0], per_device
-        )
+        return strategy.experimental_local_results(strategy.run(add, args=(values,)))[0]
 
     return over_workers
 

@@ -74,6 +74,8 @@ def check_loads(name: str, model: keras.Model) -> None:
         try:
             model.save(path)
             keras.models.load_model(path, compile=False)
+        except OSError:  # the disk, not the network
+            raise
         except Exception as error:  # a user's classes may fail in any way
             reason = str(error).strip().splitlines()[0]
             raise InputError(

@@ -124,6 +124,7 @@ class CohortOptimizer(keras.optimizers.Optimizer):
                 self._guard(name, optimizer)
         rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
         self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        self.decays = {name: optimizer.weight_decay for name, optimizer in self.by_peer.items()}
         self.loss_scale = self.since = None
         if scaled:
             first = {"shape": (), "aggregation": "only_first_replica"}
@@ -152,7 +153,7 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         if self.loss_scale is not None:
             gradients = {name: self._unscaled(each) for name, each in gradients.items()}
         for name, optimizer in self.by_peer.items():
-            decay = optimizer.weight_decay
+            decay = self.decays[name]
             if fine is not None and decay:  # decoupled: Keras applies it beside the gradient
                 optimizer.weight_decay = decay * tf.cast(fine[name], tf.float32)
             optimizer.apply(_clippable(gradients[name], optimizer), variables[name])

@@ -162,13 +162,19 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f" {many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
         f" {many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
         f" {training['steps_per_second']:.1f} steps a second,"
-        f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC.",
+        f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC."
+        f"{_skipped(training.get('skipped', {}))}",
         "## Result",
         grid(["", headings[0], "95 % interval", *headings[1:]], rows),
         f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
         f" many images leaves open. Parameters are the trainable ones."
         f"{agreement if len(peers) > 1 else ''}",
     ]
+
+
+def _skipped(counts: Mapping[str, int]) -> str:
+    told = [f"{escape(name)} sat out {many(n, 'step')}" for name, n in counts.items() if n]
+    return f" {both(told)}: loss or gradients were not finite." if told else ""
 
 
 def _sentence(metrics: Mapping) -> str:

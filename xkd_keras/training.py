@@ -234,7 +234,8 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
                 first_batch=batch,
                 seed=config.seed,
             )
-            with cli.saving(), devices.lost_workers(strategy):
+            reading = datasets.readable(config.dataset)
+            with cli.saving(), devices.lost_workers(strategy), reading:
                 cohort.fit(
                     devices.distribute(strategy, train),
                     steps_per_epoch=steps - batch,
@@ -335,8 +336,14 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
             "seconds": round(seconds, 3),
             "steps_per_second": round(history[-1]["step"] / seconds, 3),
             "replicas": cohort.distribute_strategy.num_replicas_in_sync,
+            "skipped": {name: _skipped(history, name) for name in cohort.peers},
         },
     }
+
+
+def _skipped(history: list, name: str) -> int:
+    """Return the steps that a peer sat out: its loss or gradients were not finite."""
+    return int(sum(row.get(f"{name}_skipped", 0) for row in history))
 
 
 def strengths(schedule: Callable, steps: int) -> np.ndarray:

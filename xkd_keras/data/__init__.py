@@ -15,6 +15,7 @@ _LAZY = {
     "images": "pipeline",
     "labels": "pipeline",
     "load": "dataset",
+    "readable": "dataset",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
 }

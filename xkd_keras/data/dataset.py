@@ -1,9 +1,13 @@
 """`load`: a --dataset value becomes a Dataset with three splits and what a run must know of it."""
 
+import contextlib
 import dataclasses
 import hashlib
+import re
+from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from xkd_keras.data import folder, names, pipeline
 from xkd_keras.data.content import Content, Request
@@ -84,7 +88,27 @@ def load(
     )
     _check_values(request, train_examples)
     names.check(name, data_dir)
-    content = _read(name, request)
+    with readable(name):
+        return _loaded(name, _read(name, request), train_examples, seed)
+
+
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Read images of data set `name`; raises InputError where a file is damaged or gone."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        short = "expected to contain" in str(error)  # a file that ends between two records
+        if not short and not isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+            raise
+        reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", str(error).splitlines()[0]).strip()
+        raise InputError(
+            f"--dataset: {name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
+            " delete what was prepared in --data_dir for it to be prepared again."
+        ) from None
+
+
+def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Dataset:
     train = _subset(content, train_examples, seed)
     draft = Dataset(
         name=name,

@@ -167,6 +167,7 @@ def _collect(records: Records, native, keep) -> tuple[list, np.ndarray, str]:
 
     digest, kept, labels = hashlib.sha256(), [], []
     stream = records.ordered(np.arange(len(records))).map(prepare, tf.data.AUTOTUNE)
+    stream = stream.apply(tf.data.experimental.assert_cardinality(len(records)))
     for original, images, label in stream.batch(256).prefetch(1).as_numpy_iterator():
         for part in original:
             digest.update(hashlib.sha256(part).digest())

@@ -1,0 +1,65 @@
+"""Local processes that train together as workers of one cluster."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.served_models import free_port
+
+ROOT = Path(__file__).parent.parent
+
+
+def flags(run_dir, data_dir, *more):
+    """Return what trains two small peers, one with batch normalisation, on 320 digits."""
+    return [
+        "-m",
+        "xkd_keras.train",
+        f"--run_dir={run_dir}",
+        f"--data_dir={data_dir}",
+        "--dataset=digits",
+        "--train_examples=320",
+        "--peer=tests.small_peers:plain,learning_rate=0.01",
+        "--peer=tests.small_peers:regular,optimizer=adamw,learning_rate=0.003",
+        "--batch_size=16",
+        "--eval_batch_size=64",
+        "--epochs=3",
+        "--distill_period=0.5",
+        "--sync_batch_norm",
+        "--strategy=multiworker",
+        *more,
+    ]
+
+
+def start(command, count=2):
+    """Start the workers; each one's output is in `stdout`."""
+    hosts = [f"localhost:{free_port()}" for _ in range(count)]
+    processes = []
+    for i in range(count):
+        task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+    return processes
+
+
+def ended(processes):
+    """Wait; return exit codes and outputs."""
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    return [process.returncode for process in processes], outputs
+
+
+def until(process, beginning):
+    """Read a worker's output up to a line that begins so."""
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"no line began with {beginning!r}")
