@@ -225,6 +225,23 @@ def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path)
     assert configs.read(tmp_path / "run/config.flags") == config
 
 
+def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
+    wild = (PLAIN.replace("0.01", "1e30"), NORMALISED)
+    config = configuration(tmp_path, data_dir, peer=wild, on_nonfinite="skip", method="solo")
+    with pytest.raises(InputError, match=r"peer plain, in .*epoch [12]; valid: a lower"):
+        train.train_and_evaluate(config)
+
+
+def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tmp_path):
+    config = configuration(tmp_path, data_dir, epochs=1, mixed_precision="float16")
+    metrics = train.train_and_evaluate(config)
+    assert metrics["training"]["skipped"] == {"plain": 0, "normalised": 0}
+    for path in (tmp_path / "peers").iterdir():
+        layers = keras.models.load_model(path).layers
+        assert {layer.compute_dtype for layer in layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
 def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
     whole = train.train_and_evaluate(configuration(tmp_path / "a", data_dir, epochs=4))
     config = configuration(tmp_path / "b", data_dir, epochs=4)

@@ -37,18 +37,22 @@ def start(command, count=2):
     hosts = [f"localhost:{free_port()}" for _ in range(count)]
     processes = []
     for i in range(count):
-        task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        processes.append(process)
+        told = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}}
+        environment = {"TF_CONFIG": json.dumps(told), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        processes.append(task(command, environment))
     return processes
+
+
+def task(command, environment):
+    """Start one process, with more in its environment."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def ended(processes):

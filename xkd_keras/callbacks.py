@@ -60,9 +60,7 @@ class History(keras.callbacks.Callback):
         }
         for name, each in optimizer.by_peer.items():
             row[f"{name}_learning_rate"] = number(each.learning_rate)
-        for name in self.model.peers:  # XLA leaves the check in the step out
-            if not math.isfinite(row[f"{name}_cross_entropy"]):
-                raise FloatingPointError(f"non-finite loss: peer {name}, epoch {epoch + 1}")
+        self._stop_if_hopeless(row)
         self.rows.append(row)
         # The checkpoint holds the history: killed between the two, the csv is written again.
         self._save()
@@ -70,6 +68,17 @@ class History(keras.callbacks.Callback):
             write_history(self.run_dir, self.rows)
         if self._terminated(0):
             raise PreemptedError(f"saved after epoch {epoch + 1}")
+
+    def _stop_if_hopeless(self, row: dict) -> None:
+        """Stop where no step could: XLA leaves their check out, and `skip` would go on for ever."""
+        for name in self.model.peers:
+            losses = row[f"{name}_cross_entropy"], row.get(f"val_{name}_cross_entropy", 0.0)
+            every = row.get(f"{name}_skipped", 0) >= self.steps
+            if every or not all(map(math.isfinite, losses)):
+                where = "in every step of" if every else "in"
+                raise FloatingPointError(
+                    f"non-finite loss: peer {name}, {where} epoch {row['epoch']}"
+                )
 
     def _save(self, batch: int = 0, seconds: float = 0.0):
         checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows, batch, seconds)

@@ -58,10 +58,7 @@ def _multiworker() -> tf.distribute.Strategy:
         check_tf_config(os.environ["TF_CONFIG"])
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif "SLURM_STEP_NODELIST" in os.environ:
-        # Without a GPU the resolver would look for nvidia-smi and end with a traceback.
-        seen = "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi")
-        none = {} if seen else {"gpus_per_node": 0, "gpus_per_task": 0, "auto_set_gpu": False}
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**none)
+        resolver = _slurm()
     else:
         raise FlagError(
             "--strategy: multiworker finds neither TF_CONFIG nor a step of Slurm (srun) in the"
@@ -77,6 +74,19 @@ def _multiworker() -> tf.distribute.Strategy:
     if terminated is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)
     return strategy
+
+
+def _slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
+    resolvers = tf.distribute.cluster_resolver
+    if "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi"):
+        return resolvers.SlurmClusterResolver()
+    # Without a GPU it fails; told of some, it knows the hosts, which is all that is wanted of it.
+    known = resolvers.SlurmClusterResolver(gpus_per_node=10**6, gpus_per_task=1, auto_set_gpu=False)
+    workers = known.cluster_spec()
+    kind, index = known.get_task_info()
+    return resolvers.SimpleClusterResolver(
+        workers, task_type=kind, task_id=index, num_accelerators={"GPU": 0}, rpc_layer="grpc"
+    )
 
 
 def _tpu() -> tf.distribute.Strategy:
