@@ -92,7 +92,8 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
     if not done and not batch:
         return Progress()
     metrics = _metrics(cohort) if batch else []
-    arrays = arrays or [_array(variable) for variable in [*variables, *metrics]]
+    # (To read a metric would ask all workers for their parts.)
+    arrays = arrays or [_zeros(variable) for variable in [*variables, *metrics]]
     arrays = devices.from_chief(strategy, arrays)
     for variable, array in zip(variables, arrays, strict=False):
         variable.assign(array)
@@ -123,6 +124,12 @@ def _array(variable) -> np.ndarray:
     array = np.asarray(variable)
     # NumPy writes bfloat16 but cannot read it; float32 holds every value of it.
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def _zeros(variable) -> np.ndarray:
+    """Return zeros that are as `_array` would be."""
+    dtype = "float32" if variable.dtype == "bfloat16" else variable.dtype
+    return np.zeros(variable.shape, dtype)
 
 
 def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:

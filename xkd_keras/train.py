@@ -4,6 +4,7 @@ python -m xkd_keras.train --flagfile=configs/quickstart.flags
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -14,11 +15,12 @@ from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError, unknown
 
 
-def train_and_evaluate(config: configs.Config) -> dict:
+def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict:
     """Train the cohort of a configuration, or go on with it, and write its run directory.
 
     Args:
         config: With run_dir, dataset and peer set.
+        callbacks: More Keras callbacks for `fit`. What they keep is not in the checkpoints.
 
     Returns:
         What metrics.json holds; nothing in a worker that is not the chief. A run that is already
@@ -32,7 +34,7 @@ def train_and_evaluate(config: configs.Config) -> dict:
     cli.load_tensorflow()
     from xkd_keras import training  # after what may be wrong with the flags
 
-    metrics = training.run(config)
+    metrics = training.run(config, callbacks)
     if config.export and metrics:
         from xkd_keras.ship import exporting
 

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -22,7 +22,7 @@ from xkd_keras.cohort import Cohort
 from xkd_keras.errors import InputError
 
 
-def run(config: configs.Config) -> dict:
+def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
     """Train, evaluate and report in `config.run_dir`, or go on; see `train.train_and_evaluate`."""
     run_dir = Path(config.run_dir)
     strategy = set_up(config)
@@ -43,7 +43,7 @@ def run(config: configs.Config) -> dict:
             if chief:
                 _record(config, run_dir, data)
         with clear_about_loss():
-            history = _train(config, run_dir, cohort, data, steps)
+            history = _train(config, run_dir, cohort, data, steps, more_callbacks)
         return _finish(config, run_dir, cohort, data, history) if chief else {}
 
 
@@ -204,7 +204,9 @@ def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> No
     files.write(path, json.dumps(about(data), indent=1) + "\n")
 
 
-def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int) -> list:
+def _train(
+    config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps: int, more_callbacks
+) -> list:
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
     done = checkpoint.restore(run_dir / "checkpoints", cohort)
     first, strategy = len(done.history), cohort.distribute_strategy
@@ -242,7 +244,7 @@ def _train(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, steps:
                     initial_epoch=begin,
                     epochs=end,
                     validation_data=devices.distribute(strategy, validation),
-                    callbacks=watching,
+                    callbacks=[*watching, *more_callbacks],
                     shuffle=False,  # train_batches has
                     verbose=0,
                 )
