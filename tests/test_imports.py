@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "xkd_keras"
 # A module may import only from rooms of a lower floor; commands are at the top.
 FLOORS = [
     {"errors"},
-    {"devices", "distill", "schedules", "files", "findings", "members", "page", "plots"},
+    {"devices", "distill", "schedules", "files", "findings", "members", "page", "parsing", "plots"},
     {"deployment"},
     {"optimizers", "data", "peers", "teachers", "methods"},
     {"cohort", "config", "report"},

@@ -2,8 +2,6 @@
 
 import collections
 import dataclasses
-import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from xkd_keras import peers
+from xkd_keras import parsing, peers
 from xkd_keras.errors import FlagError, InputError, unknown
 
 
@@ -143,8 +141,8 @@ class Config:
         for name in ("peer", "export"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
-            _check_value(f"--{field.name}", getattr(self, field.name), field.metadata)
-        _check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
+            parsing.check(f"--{field.name}", getattr(self, field.name), field.metadata)
+        parsing.check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
 
     def require(self, *names: str) -> None:
         """Raise FlagError for the first of these flags that was left empty."""
@@ -169,10 +167,11 @@ class Config:
     def differences(self, other: "Config") -> list[str]:
         """Return a line for each flag that makes `other` another run than this one."""
         names = [f.name for f in dataclasses.fields(self) if f.metadata["identity"]]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         return [
-            f"--{name} was {_shown(getattr(self, name))} and is {_shown(getattr(other, name))}"
-            for name in names
-            if getattr(self, name) != getattr(other, name)
+            f"--{name} was {parsing.shown(was)} and is {parsing.shown(now)}"
+            for name, was, now in pairs
+            if was != now
         ]
 
     def flags(self) -> str:
@@ -181,7 +180,7 @@ class Config:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             values = value if isinstance(value, tuple) else [value]
-            lines += [f"--{field.name}={_text(v)}" for v in values]
+            lines += [f"--{field.name}={parsing.text(v)}" for v in values]
         return "\n".join(lines) + "\n"
 
 
@@ -238,9 +237,9 @@ def parse_peer(text: str, config: Config) -> Peer:
         if not equals or not value:
             raise FlagError(f"{where}: has no value; valid: {option}=VALUE.")
         if option in extra:
-            extra[option] = value if option == "name" else _number(where, value, float)
+            extra[option] = value if option == "name" else parsing.number(where, value, float)
         else:
-            values[option] = _parse(where, value, _field(option))
+            values[option] = parsing.parse(where, value, _field(option))
     # The name becomes a file's and a variable's: only what all systems and Keras take.
     usable = peers.LABEL.fullmatch(extra["name"])
     if not usable or extra["name"] == "ensemble":
@@ -271,7 +270,7 @@ def options(flag: str, text: str, names: Sequence[str]) -> dict[str, Any]:
             raise FlagError(unknown(flag, option, names).replace("value", "option"))
         if option in values or not equals or not value:
             raise FlagError(f"{flag}: received '{pair}'; valid: {option}=VALUE, once.")
-        values[option] = _parse(f"{flag}: {option}", value, _field(option))
+        values[option] = parsing.parse(f"{flag}: {option}", value, _field(option))
     return values
 
 
@@ -311,50 +310,3 @@ def from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 
 def _field(name: str) -> dataclasses.Field:
     return Config.__dataclass_fields__[name]
-
-
-def _parse(where: str, text: str, field: dataclasses.Field) -> Any:
-    """Return an option's text as the value of its flag."""
-    kind = type(field.default)
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise FlagError(f"{where}: received '{text}'; valid: true or false.")
-        return text.lower() in ("true", "1")
-    value = text if kind is str else _number(where, text, kind)
-    _check_value(where, value, field.metadata)
-    if field.name == "learning_rate_epochs":
-        _check_epochs(where, value)
-    return value
-
-
-def _number(where: str, text: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        noun = "a whole number" if kind is int else "a number"
-        raise FlagError(f"{where}: received '{text}'; valid: {noun}.") from None
-
-
-def _check_value(where: str, value: Any, facts) -> None:
-    low, high, choices = facts["low"], facts["high"], facts["choices"]
-    if choices and value not in choices:
-        raise FlagError(unknown(where, value, choices))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FlagError(f"{where}: received {value}; valid: a finite number.")
-    below, above = low is not None and not value >= low, high is not None and not value <= high
-    if below or above:
-        valid = f"{low} or more" if high is None else f"{low} to {high}"
-        raise FlagError(f"{where}: received {value}; valid: {valid}.")
-
-
-def _check_epochs(where: str, text: str) -> None:
-    if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
-        raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
-
-
-def _shown(value: Any) -> str:
-    return " ".join(value) if isinstance(value, tuple) else _text(value) or "empty"
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
