@@ -27,9 +27,34 @@ class SGD(keras.optimizers.SGD):
         self.l2 = l2
 
     def update_step(self, gradient, variable, learning_rate):
+        fused = self.momentum and isinstance(gradient, tf.Tensor) and gradient.dtype == tf.float32
+        if fused and variable.dtype == tf.float32:
+            self._update_in_place(gradient, variable, tf.cast(learning_rate, tf.float32))
+            return
         if self.l2:
             gradient = gradient + self.l2 * tf.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)
+
+    def _update_in_place(self, gradient, variable, rate):
+        """Update by TensorFlow's own kernels: two passes over the weights, where Keras makes seven.
+
+        m <- mu m - rate (g + l2 w), w <- w + m: the L2 goes into m first, with rate l2 / mu.
+        """
+        moving = self.momentums[self._get_variable_index(variable)].value
+        if self.l2 and self.nesterov:  # which looks ahead by the gradient, so that it must have all
+            gradient = gradient + self.l2 * variable
+        elif self.l2:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=moving.handle, alpha=rate * (self.l2 / self.momentum), delta=variable
+            )
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=moving.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
 
     def get_config(self):
         return {**super().get_config(), "l2": self.l2}

@@ -160,8 +160,10 @@ def check(names: list[str], batch_size: int) -> None:
         apart.append(abs(own[2] - loss) / own[2])
         if not np.max(apart) < TOLERANCE:
             raise SystemExit(f"{contender}: logits and loss differ by {apart} of ours")
-        print(f"{'+'.join(names)}: {contender} agrees: {sum(counts):,} parameters, logits within")
-        print(f"  {max(apart[:-1]):.1e}, loss {loss:.5f} of {CHECKED} steps within {apart[-1]:.1e}")
+        print(
+            f"{'+'.join(names)}, {contender}: {sum(counts):,} parameters, as ours; logits differ by"
+            f" {max(apart[:-1]):.0e}, the loss of {CHECKED} steps by {apart[-1]:.0e} of ours"
+        )
 
 
 def measure(names: list[str]) -> dict[str, float]:
