@@ -75,11 +75,16 @@ def test_the_job_starts_a_pod_again_that_was_preempted_and_no_other(job):
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # the policy asks for it
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (1, False)])
-def test_the_batch_script_puts_a_saved_job_back_into_the_queue(stand_in, tmp_path, code, requeued):
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [(0, 0, False), (75, 0, True), (75, 9, True), (1, 0, False), (137, 2, True), (137, 3, False)],
+)
+def test_the_batch_script_puts_a_job_back_into_the_queue_that_can_go_on(
+    stand_in, tmp_path, code, restarts, requeued
+):
     step, control = stand_in("srun", code), stand_in("scontrol")
     words = ["bash", CLUSTER / "slurm.sbatch", "a.flags", "runs/a b", "--epochs=3"]
-    ended = shell(tmp_path, *words, SLURM_JOB_ID="17")
+    ended = shell(tmp_path, *words, SLURM_JOB_ID="17", SLURM_RESTART_COUNT=str(restarts))
     assert ended == (0 if requeued else code)
     assert control.exists() == requeued
     if requeued:
@@ -102,4 +107,4 @@ def test_two_tasks_of_a_slurm_step_find_each_other(data_dir, tmp_path):
     tasks = [workers.task(command, {**step, "SLURM_PROCID": str(i)}) for i in range(2)]
     codes, outputs = workers.ended(tasks)
     assert codes == [0, 0], outputs
-    assert "devices: 2" in outputs[0]
+    assert "devices: 2 of 2 workers" in outputs[0]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+import time
 
 import keras
 import numpy as np
@@ -121,6 +122,17 @@ def test_a_cluster_that_the_environment_does_not_name_is_asked_for(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="finds neither TF_CONFIG nor a step of Slurm"):
         devices.strategy("multiworker")
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_others_says_so_and_ctrl_c_ends_it(data_dir, tmp_path):
+    one, other = workers.start(workers.flags(tmp_path / "run", data_dir))
+    other.kill()
+    other.wait()
+    workers.until(one, "worker 0, one of 2, waits for the others")
+    time.sleep(1)
+    one.send_signal(signal.SIGINT)
+    assert one.wait(timeout=10) == -signal.SIGINT
 
 
 def test_a_tpu_that_is_not_there_is_one_line():

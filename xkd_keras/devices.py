@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.errors import FlagError, InputError, PreemptedError
+from xkd_keras.errors import InputError, PreemptedError
 
 _SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -60,20 +61,39 @@ def _multiworker() -> tf.distribute.Strategy:
     elif "SLURM_STEP_NODELIST" in os.environ:
         resolver = _slurm()
     else:
-        raise FlagError(
+        raise InputError(
             "--strategy: multiworker finds neither TF_CONFIG nor a step of Slurm (srun) in the"
             f" environment; valid: TF_CONFIG='{_SHAPE}' with each worker's own index."
         )
-    terminated = signal.getsignal(signal.SIGTERM)
+    cluster = resolver.cluster_spec()
+    count = sum(cluster.num_tasks(kind) for kind in cluster.jobs)
+    own = f"{resolver.task_type} {resolver.task_id}"
+    print(f"{own}, one of {count}, waits for the others", file=sys.stderr, flush=True)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        with _waiting():
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--strategy: multiworker cannot start: {reason}") from None
-    # TensorFlow has put a handler of its own there, that waits for somebody to ask it.
-    if terminated is not None and threading.current_thread() is threading.main_thread():
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Let Ctrl-C end at once what waits in C++, where no handler of Python's runs.
+
+    TensorFlow puts a handler of its own for SIGTERM, that waits for somebody to ask it, and leaves
+    it behind: until all workers are there, SIGTERM does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
         signal.signal(signal.SIGTERM, terminated)
-    return strategy
 
 
 def _slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
@@ -93,10 +113,11 @@ def _tpu() -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
         return tf.distribute.TPUStrategy(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, tf.errors.OpError):
+        name = os.environ.get("TPU_NAME", "")
         raise InputError(
-            f"--strategy: tpu finds none ({reason}); valid: on a machine with a TPU, else auto."
+            f"--strategy: tpu finds none (TPU_NAME in the environment is '{name}'); valid: on a"
+            " machine with a TPU, where TPU_NAME is 'local' or its name; else auto."
         ) from None
 
 
@@ -133,6 +154,12 @@ def several(strategy: tf.distribute.Strategy) -> bool:
     """Whether other machines (or processes) take part."""
     collective = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     return collective and strategy.extended._in_multi_worker_mode()  # not in a cluster of one
+
+
+def counted(strategy: tf.distribute.Strategy) -> str:
+    """Return in words how many devices there are."""
+    count = f"{strategy.num_replicas_in_sync}"
+    return f"{count} of {strategy.extended._num_workers} workers" if several(strategy) else count
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -259,7 +259,7 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
     print(
         f"{config.dataset}: {len(data.train)} training, {len(data.validation)} validation,"
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
-        f" {steps} steps an epoch; devices: {cohort.distribute_strategy.num_replicas_in_sync}"
+        f" {steps} steps an epoch; devices: {devices.counted(cohort.distribute_strategy)}"
     )
     if config.method != "solo" and not strengths(cohort.schedule, config.epochs * steps).any():
         print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
