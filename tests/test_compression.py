@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from tests.small_runs import finished
 from xkd_keras import compress as command
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, peers
+from xkd_keras import peers, rundir
 from xkd_keras.compression import compressing, passes, tuning, twin
 from xkd_keras.errors import InputError
 from xkd_keras.ship import lite, measure
@@ -35,7 +35,7 @@ def trained(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope="module")
 def run(trained):
-    return evaluation.load_run(trained)
+    return rundir.load_run(trained)
 
 
 def tuner(run, **options):

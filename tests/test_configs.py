@@ -11,7 +11,7 @@ from absl import flags
 
 from tests.fake_cifar import no_network, write_cifar10, write_cifar100, write_imagenet
 from xkd_keras import config as configs
-from xkd_keras import evaluation, peers, train, training
+from xkd_keras import peers, rundir, train, training
 from xkd_keras.study import conduct, options
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def test_the_papers_studies_run_on_their_data_at_reduced_size(
     small |= {"image_size": 32, "run_dir": str(tmp_path / "study")}
     small |= {"data_dir": str(tmp_path / "data"), "peer": (peer, "tests.small_peers:normalised")}
     base = dataclasses.replace(given.base, **small)
-    evaluation.load_dataset(base)  # prepared in this process, which knows the small archives
+    rundir.load_dataset(base)  # prepared in this process, which knows the small archives
     found = conduct.run(dataclasses.replace(given, base=base, seeds=(0,)))
     assert [run["status"] for run in found["runs"]] == ["done"] * 3
     assert shown in (tmp_path / "study" / "report.md").read_text()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from scipy.special import softmax
 
 from tests import small_peers
 from tests.small_runs import finished
-from xkd_keras import cli, evaluation, train
+from xkd_keras import cli, rundir, train
 from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.ship import evaluating, exporting, latency, lite, savedmodel
@@ -49,7 +50,7 @@ def run_dir(exported, tmp_path):
 
 
 def export_dir(exported):
-    return evaluation.Path(exported[0].run_dir) / "export"
+    return Path(exported[0].run_dir) / "export"
 
 
 def tree(directory):
@@ -59,7 +60,7 @@ def tree(directory):
 
 
 def digits(config):
-    data = evaluation.load_dataset(config)
+    data = rundir.load_dataset(config)
     return datasets.images(data.test, range(len(data.test)), data), datasets.labels(data.test)
 
 
@@ -100,7 +101,7 @@ def test_accuracy_agreement_and_difference_are_measured_on_all_test_images(expor
     images, labels = digits(config)
     runner = Interpreter(str(export_dir(exported) / entry["file"])).get_signature_runner()
     answers = np.concatenate([runner(pixels=np.float32(i)[None])["probabilities"] for i in images])
-    model = evaluation.load_peers(evaluation.Path(config.run_dir), ["plain"])["plain"]
+    model = rundir.load_peers(Path(config.run_dir), ["plain"])["plain"]
     expected = softmax(model.predict(np.float32(images), verbose=0), axis=-1)
     assert entry["top1"] == np.mean(answers.argmax(-1) == labels)
     assert entry["agreement"] == np.mean(answers.argmax(-1) == expected.argmax(-1))
@@ -111,7 +112,7 @@ def test_accuracy_agreement_and_difference_are_measured_on_all_test_images(expor
 def test_the_ensemble_is_the_weighted_mean_of_the_peers(exported):
     config, manifest = exported
     images, labels = digits(config)
-    models = evaluation.load_peers(evaluation.Path(config.run_dir), PEERS)
+    models = rundir.load_peers(Path(config.run_dir), PEERS)
     plain, normalised = (models[p].predict(np.float32(images), verbose=0) for p in PEERS)
     logits = savedmodel.Caller(export_dir(exported) / "savedmodel/ensemble/1").outputs(images)
     np.testing.assert_allclose(logits["logits"], (plain + 2 * normalised) / 3, atol=1e-4)
@@ -321,7 +322,7 @@ def test_a_shipped_file_is_evaluated_as_the_manifest_says(exported, file):
 def test_what_cannot_be_evaluated_is_told(exported, tmp_path):
     copied = shutil.copy(export_dir(exported) / "tflite/plain-int8.tflite", tmp_path)
     with pytest.raises(FlagError, match="--dataset: missing; the model is not in a run"):
-        evaluating.evaluate_model(evaluation.Path(copied), None, "", "test")
+        evaluating.evaluate_model(Path(copied), None, "", "test")
     (tmp_path / "x.tflite").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"x\.tflite: is not a TFLite model"):
         evaluating.evaluate_model(tmp_path / "x.tflite", None, "digits", "test")

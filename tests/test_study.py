@@ -17,7 +17,7 @@ import pytest
 from tests.test_commands import ENV, ROOT, fails
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, train, training
+from xkd_keras import evaluation, rundir, train, training
 from xkd_keras.errors import InputError
 from xkd_keras.study import conduct, workers
 from xkd_keras.study.options import parse_arms, parse_grid
@@ -206,7 +206,7 @@ def test_methods_of_one_seed_share_initial_weights_and_batches(data_dir, method)
     def start(method):
         config = base("", data_dir, method=method, seed=3)
         training.set_up(config)
-        data = evaluation.load_dataset(config)
+        data = rundir.load_dataset(config)
         cohort = training.build_cohort(config, data, steps=2)
         batches = datasets.train_batches(data, batch_size=50, epochs=2, seed=config.seed)
         weights = [w for peer in cohort.peers.values() for w in peer.get_weights()]

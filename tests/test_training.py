@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, files, train, training
+from xkd_keras import evaluation, files, rundir, train, training
 from xkd_keras.errors import FlagError, InputError, PreemptedError
 
 PLAIN = "tests.small_peers:plain,learning_rate=0.01"
@@ -141,7 +141,7 @@ def test_evaluate_takes_one_peer_and_other_splits(run):
     one = evaluation.evaluate_run(run_dir, ["plain"], split="all")
     assert list(one["peers"]) == ["plain"]
     assert one["examples"] == 200 + 179 + 361
-    parts = [evaluation.evaluate_run(run_dir, ["plain"], split=s) for s in evaluation.SPLITS]
+    parts = [evaluation.evaluate_run(run_dir, ["plain"], split=s) for s in rundir.SPLITS]
     hits = sum(part["examples"] * part["peers"]["plain"]["top1"] for part in parts)
     assert one["peers"]["plain"]["top1"] == pytest.approx(hits / 740)
     assert parts[2]["peers"]["plain"]["top1"] == metrics["peers"]["plain"]["top1"]
@@ -171,9 +171,9 @@ def test_evaluate_names_what_it_does_not_know(run, tmp_path):
         evaluation.evaluate_run(tmp_path)
     (run[0] / "peers/broken.keras").write_bytes(b"PK no")
     with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete \S+metrics\.json"):
-        evaluation.load_peers(run[0], ["broken"])
+        rundir.load_peers(run[0], ["broken"])
     with pytest.raises(InputError, match=r"gone\.keras: is missing"):
-        evaluation.load_peers(run[0], ["gone"])
+        rundir.load_peers(run[0], ["gone"])
     (run[0] / "peers/broken.keras").unlink()
 
 
@@ -199,12 +199,12 @@ def test_another_configuration_is_refused_naming_the_flags(run):
 
 def test_changed_images_are_refused(run, data_dir, tmp_path):
     config = configuration(tmp_path, data_dir, epochs=1)
-    data = evaluation.load_dataset(config)
-    training._record(config, tmp_path, data)
+    data = rundir.load_dataset(config)
+    rundir.record(config, tmp_path, data)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/epoch-0001.npz").touch()
     with pytest.raises(InputError, match="images of 'digits' have changed since"):
-        training._record(config, tmp_path, dataclasses.replace(data, fingerprint="other"))
+        rundir.record(config, tmp_path, dataclasses.replace(data, fingerprint="other"))
 
 
 def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
@@ -322,12 +322,12 @@ def test_a_users_own_layer_is_found_again_or_refused_before_training(data_dir, t
 
 
 def test_evaluate_refuses_images_that_have_changed(run, monkeypatch):
-    load = evaluation.load_dataset
+    load = rundir.load_dataset
 
     def changed(*args, **kwargs):
         return dataclasses.replace(load(*args, **kwargs), fingerprint="other")
 
-    monkeypatch.setattr(evaluation, "load_dataset", changed)
+    monkeypatch.setattr(rundir, "load_dataset", changed)
     with pytest.raises(InputError, match="have changed since the run"):
         evaluation.evaluate_run(run[0])
 
@@ -357,7 +357,7 @@ def test_solo_peers_do_not_depend_on_their_company(data_dir, tmp_path):
 def test_seeds_give_other_runs_and_the_same_seed_the_same(data_dir):
     def first_weights(seed):
         config = configuration("unused", data_dir, seed=seed)
-        data = evaluation.load_dataset(config)
+        data = rundir.load_dataset(config)
         return training.build_cohort(config, data, 4).peers["plain"].get_weights()[2]
 
     assert np.array_equal(first_weights(1), first_weights(1))
@@ -367,7 +367,7 @@ def test_seeds_give_other_runs_and_the_same_seed_the_same(data_dir):
 def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
     peers = (PLAIN, PLAIN + ",name=other")
     config = configuration("unused", data_dir, peer=peers)
-    cohort = training.build_cohort(config, evaluation.load_dataset(config), 4)
+    cohort = training.build_cohort(config, rundir.load_dataset(config), 4)
     one, two = (peer.get_weights()[2] for peer in cohort.peers.values())
     assert one.shape == two.shape
     assert not np.array_equal(one, two)

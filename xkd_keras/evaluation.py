@@ -4,11 +4,7 @@ python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 """
 
 import dataclasses
-import json
-import tempfile
 import time
-import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -16,12 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import peers, teachers
-from xkd_keras.errors import InputError, unknown
-
-SPLITS = ("train", "validation", "test")
+from xkd_keras import rundir
+from xkd_keras.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,75 +34,6 @@ class Predictions:
     fetch: Callable[[Iterable[int]], np.ndarray]
 
 
-def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
-    """Return the trained peers of a run as plain Keras loads them."""
-    loaded = {}
-    for name in names:
-        path = run_dir / "peers" / f"{name}.keras"
-        remedy = (
-            f"delete {run_dir / 'metrics.json'} and start the training command again: it writes the"
-            " file anew from the last checkpoint in RUN/checkpoints."
-        )
-        if path.is_file():
-            path.open("rb").close()  # what may not be read is not damaged
-        if not zipfile.is_zipfile(path):
-            state = "is damaged" if path.exists() else "is missing"
-            raise InputError(f"{path}: {state}; {remedy}")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                loaded[name] = keras.models.load_model(path, compile=False)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(":. ")
-            raise InputError(
-                f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
-            ) from None
-    return loaded
-
-
-def check_loads(name: str, model: keras.Model) -> None:
-    """Raise InputError where a saved `model` could not be loaded again: before it is trained."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.keras"
-        try:
-            model.save(path)
-            keras.models.load_model(path, compile=False)
-        except OSError:  # the disk, not the network
-            raise
-        except Exception as error:  # a user's classes may fail in any way
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"--peer: '{name}' could not be loaded after saving ({reason}); valid: Keras"
-                " layers, or classes with get_config() and"
-                " @keras.saving.register_keras_serializable()."
-            ) from None
-
-
-def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.Frozen:
-    """Return the networks of `config.teacher_run` as a teacher that does not learn.
-
-    Raises:
-        InputError: That run is not finished, was on other classes or another image size, or has no
-            such peer.
-    """
-    run_dir = Path(config.teacher_run)
-    taught, metrics = finished(run_dir, "--teacher_run")
-    there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
-    if there != (list(data.class_names), list(data.image_shape)):
-        raise InputError(
-            f"--teacher_run: '{run_dir}' knows {len(there[0])} classes of {metrics['dataset']},"
-            f" images {there[1]}; valid: a run on the same classes and image size as this one"
-            f" ({len(data.class_names)} classes, {list(data.image_shape)})."
-        )
-    weights = {peer.name: peer.weight for peer in taught.peers()}
-    if config.teacher_peer and config.teacher_peer not in weights:
-        raise InputError(unknown("--teacher_peer", config.teacher_peer, weights))
-    names = [config.teacher_peer] if config.teacher_peer else list(weights)
-    import_builders(taught)
-    models = {name: peers.fused(model) for name, model in load_peers(run_dir, names).items()}
-    return teachers.Frozen(models, shares(names, weights))
-
-
 def shares(names: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
     """Return these peers' weights in their ensemble, summing to 1.
 
@@ -118,13 +42,6 @@ def shares(names: Iterable[str], weights: Mapping[str, float]) -> dict[str, floa
     weights = {name: weights[name] for name in names}
     total = sum(weights.values())
     return {name: w / total if total else 1 / len(weights) for name, w in weights.items()}
-
-
-def import_builders(config: configs.Config) -> None:
-    """Import the users' modules of a run's peers: they may register classes that files need."""
-    for peer in config.peers():
-        if ":" in peer.builder:
-            peers.check(peer.builder)
 
 
 def predict(
@@ -249,100 +166,13 @@ def evaluate_run(
     Raises:
         InputError: The run is not finished, a peer is not in it, or the classes do not fit.
     """
-    run = load_run(run_dir, names, dataset)
+    run = rundir.load_run(run_dir, names, dataset)
     parts = [
         predict(run.models, run.weights, run.data, part, run.config.eval_batch_size)
-        for part in (SPLITS if split == "all" else (split,))
+        for part in (rundir.SPLITS if split == "all" else (split,))
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
     return {"examples": len(predictions.labels), **summarize(run.models, predictions)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished run as it lies on disk.
-
-    Attributes:
-        directory: RUN.
-        config: What was run.
-        metrics: What RUN/metrics.json holds.
-        data: Its images, or those asked for.
-        models: Its trained peers by name, as plain Keras loads them.
-        weights: Of all peers in the ensemble, by name.
-    """
-
-    directory: Path
-    config: configs.Config
-    metrics: dict
-    data: datasets.Dataset
-    models: dict[str, keras.Model]
-    weights: dict[str, float]
-
-
-def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run:
-    """Return a finished run with its images, or others, and its peers, or some of them.
-
-    Raises:
-        InputError: The run is not finished, a peer is not in it or cannot be read, or the run's own
-            images have changed.
-    """
-    config, metrics = finished(run_dir)
-    weights = {peer.name: peer.weight for peer in config.peers()}
-    for name in names:
-        if name not in weights:
-            raise InputError(unknown("--peer", name, weights))
-    import_builders(config)
-    models = load_peers(run_dir, names or weights)
-    for name, model in models.items():
-        _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
-    data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
-    own = dataset in ("", config.dataset)
-    if own and data.fingerprint != metrics["data"]["fingerprint"]:
-        raise InputError(
-            f"--dataset: the images of '{config.dataset}' have changed since the run; restore them,"
-            " or evaluate a copy in another place."
-        )
-    return Run(run_dir, config, metrics, data, models, weights)
-
-
-def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
-    """Refuse a network that does not take the run's images or has other classes."""
-    own = (None, *data["image_shape"]), (None, len(data["class_names"]))
-    found = tuple(model.input_shape), tuple(model.output_shape)
-    if found != own:
-        raise InputError(
-            f"{path}: is not a network of this run: it makes {found[1]} of {found[0]}, and the"
-            f" run's make {own[1]} of {own[0]}; restore the file."
-        )
-
-
-def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:
-    """Return the run's dataset, or the one called `name` at the run's size and preprocessing."""
-    other = bool(name) and name != config.dataset
-    return datasets.load(
-        name or config.dataset,
-        image_size=image_size or config.image_size,
-        augment=config.augment,
-        train_examples=0 if other else config.train_examples,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        data_dir=config.data_dir or None,
-        skip_unreadable=config.skip_unreadable,
-        cache_gib=config.cache_gib,
-    )
-
-
-def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, dict]:
-    """Return the configuration and the metrics of a finished run; InputError names `flag`."""
-    try:
-        metrics = json.loads((run_dir / "metrics.json").read_text())
-        _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{flag}: '{run_dir}' holds no finished run; valid: a directory that"
-            " xkd_keras.train has completed (it has a metrics.json)."
-        ) from None
-    return configs.read(run_dir / "config.flags"), metrics
 
 
 def joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:

@@ -1,12 +1,15 @@
 """From a Config, which counts in epochs, to schedules and optimizers, which count in steps."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from xkd_keras import config as configs
-from xkd_keras import methods, optimizers, schedules
+from xkd_keras import data as datasets
+from xkd_keras import evaluation, methods, optimizers, peers, rundir, schedules, teachers
+from xkd_keras.errors import InputError, unknown
 
 
 def distillation(config: configs.Config, steps: int):
@@ -54,3 +57,28 @@ def learning_rate(recipe: Mapping[str, Any], epochs: int, steps: int):
         schedule = schedules.Constant(rate)
     warm = round(recipe["warmup_epochs"] * steps)
     return schedules.WarmUp(schedule, warm) if warm else schedule
+
+
+def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.Frozen:
+    """Return the networks of `config.teacher_run` as a teacher that does not learn.
+
+    Raises:
+        InputError: That run is not finished, was on other classes or another image size, or has no
+            such peer.
+    """
+    run_dir = Path(config.teacher_run)
+    taught, metrics = rundir.finished(run_dir, "--teacher_run")
+    there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
+    if there != (list(data.class_names), list(data.image_shape)):
+        raise InputError(
+            f"--teacher_run: '{run_dir}' knows {len(there[0])} classes of {metrics['dataset']},"
+            f" images {there[1]}; valid: a run on the same classes and image size as this one"
+            f" ({len(data.class_names)} classes, {list(data.image_shape)})."
+        )
+    weights = {peer.name: peer.weight for peer in taught.peers()}
+    if config.teacher_peer and config.teacher_peer not in weights:
+        raise InputError(unknown("--teacher_peer", config.teacher_peer, weights))
+    names = [config.teacher_peer] if config.teacher_peer else list(weights)
+    rundir.import_builders(taught)
+    models = {name: peers.fused(model) for name, model in rundir.load_peers(run_dir, names).items()}
+    return teachers.Frozen(models, evaluation.shares(names, weights))

@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import importlib.metadata
 import json
-import platform
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +13,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras import callbacks, checkpoint, cli, devices, evaluation, files, peers, recipe, report
+from xkd_keras import (
+    callbacks,
+    checkpoint,
+    cli,
+    devices,
+    evaluation,
+    files,
+    peers,
+    recipe,
+    report,
+    rundir,
+)
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras.cohort import Cohort
@@ -30,18 +39,18 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
     with contextlib.ExitStack() as held:
         with devices.agreed(strategy):
             if chief:
-                _claim(config, run_dir)
+                rundir.claim(config, run_dir)
                 held.enter_context(files.lock(run_dir))
         if devices.from_chief(strategy, chief and (run_dir / "metrics.json").exists()):
             return _complete(run_dir) if chief else {}
         with devices.agreed(strategy):
-            data = evaluation.load_dataset(config)
+            data = rundir.load_dataset(config)
             steps = datasets.steps_per_epoch(data, config.batch_size)
         with strategy.scope():
             cohort = build_cohort(config, data, steps)
         with devices.agreed(strategy):
             if chief:
-                _record(config, run_dir, data)
+                rundir.record(config, run_dir, data)
         with clear_about_loss():
             history = _train(config, run_dir, cohort, data, steps, more_callbacks)
         return _finish(config, run_dir, cohort, data, history) if chief else {}
@@ -74,12 +83,12 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         with _policy(config):
             model = build_peer(config, data, peer)
         if ":" in peer.builder:
-            evaluation.check_loads(peer.name, model)
+            rundir.check_loads(peer.name, model)
         members[peer.name] = peers.fused(model, config.sync_batch_norm)
         optimizers[peer.name] = recipe.optimizer(peer.recipe, config.epochs, steps)
     teacher, schedule = recipe.distillation(config, steps)
     if teacher == "frozen":
-        teacher = evaluation.frozen_teacher(config, data)
+        teacher = recipe.frozen_teacher(config, data)
     if teacher == "gate":  # it learns as a peer without options of its own would
         own = {name: getattr(config, name) for name in configs.RECIPE}
         optimizers["ensemble"] = recipe.optimizer(own, config.epochs, steps)
@@ -122,40 +131,6 @@ def _jit(config: configs.Config, cohort: Cohort) -> bool | str:
     return "auto" if one_gpu and cohort.distribute_strategy.num_replicas_in_sync == 1 else False
 
 
-def _claim(config: configs.Config, run_dir: Path) -> None:
-    """Make the directory, or see that it holds this very run."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _check_content(config, run_dir)
-        (run_dir / ".lock").touch()
-    except OSError as error:
-        raise InputError(
-            f"--run_dir: cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
-            " can be made or written."
-        ) from None
-
-
-def _check_content(config: configs.Config, run_dir: Path) -> None:
-    """Refuse a directory that holds another run with something to lose, or anything else."""
-    flag_file = run_dir / "config.flags"
-    if _begun(run_dir):
-        differences = configs.read(flag_file).differences(config)
-        if differences:
-            raise InputError(
-                f"--run_dir: '{run_dir}' holds a run with another configuration:"
-                f" {'; '.join(differences)}. Choose another directory, or delete it."
-            )
-    elif not flag_file.exists() and any(path.name[0] != "." for path in run_dir.iterdir()):
-        raise InputError(
-            f"--run_dir: '{run_dir}' is not empty and not a run; valid: a new or empty directory."
-        )
-
-
-def _begun(run_dir: Path) -> bool:
-    """Whether there is something to lose: an epoch that was finished."""
-    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
-
-
 def set_up(config: configs.Config) -> tf.distribute.Strategy:
     """Set seeds, determinism and devices of this process; return the strategy."""
     keras.utils.set_random_seed(config.seed)
@@ -172,38 +147,6 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
                 f" {replicas} devices."
             )
     return strategy
-
-
-def about(data: datasets.Dataset) -> dict:
-    """Return what a run's files say about its data."""
-    counts = {name: len(getattr(data, name)) for name in evaluation.SPLITS}
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "class_names": list(data.class_names),
-        "image_shape": list(data.image_shape),
-        "examples": counts,
-        "skipped": [list(pair) for pair in data.skipped],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
-    packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
-
-
-def _record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
-    """Write what is run and on which data; refuse to go on with data that have changed."""
-    path = run_dir / "data.json"
-    if _begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
-        raise InputError(
-            f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
-            " started; restore them, or choose another directory."
-        )
-    files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
-    files.write(path, json.dumps(about(data), indent=1) + "\n")
 
 
 def _train(
@@ -275,7 +218,7 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
 def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, history: list) -> dict:
     """Save the peers, evaluate the saved files once on test, write metrics and report."""
     _save_models(config, run_dir, cohort, data)
-    models = evaluation.load_peers(run_dir, cohort.peers)
+    models = rundir.load_peers(run_dir, cohort.peers)
     weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
     predictions = evaluation.predict(models, weights, data, "test", config.eval_batch_size)
     result = evaluation.summarize(models, predictions)
@@ -289,7 +232,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, histo
     return metrics
 
 
-def report_again(run: evaluation.Run, predictions: evaluation.Predictions, manifest: dict) -> None:
+def report_again(run: rundir.Run, predictions: evaluation.Predictions, manifest: dict) -> None:
     """Write the report of a finished run anew, with what was exported of it."""
     table = run.directory / "logs" / "history.csv"
     if not table.exists():  # the networks that a study keeps have no report
@@ -305,7 +248,7 @@ def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, me
     """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
     _save_models(config, run_dir, cohort, data)
     files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
-    metrics = {"dataset": config.dataset, "data": about(data), **measured}
+    metrics = {"dataset": config.dataset, "data": rundir.about(data), **measured}
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
@@ -331,8 +274,8 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, history: list) -
         "command": "python -m xkd_keras.train "
         + shlex.join([f"--flagfile={run_dir / 'config.flags'}", f"--run_dir={run_dir}-again"]),
         "config": dataclasses.asdict(config),
-        "versions": versions(),
-        "data": about(data),
+        "versions": rundir.versions(),
+        "data": rundir.about(data),
         "training": {
             "epochs": len(history),
             "steps": history[-1]["step"],

@@ -50,11 +50,11 @@ def stages(config_file: str, run_dir: str, began: float) -> dict[str, float]:
     done("read and check flags")
     cli.load_tensorflow()
     done("import TensorFlow and Keras")
-    from xkd_keras import data, evaluation, training
+    from xkd_keras import data, rundir, training
 
     done("import the rest")
     training.set_up(settings)
-    images = evaluation.load_dataset(settings)
+    images = rundir.load_dataset(settings)
     done("load data")
     steps = data.steps_per_epoch(images, settings.batch_size)
     cohort = training.build_cohort(settings, images, steps)

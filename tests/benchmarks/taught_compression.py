@@ -37,10 +37,10 @@ def top1(model, run, representative) -> float:
 
 def pair(path: str, peer: str, recipe: str) -> tuple[float, float, float]:
     """Return top-1 of the peer, of its int8 file taught, and of that learned from labels alone."""
-    from xkd_keras import evaluation
+    from xkd_keras import evaluation, rundir
     from xkd_keras.compression import passes, tuning, twin
 
-    run, values = evaluation.load_run(Path(path)), flags.FLAGS
+    run, values = rundir.load_run(Path(path)), flags.FLAGS
     (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
     found = []
     for weight in (values.distill_weight, 0.0):

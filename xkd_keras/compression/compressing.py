@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from xkd_keras import evaluation
+from xkd_keras import rundir
 from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.errors import InputError, unknown
 from xkd_keras.ship import exporting, lite, manifest
@@ -48,7 +48,7 @@ def compress(
     """
     if recipe not in passes.CHAINS:
         raise InputError(unknown("--recipe", recipe, passes.CHAINS))
-    run = evaluation.load_run(run_dir)
+    run = rundir.load_run(run_dir)
     manifest.read(run_dir)  # a damaged one is told before any work
     if peer not in run.models:
         raise InputError(unknown("--peer", peer, run.models))

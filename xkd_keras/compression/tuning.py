@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from xkd_keras import data as datasets
-from xkd_keras import distill, evaluation
+from xkd_keras import distill, evaluation, rundir
 
 
 class Tuner:
@@ -17,7 +17,7 @@ class Tuner:
     the run's ensemble: all its peers, frozen, weighted as they were.
 
     Args:
-        run: From `evaluation.load_run`.
+        run: From `rundir.load_run`.
         epochs: Passes over the training images, for each pass of a recipe.
         learning_rate: Of SGD with momentum 0.9, falling to 0 as a cosine.
         weight: lambda; 0 learns from the labels alone.
@@ -28,7 +28,7 @@ class Tuner:
 
     def __init__(
         self,
-        run: evaluation.Run,
+        run: rundir.Run,
         epochs: int,
         learning_rate: float,
         weight: float,

@@ -7,7 +7,7 @@ import numpy as np
 
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras import evaluation
+from xkd_keras import evaluation, rundir
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.ship import lite, metadata, savedmodel
 
@@ -39,7 +39,7 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
         model = savedmodel.Caller(path)
         call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
     data = _data(path, run_dir, dataset, call.image_shape[0])
-    splits = evaluation.SPLITS if split == "all" else (split,)
+    splits = rundir.SPLITS if split == "all" else (split,)
     parts = [_predictions(call, name, data, part) for part in splits]
     found = evaluation.joined(parts, data.class_names, labels)
     row = {
@@ -63,8 +63,8 @@ def _data(path: Path, run_dir: Path | None, dataset: str, side: int) -> datasets
     )
     if run_dir is None and not dataset:
         raise FlagError("--dataset: missing; the model is not in a run's directory.")
-    config = evaluation.finished(run_dir)[0] if run_dir else configs.Config(dataset=dataset)
-    return evaluation.load_dataset(config, dataset, image_size=side)
+    config = rundir.finished(run_dir)[0] if run_dir else configs.Config(dataset=dataset)
+    return rundir.load_dataset(config, dataset, image_size=side)
 
 
 def _predictions(call, name: str, data: datasets.Dataset, split: str) -> evaluation.Predictions:

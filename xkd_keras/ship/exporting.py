@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from xkd_keras import data as datasets
-from xkd_keras import evaluation, files, training
+from xkd_keras import evaluation, files, rundir, training
 from xkd_keras.deployment import KINDS, SAVED_MODEL
 from xkd_keras.errors import InputError, unknown
 from xkd_keras.ship import latency, lite, manifest, measure, metadata, savedmodel
@@ -40,7 +40,7 @@ def export(
         InputError: The run is not finished, a name is unknown, the version exists, or a file cannot
             be read. What was exported before is then as it was.
     """
-    run = evaluation.load_run(run_dir)
+    run = rundir.load_run(run_dir)
     manifest.read(run_dir)  # a damaged one is told before any work
     names = _names(run, names)
     variants = list(variants) or list(KINDS)
@@ -115,7 +115,7 @@ class Tested:
     """A run with what its peers answer on the images that files are compared on.
 
     Args:
-        run: From `evaluation.load_run`.
+        run: From `rundir.load_run`.
 
     Raises:
         InputError: A network is not the one that the run's metrics tell of.
@@ -298,6 +298,6 @@ def _circumstances(run) -> dict:
         "class_names": list(run.data.class_names),
         "image_shape": list(run.data.image_shape),
         "crop_ratio": run.data.crop_ratio,
-        "examples": {split: len(getattr(run.data, split)) for split in evaluation.SPLITS},
-        "versions": training.versions(),
+        "examples": {split: len(getattr(run.data, split)) for split in rundir.SPLITS},
+        "versions": rundir.versions(),
     }

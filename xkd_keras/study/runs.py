@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from xkd_keras import checkpoint, evaluation, files, training
+from xkd_keras import checkpoint, evaluation, files, rundir, training
 from xkd_keras import config as configs
 from xkd_keras import data as datasets
 from xkd_keras.cohort import Cohort
@@ -50,7 +50,7 @@ def run(task: Task) -> None:
         measured |= _tested(config, cohort, data)
     if task.keep:
         training.save_peers(config, task.networks, cohort, data, measured)
-    about = {"data": training.about(data), "versions": training.versions()}
+    about = {"data": rundir.about(data), "versions": rundir.versions()}
     whole = {"config": dataclasses.asdict(config), **about, **measured}
     files.write(task.result, json.dumps(whole, indent=1) + "\n")
 
@@ -64,7 +64,7 @@ _NOT_OF_DATA = {
 @functools.lru_cache(maxsize=2)
 def _load(config: configs.Config) -> datasets.Dataset:
     """Return the data of a configuration, kept for the next method with the same seed."""
-    return evaluation.load_dataset(config)
+    return rundir.load_dataset(config)
 
 
 _TRACED: dict[configs.Config, Cohort] = {}
