@@ -158,7 +158,7 @@ def several(strategy: tf.distribute.Strategy) -> bool:
 
 def counted(strategy: tf.distribute.Strategy) -> str:
     """Return in words how many devices there are."""
-    count = f"{strategy.num_replicas_in_sync}"
+    count = str(strategy.num_replicas_in_sync)
     return f"{count} of {strategy.extended._num_workers} workers" if several(strategy) else count
 
 

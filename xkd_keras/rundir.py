@@ -36,7 +36,7 @@ def claim(config: configs.Config, run_dir: Path) -> None:
 def _check_content(config: configs.Config, run_dir: Path) -> None:
     """Refuse a directory that holds another run with something to lose, or anything else."""
     flag_file = run_dir / "config.flags"
-    if begun(run_dir):
+    if _begun(run_dir):
         differences = configs.read(flag_file).differences(config)
         if differences:
             raise InputError(
@@ -49,7 +49,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
         )
 
 
-def begun(run_dir: Path) -> bool:
+def _begun(run_dir: Path) -> bool:
     """Whether there is something to lose: an epoch that was finished."""
     return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
 
@@ -57,7 +57,7 @@ def begun(run_dir: Path) -> bool:
 def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
     """Write what is run and on which data; refuse to go on with data that have changed."""
     path = run_dir / "data.json"
-    if begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
+    if _begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
         raise InputError(
             f"--dataset: the images of '{config.dataset}' have changed since '{run_dir}' was"
             " started; restore them, or choose another directory."

@@ -138,9 +138,10 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
         tf.config.experimental.enable_op_determinism()
     strategy = devices.strategy(config.strategy, config.logical_cpus)
     replicas = strategy.num_replicas_in_sync
-    # Of a batch in evaluation, Keras gives the devices of one machine unequal parts.
-    shared = ("batch_size", *(["eval_batch_size"] if devices.several(strategy) else []))
-    for name in shared:
+    equally = ["batch_size"]
+    if devices.several(strategy):  # of a batch in evaluation, one machine's may have unequal parts
+        equally.append("eval_batch_size")
+    for name in equally:
         if getattr(config, name) % replicas:
             raise InputError(
                 f"--{name}: received {getattr(config, name)}; valid: a multiple of the"

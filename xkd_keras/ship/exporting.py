@@ -292,12 +292,10 @@ def _placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
 
 
 def _circumstances(run) -> dict:
+    data = rundir.about(run.data)
     return {
         "dataset": run.config.dataset,
-        "fingerprint": run.data.fingerprint,
-        "class_names": list(run.data.class_names),
-        "image_shape": list(run.data.image_shape),
+        **{key: data[key] for key in ("fingerprint", "class_names", "image_shape", "examples")},
         "crop_ratio": run.data.crop_ratio,
-        "examples": {split: len(getattr(run.data, split)) for split in rundir.SPLITS},
         "versions": rundir.versions(),
     }
