@@ -1,7 +1,7 @@
 """Finished runs on real images, made in seconds, for what starts from one."""
 
-from xkd_keras import config as configs
 from xkd_keras import train
+from xkd_keras.flags import config as configs
 
 
 def finished(run_dir, data_dir, **flags):

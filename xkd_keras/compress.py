@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
-from xkd_keras import cli, deployment
-from xkd_keras.errors import FlagError, unknown
+from xkd_keras.errors import FlagError
+from xkd_keras.flags import command_line
+from xkd_keras.report.run_page import deployment_page
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
 
@@ -18,22 +19,22 @@ def main() -> None:
     values = flags.FLAGS
     for name in ("run_dir", "peer", "recipe"):
         if not values[name].value:
-            raise FlagError(f"--{name}: missing. {values[name].help}")
+            raise FlagError(f"missing. {values[name].help}", argument=name)
     if values.recipe not in RECIPES:
-        raise FlagError(unknown("--recipe", values.recipe, RECIPES))
-    cli.load_tensorflow()
-    with cli.quiet():  # tfmot imports what TensorFlow has not
-        from xkd_keras.compression import compressing
+        raise FlagError.unknown("recipe", values.recipe, RECIPES)
+    command_line.load_tensorflow()
+    with command_line.quiet():  # tfmot imports what TensorFlow has not
+        from xkd_keras.compression import pipeline
 
     names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size", "seed")
-    manifest = compressing.compress(
+    manifest = pipeline.compress(
         Path(values.run_dir),
         values.peer,
         values.recipe,
         weight=values.distill_weight,
         **{name: values[name].value for name in names},
     )
-    print(f"\n{deployment.table(manifest)}\n{deployment.advice(manifest)}")
+    print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
 
 
 if __name__ == "__main__":
@@ -48,4 +49,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("clusters", 16, "Different values in a kernel after clustering.", 2, 256)
     flags.DEFINE_integer("batch_size", 0, "Images a step; 0: as the run had.", 0)
     flags.DEFINE_integer("seed", 0, "Of the order and augmentation of images.", 0)
-    cli.run(main)
+    command_line.run(main)

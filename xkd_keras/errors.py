@@ -1,4 +1,4 @@
-"""What a person's mistake becomes: one clear line, and an exit code."""
+"""What a user's mistake becomes: one clear line, and an exit code."""
 
 import difflib
 import itertools
@@ -8,10 +8,47 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """Something given to the program cannot be used; its message is one line that says what can.
 
-    Entry points print it without a traceback and exit with `exit_code`.
+    Commands print it without a traceback and exit with `exit_code`.
+
+    Args:
+        message: One line: what was received, and what is valid.
+        argument: The argument that is wrong, as a Python caller names it. The text begins with it;
+            the command line puts dashes before it.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, argument: str = ""):
+        super().__init__(f"{argument}: {message}" if argument else message)
+        self.message, self.argument = message, argument
+
+    def __reduce__(self):
+        return _rebuilt, (type(self), self.message, self.argument)
+
+    @classmethod
+    def unknown(
+        cls, argument: str, received: object, valid: Iterable[str], noun: str = "value"
+    ) -> "InputError":
+        """Return the error for a value that is not one of `valid`, with the nearest match.
+
+        Args:
+            argument: The argument that is wrong.
+            received: The value received.
+            valid: Every valid choice.
+            noun: What is unknown.
+
+        Returns:
+            `ARGUMENT: unknown NOUN 'RECEIVED'. Did you mean 'NEAREST'? Valid: A, B, C.`
+        """
+        valid = list(valid)
+        near = nearest(str(received), valid)
+        hint = f" Did you mean '{near}'?" if near else ""
+        text = f"unknown {noun} '{received}'.{hint} Valid: {', '.join(valid)}."
+        return cls(text, argument=argument)
+
+
+def _rebuilt(kind: type, message: str, argument: str) -> InputError:
+    return kind(message, argument=argument)
 
 
 class FlagError(InputError):
@@ -23,8 +60,8 @@ class FlagError(InputError):
 class PreemptedError(Exception):
     """The system asked the process to end; what there was to save is saved.
 
-    Entry points print its message and exit with `exit_code`, EX_TEMPFAIL of sysexits.h: start the
-    same command again.
+    Commands print its message and exit with `exit_code`, EX_TEMPFAIL of sysexits.h: start the same
+    command again.
     """
 
     exit_code = 75
@@ -42,20 +79,3 @@ def nearest(received: str, valid: Iterable[str]) -> str:
 
     best = max(valid, key=likeness, default="")
     return best if best and likeness(best)[0] >= 0.5 else ""
-
-
-def unknown(argument: str, received: object, valid: Iterable[str]) -> str:
-    """Return the line for a value that is not one of `valid`, with the nearest match.
-
-    Args:
-        argument: Name of the flag or argument, as the person typed it.
-        received: The value received.
-        valid: Every valid choice.
-
-    Returns:
-        `ARGUMENT: unknown value 'RECEIVED'. Did you mean 'NEAREST'? Valid: A, B, C.`
-    """
-    valid = list(valid)
-    near = nearest(str(received), valid)
-    hint = f" Did you mean '{near}'?" if near else ""
-    return f"{argument}: unknown value '{received}'.{hint} Valid: {', '.join(valid)}."

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from absl import flags
 
-from xkd_keras import cli, report
-from xkd_keras.errors import FlagError, unknown
+from xkd_keras.errors import FlagError
+from xkd_keras.flags import command_line
+from xkd_keras.report.run_page import run_page
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -18,24 +19,24 @@ def main() -> None:
     """Evaluate the run, or the file, that the flags name and print the table."""
     values = flags.FLAGS
     if not values.run_dir and not values.model:
-        raise FlagError("--run_dir: missing. The directory of a finished run; or --model.")
+        raise FlagError("missing. The directory of a finished run; or --model.", argument="run_dir")
     if values.model and values.peer:
-        raise FlagError("--peer: is for a run's networks; --model names a file.")
+        raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
-        raise FlagError(unknown("--split", values.split, SPLITS))
-    cli.load_tensorflow()
-    from xkd_keras import evaluation  # after what may be wrong with the flags
+        raise FlagError.unknown("split", values.split, SPLITS)
+    command_line.load_tensorflow()
+    from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir) if values.run_dir else None
     split = values.split or _usual_split(values.dataset)
     if values.model:
-        from xkd_keras.ship import evaluating
+        from xkd_keras.ship import evaluate_file
 
-        result = evaluating.evaluate_model(Path(values.model), run_dir, values.dataset, split)
+        result = evaluate_file.evaluate_model(Path(values.model), run_dir, values.dataset, split)
     else:
         result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, split)
     print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
-    print(report.table(result))
+    print(run_page.table(result))
 
 
 def _usual_split(dataset: str) -> str:
@@ -53,4 +54,4 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "split", "", "train, validation, test or all; empty: test, or all of a plain folder."
     )
-    cli.run(main)
+    command_line.run(main)

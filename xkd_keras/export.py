@@ -8,30 +8,33 @@ from pathlib import Path
 
 from absl import flags
 
-from xkd_keras import cli, deployment
-from xkd_keras.errors import FlagError, unknown
+from xkd_keras.errors import FlagError
+from xkd_keras.flags import command_line
+from xkd_keras.report.run_page import deployment_page
 
 
 def main() -> None:
     """Export what the flags name; print the table and the advice."""
     values = flags.FLAGS
     if not values.run_dir:
-        raise FlagError("--run_dir: missing. The directory of a finished run.")
+        raise FlagError("missing. The directory of a finished run.", argument="run_dir")
     if (
         set(values.peer) == {"ensemble"}
         and values.variant
-        and deployment.SAVED_MODEL not in values.variant
+        and deployment_page.SAVED_MODEL not in values.variant
     ):
-        raise FlagError("--peer: the ensemble has no TFLite files; valid: --variant=savedmodel.")
+        raise FlagError(
+            "the ensemble has no TFLite files; valid: --variant=savedmodel.", argument="peer"
+        )
     for variant in values.variant:
-        if variant not in deployment.KINDS:
-            raise FlagError(unknown("--variant", variant, deployment.KINDS))
-    cli.load_tensorflow()
-    from xkd_keras.ship import exporting  # after what may be wrong with the flags
+        if variant not in deployment_page.KINDS:
+            raise FlagError.unknown("variant", variant, deployment_page.KINDS)
+    command_line.load_tensorflow()
+    from xkd_keras.ship import artifacts  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir)
-    manifest = exporting.export(run_dir, values.peer, values.variant, values.version)
-    print(f"\n{deployment.table(manifest)}\n{deployment.advice(manifest)}")
+    manifest = artifacts.export(run_dir, values.peer, values.variant, values.version)
+    print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
     print(f"manifest  {run_dir / 'export' / 'manifest.json'}")
     if (run_dir / "report.html").exists():
         print(f"report    {run_dir / 'report.html'}")
@@ -48,4 +51,4 @@ if __name__ == "__main__":
         "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Of the SavedModels; 0: the next one.", 0)
-    cli.run(main)
+    command_line.run(main)

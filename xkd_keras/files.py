@@ -44,7 +44,8 @@ def lock(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"--run_dir: '{directory}' is in use by another process; valid: wait for it, or"
-                " choose another directory."
+                f"'{directory}' is in use by another process; valid: wait for it, or"
+                " choose another directory.",
+                argument="run_dir",
             ) from None
         yield

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from absl import flags
 
-from xkd_keras import cli, peers
-from xkd_keras import config as configs
 from xkd_keras import data as datasets
-from xkd_keras.errors import FlagError, InputError, unknown
+from xkd_keras import peers
+from xkd_keras.errors import FlagError, InputError
+from xkd_keras.flags import command_line
+from xkd_keras.flags import config as configs
 
 
 def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict:
@@ -31,14 +32,14 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
             peer's loss is not finite.
     """
     check(config)
-    cli.load_tensorflow()
-    from xkd_keras import training  # after what may be wrong with the flags
+    command_line.load_tensorflow()
+    from xkd_keras.runs import training  # after what may be wrong with the flags
 
     metrics = training.run(config, callbacks)
     if config.export and metrics:
-        from xkd_keras.ship import exporting
+        from xkd_keras.ship import artifacts
 
-        exporting.complete(Path(config.run_dir), config.export)
+        artifacts.complete(Path(config.run_dir), config.export)
     return metrics
 
 
@@ -50,26 +51,28 @@ def check(config: configs.Config) -> None:
         config.require("teacher_run")
     elif config.teacher_run or config.teacher_peer:
         name = "teacher_run" if config.teacher_run else "teacher_peer"
-        raise FlagError(f"--{name}: is for --method=kd only; received --method={config.method}.")
+        raise FlagError(
+            f"is for --method=kd only; received --method={config.method}.", argument=name
+        )
     datasets.check(config.dataset, config.data_dir or None)
     try:
         for peer in config.peers():
             if ":" in peer.builder:  # a user's module, and it will import Keras
-                cli.load_tensorflow()
+                command_line.load_tensorflow()
             peers.check(peer.builder)
     except InputError as error:
-        raise FlagError(f"--{error}") from None
+        raise FlagError(error.message, argument=error.argument) from None
     together = ["ensemble"] if len(config.peer) > 1 else []
     names = [*(peer.name for peer in config.peers()), *together, "all"]
     for name in config.export:
         if name not in names:
-            raise FlagError(unknown("--export", name, names))
+            raise FlagError.unknown("export", name, names)
 
 
 def main() -> None:
     """Train as the flags say; print the table and where things are."""
     config = configs.from_flags()
-    cli.restartable()
+    command_line.restartable()
     try:
         metrics = train_and_evaluate(config)
     except KeyboardInterrupt:
@@ -77,11 +80,11 @@ def main() -> None:
         sys.exit(130)
     if not metrics:  # another worker has the files
         return
-    from xkd_keras import report
+    from xkd_keras.report.run_page import run_page
 
     run_dir = Path(config.run_dir)
     print(f"\ntest images, {metrics['data']['examples']['test']} of {metrics['dataset']}:")
-    print(report.table(metrics))
+    print(run_page.table(metrics))
     print(f"report  {run_dir / 'report.html'}")
     for row in metrics["peers"].values():
         print(f"model   {run_dir / row['file']}")
@@ -89,4 +92,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     configs.define(flags.FLAGS)
-    cli.run(main)
+    command_line.run(main)

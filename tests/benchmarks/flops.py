@@ -26,9 +26,9 @@ TRAINING = 3  # times the forward pass
 
 def matmul():
     """Make a contender that answers with the seconds of one operation, at best."""
-    from xkd_keras import cli
+    from xkd_keras.flags import command_line
 
-    cli.load_tensorflow()
+    command_line.load_tensorflow()
     import tensorflow as tf
 
     matrices = [tf.random.normal((side, side)) for side in SIDES]
@@ -47,9 +47,10 @@ def matmul():
 
 def operations(peer: str) -> int:
     """Return the floating-point operations of a forward pass of one image."""
-    from xkd_keras import cli, peers
+    from xkd_keras import peers
+    from xkd_keras.flags import command_line
 
-    cli.load_tensorflow()
+    command_line.load_tensorflow()
     import keras
 
     total = 0

@@ -103,10 +103,10 @@ def batch(size: int, side: int = 32, classes: int = 100) -> tuple:
 
 def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str = "mcod"):
     """Return a Cohort as `xkd_keras.train` makes it; with `mcod` every step distils, lambda = 1."""
-    from xkd_keras import cli, config
+    from xkd_keras.flags import command_line, config
 
-    cli.load_tensorflow()
-    from xkd_keras import training
+    command_line.load_tensorflow()
+    from xkd_keras.runs import training
 
     settings = config.Config(
         peer=tuple(peers),

@@ -35,10 +35,10 @@ def peak() -> float:
 
 def point(peers: int, classes: int, batch: int, side: int):
     """Make a contender that answers with milliseconds, peak MiB, and MiB above the imports."""
-    from xkd_keras import cli
+    from xkd_keras.flags import command_line
 
-    cli.load_tensorflow()
-    from xkd_keras import training  # noqa: F401 - for its memory
+    command_line.load_tensorflow()
+    from xkd_keras.runs import training  # noqa: F401 - for its memory
 
     imported = peak()
     run = measured.own_step(["resnet20"] * peers, batch, side, classes)

@@ -43,14 +43,17 @@ def stages(config_file: str, run_dir: str, began: float) -> dict[str, float]:
         seconds[stage], last = now - last, now
 
     done("start Python")
-    from xkd_keras import cli, config, train
+    from xkd_keras import train
+    from xkd_keras.flags import command_line, config
 
     settings = dataclasses.replace(config.read(Path(config_file)), run_dir=run_dir)
     train.check(settings)
     done("read and check flags")
-    cli.load_tensorflow()
+    command_line.load_tensorflow()
     done("import TensorFlow and Keras")
-    from xkd_keras import data, rundir, training
+    from xkd_keras import data
+    from xkd_keras.runs import directory as rundir
+    from xkd_keras.runs import training
 
     done("import the rest")
     training.set_up(settings)

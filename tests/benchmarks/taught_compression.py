@@ -13,8 +13,8 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
-from xkd_keras import cli
 from xkd_keras import data as datasets
+from xkd_keras.flags import command_line
 
 flags.DEFINE_multi_string("peer", ["resnet20"], "Peers to compress.")
 flags.DEFINE_multi_string("recipe", ["qat", "pcqat"], "Recipes.")
@@ -37,8 +37,9 @@ def top1(model, run, representative) -> float:
 
 def pair(path: str, peer: str, recipe: str) -> tuple[float, float, float]:
     """Return top-1 of the peer, of its int8 file taught, and of that learned from labels alone."""
-    from xkd_keras import evaluation, rundir
     from xkd_keras.compression import passes, tuning, twin
+    from xkd_keras.runs import directory as rundir
+    from xkd_keras.runs import evaluation
 
     run, values = rundir.load_run(Path(path)), flags.FLAGS
     (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
@@ -67,7 +68,7 @@ def interval(values) -> str:
 def main(argv):
     """Print a line a pair, and a table."""
     sys.stdout.reconfigure(line_buffering=True)
-    cli.load_tensorflow()
+    command_line.load_tensorflow()
     print(
         "| peer | recipe | seeds | float | taught | labels alone | difference | paired t-test p |"
     )

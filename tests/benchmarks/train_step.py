@@ -38,9 +38,10 @@ TOLERANCE = 1e-3
 
 def plain_cohort(names: list[str]):
     """Return what a Keras user writes: stock layers, stock optimizer, two kinds of metrics."""
-    from xkd_keras import cli, peers
+    from xkd_keras import peers
+    from xkd_keras.flags import command_line
 
-    cli.load_tensorflow()
+    command_line.load_tensorflow()
     import keras
     import tensorflow as tf
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 def configuration(directory: Path, epochs: int):
     """Return two small peers on few digits."""
-    from xkd_keras import config
+    from xkd_keras.flags import config
 
     return config.Config(
         run_dir=str(directory / "run"),

@@ -7,7 +7,9 @@ import tensorflow as tf
 import tf_keras
 
 from xkd_keras import data as datasets
-from xkd_keras import distill, evaluation, rundir
+from xkd_keras.distillation import losses
+from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import evaluation
 
 
 class Tuner:
@@ -67,7 +69,7 @@ class Tuner:
 
         def taught(images, labels):
             each = tf.stack([self.run.models[name](images, training=False) for name in shares])
-            logits = distill.ensemble(each, list(shares.values()))
+            logits = losses.ensemble(each, list(shares.values()))
             return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=-1)
 
         batches = datasets.train_batches(
@@ -78,10 +80,10 @@ class Tuner:
     def _loss(self, given, logits):
         given = tf.cast(given, tf.float32)
         labels = tf.cast(given[:, 0] if self.weight else tf.reshape(given, [-1]), tf.int64)
-        loss = distill.cross_entropy(labels, logits[None])[0]
+        loss = losses.cross_entropy(labels, logits[None])[0]
         if self.weight:
             teacher = given[None, :, 1:]
-            loss += self.weight * distill.distillation(teacher, logits[None], self.temperature)[0]
+            loss += self.weight * losses.distillation(teacher, logits[None], self.temperature)[0]
         return loss
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from xkd_keras.data.names import Recipe
+from xkd_keras.data.names import Preparation
 from xkd_keras.data.sources import Split
 
 
@@ -23,7 +23,7 @@ class Content:
     """What a reader gives: all examples in their splits, and a digest of images and labels."""
 
     class_names: tuple[str, ...]
-    recipe: Recipe
+    preparation: Preparation
     train: Split
     validation: Split
     test: Split

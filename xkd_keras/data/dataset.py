@@ -13,7 +13,7 @@ from xkd_keras.data import folder, names, pipeline
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.sources import Arrays, Split
 from xkd_keras.data.splits import FIXED_SEED, stratified_subset
-from xkd_keras.errors import FlagError, InputError, unknown
+from xkd_keras.errors import FlagError, InputError
 
 _SAMPLE = 4096  # images that stand for all in mean and std, where decoding all would take long
 
@@ -103,8 +103,9 @@ def readable(name: str) -> Iterator[None]:
             raise
         reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", str(error).splitlines()[0]).strip()
         raise InputError(
-            f"--dataset: {name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
-            " delete what was prepared in --data_dir for it to be prepared again."
+            f"{name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
+            " delete what was prepared in --data_dir for it to be prepared again.",
+            argument="dataset",
         ) from None
 
 
@@ -113,14 +114,14 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
     draft = Dataset(
         name=name,
         class_names=content.class_names,
-        image_shape=(content.recipe.image_size, content.recipe.image_size, 3),
+        image_shape=(content.preparation.image_size, content.preparation.image_size, 3),
         train=train,
         validation=content.validation,
         test=content.test,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
-        augment=content.recipe.augment,
-        crop_ratio=content.recipe.crop_ratio,
+        augment=content.preparation.augment,
+        crop_ratio=content.preparation.crop_ratio,
         fingerprint=_fingerprint(content, train),
         skipped=content.skipped,
     )
@@ -138,7 +139,7 @@ def _read(name: str, request: Request) -> Content:
 
 def _check_values(request: Request, train_examples: int) -> None:
     if request.augment not in names.AUGMENTS:
-        raise FlagError(unknown("--augment", request.augment, names.AUGMENTS))
+        raise FlagError.unknown("augment", request.augment, names.AUGMENTS)
     for flag, value, fits, valid in (
         ("image_size", request.image_size, request.image_size >= 0, "0 or more"),
         ("train_examples", train_examples, train_examples >= 0, "0 (all) or more"),
@@ -151,7 +152,7 @@ def _check_values(request: Request, train_examples: int) -> None:
         ("cache_gib", request.cache_bytes / 2**30, request.cache_bytes >= 0, "0 or more"),
     ):
         if not fits:
-            raise FlagError(f"--{flag}: {value} is out of range. Valid: {valid}.")
+            raise FlagError(f"{value} is out of range. Valid: {valid}.", argument=flag)
 
 
 def _subset(content: Content, count: int, seed: int) -> Split:
@@ -160,8 +161,9 @@ def _subset(content: Content, count: int, seed: int) -> Split:
     classes, pool = len(np.unique(content.train.labels)), len(content.train)
     if not classes <= count <= pool:
         raise InputError(
-            f"--train_examples: {count} is out of range. Valid: {classes} (one a class) to {pool} "
-            f"(what is left of train beside validation), or 0 for all."
+            f"{count} is out of range. Valid: {classes} (one a class) to {pool} "
+            f"(what is left of train beside validation), or 0 for all.",
+            argument="train_examples",
         )
     return content.train.part(stratified_subset(content.train.labels, count, seed))
 

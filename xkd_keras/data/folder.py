@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from xkd_keras.data import names, preprocess
+from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
@@ -53,10 +53,10 @@ def read(name: str, request: Request) -> Content:
         InputError: An unusable layout, or a damaged file (unless they are to be skipped).
     """
     root = pathlib.Path(names.folder_path(name))
-    recipe = names.resolve(name, None, request.image_size, request.augment)
+    preparation = names.resolve(name, None, request.image_size, request.augment)
     files = _find(name, root)
-    keep = _what_to_keep(files, recipe, request.cache_bytes)
-    images, bad = _decode_all(files, recipe.image_size, keep)
+    keep = _what_to_keep(files, preparation, request.cache_bytes)
+    images, bad = _decode_all(files, preparation.image_size, keep)
     skipped = tuple((str(file.path.relative_to(root)), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
         raise InputError(_unreadable(name, skipped))
@@ -68,7 +68,7 @@ def read(name: str, request: Request) -> Content:
     source = _source(files, images, labels, keep)
     return Content(
         class_names,
-        recipe,
+        preparation,
         *(Split(source, positions) for positions in splits),
         _digest(root, files, images),
         skipped,
@@ -84,8 +84,9 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
         parts = {part: folder for part, folder in folders.items() if folder.is_dir()}
         if "test" not in parts:
             raise InputError(
-                f"--dataset: {name} has a folder 'train' but no folder 'test' beside it. "
-                f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
+                f"{name} has a folder 'train' but no folder 'test' beside it. "
+                f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
+                argument="dataset",
             )
     files = [
         _File(path, folder.name, part)
@@ -96,7 +97,8 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
     ]
     if not files:
         raise InputError(
-            f"--dataset: {name} holds no folders with images. Valid: one folder of images a class."
+            f"{name} holds no folders with images. Valid: one folder of images a class.",
+            argument="dataset",
         )
     return files
 
@@ -115,16 +117,17 @@ def _images_under(name: str, folder: pathlib.Path) -> list[pathlib.Path]:
     ]
     if not paths:
         raise InputError(
-            f"--dataset: {name}: the folder of class '{folder.name}' holds no images ({folder})."
+            f"{name}: the folder of class '{folder.name}' holds no images ({folder}).",
+            argument="dataset",
         )
     return paths
 
 
-def _what_to_keep(files: list[_File], recipe, cache_bytes: int) -> str:
+def _what_to_keep(files: list[_File], preparation, cache_bytes: int) -> str:
     """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
-    decoded = len(files) * recipe.image_size**2 * 3
+    decoded = len(files) * preparation.image_size**2 * 3
     # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
-    if recipe.augment != "inception" and decoded <= cache_bytes:
+    if preparation.augment != "inception" and decoded <= cache_bytes:
         return "arrays"
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 
@@ -133,7 +136,7 @@ def _decode_all(files: list[_File], image_size: int, keep: str):
     """Decode every file: a list of _Image (None where it failed) and of (_File, reason)."""
     spec = tf.TensorSpec([None, None, 3], tf.uint8)
     resize = tf.function(
-        lambda image: tf.cast(preprocess.evaluation(image, image_size, 1.0), tf.uint8),
+        lambda image: tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8),
         input_signature=[spec],
     )
 
@@ -141,7 +144,7 @@ def _decode_all(files: list[_File], image_size: int, keep: str):
         try:
             encoded = file.path.read_bytes()
             _refuse_colour_table(encoded)
-            image = preprocess.decode(encoded)
+            image = preparation.decode(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
         kept = {"arrays": lambda: resize(image).numpy(), "encoded": lambda: encoded}
@@ -191,15 +194,17 @@ def _class_names(name: str, files: list[_File]) -> tuple[str, ...]:
     classes = {file.label for file in files if file.part in ("", "train")}
     if len(classes) < 2:
         raise InputError(
-            f"--dataset: {name} has {len(classes)} class with readable images to train on "
-            f"({', '.join(sorted(classes)) or 'none'}). Valid: two or more."
+            f"{name} has {len(classes)} class with readable images to train on "
+            f"({', '.join(sorted(classes)) or 'none'}). Valid: two or more.",
+            argument="dataset",
         )
     for part in ("validation", "test"):
         strange = sorted({file.label for file in files if file.part == part} - classes)
         if strange:
             raise InputError(
-                f"--dataset: {name}: class {', '.join(map(repr, strange))} of {part} is not among "
-                f"those of train: {', '.join(sorted(classes))}."
+                f"{name}: class {', '.join(map(repr, strange))} of {part} is not among "
+                f"those of train: {', '.join(sorted(classes))}.",
+                argument="dataset",
             )
     return tuple(sorted(classes))
 
@@ -212,7 +217,7 @@ def _splits(name, files, class_names, labels, fraction) -> tuple[np.ndarray, ...
         _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
         return stratified_split(labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
     if not len(test):
-        raise InputError(f"--dataset: {name}: the folder 'test' holds no readable images.")
+        raise InputError(f"{name}: the folder 'test' holds no readable images.", argument="dataset")
     if not len(validation):
         _check_enough(name, class_names, labels[train], 2)
         kept, held_out = stratified_split(labels[train], (1 - fraction, fraction), FIXED_SEED)
@@ -225,8 +230,9 @@ def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> Non
     if sizes.min() < parts:
         smallest = class_names[int(sizes.argmin())]
         raise InputError(
-            f"--dataset: {name}: class '{smallest}' has {sizes.min()} readable images, too few to "
-            f"cut into {parts} splits. Valid: {parts} or more a class."
+            f"{name}: class '{smallest}' has {sizes.min()} readable images, too few to "
+            f"cut into {parts} splits. Valid: {parts} or more a class.",
+            argument="dataset",
         )
 
 

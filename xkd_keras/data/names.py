@@ -1,10 +1,10 @@
-"""What a --dataset value means, and the recipe that goes with it. Needs no TensorFlow."""
+"""What a --dataset value means, and the preparation that goes with it. Needs no TensorFlow."""
 
 import dataclasses
 import difflib
 import os
 
-from xkd_keras.errors import FlagError, InputError, unknown
+from xkd_keras.errors import FlagError, InputError
 
 AUGMENTS = ("auto", "none", "crop", "crop_flip", "inception")
 NAMED = ("digits", "cifar10", "cifar100", "imagenet2012", "glyphs")
@@ -16,7 +16,7 @@ _SMALL = 64  # pixels a side; below, an inception crop of 8 % would leave nothin
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Preparation:
     """How images are prepared: the square size, the augmentation and the evaluation crop.
 
     Attributes:
@@ -35,7 +35,9 @@ class Recipe:
         return 0.875 if self.augment == "inception" else 1.0
 
 
-def resolve(name: str, native: tuple[int, int] | None, image_size: int, augment: str) -> Recipe:
+def resolve(
+    name: str, native: tuple[int, int] | None, image_size: int, augment: str
+) -> Preparation:
     """Fill in what was left to the data set: image_size 0 and augment "auto".
 
     Args:
@@ -45,7 +47,7 @@ def resolve(name: str, native: tuple[int, int] | None, image_size: int, augment:
         augment: One of `AUGMENTS`.
 
     Returns:
-        The recipe, complete.
+        The preparation, complete.
     """
     if not image_size:
         own = native[0] if native and native[0] == native[1] <= _SMALL else _SMALL
@@ -55,7 +57,7 @@ def resolve(name: str, native: tuple[int, int] | None, image_size: int, augment:
             augment = "crop"
         else:
             augment = "crop_flip" if image_size <= _SMALL else "inception"
-    return Recipe(image_size, augment)
+    return Preparation(image_size, augment)
 
 
 def check(name: str, data_dir: str | None = None) -> None:
@@ -75,8 +77,8 @@ def check(name: str, data_dir: str | None = None) -> None:
     kind, colon, rest = name.partition(":")
     if not colon or kind not in ("tfds", "folder") or not rest:
         if os.path.isdir(os.path.expanduser(name)):
-            raise FlagError(f"--dataset: '{name}' is a folder; valid: folder:{name}.")
-        raise FlagError(unknown("--dataset", name, _VALID))
+            raise FlagError(f"'{name}' is a folder; valid: folder:{name}.", argument="dataset")
+        raise FlagError.unknown("dataset", name, _VALID)
     if kind == "folder":
         _check_folder(name, folder_path(name))
     else:
@@ -91,7 +93,7 @@ def folder_path(name: str) -> str:
 def _check_folder(name: str, path: str) -> None:
     if not os.path.isdir(path):
         what = "is a file" if os.path.exists(path) else "does not exist"
-        raise InputError(f"--dataset: {name}: {path!r} {what}; give a folder of images.")
+        raise InputError(f"{name}: {path!r} {what}; give a folder of images.", argument="dataset")
 
 
 def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
@@ -106,6 +108,7 @@ def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
     near = difflib.get_close_matches(base, known, n=1, cutoff=0.5)
     hint = f" Did you mean 'tfds:{near[0]}'?" if near else ""
     raise FlagError(
-        f"--dataset: unknown value '{name}'.{hint} Valid: tfds: and one of the {len(known)} names "
-        f"that `tfds.list_builders()` gives."
+        f"unknown value '{name}'.{hint} Valid: tfds: and one of the {len(known)} names "
+        f"that `tfds.list_builders()` gives.",
+        argument="dataset",
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.data import preprocess
+from xkd_keras.data import preparation
 from xkd_keras.data.sources import Split, on_cpu
 from xkd_keras.errors import InputError
 
@@ -20,8 +20,9 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
     """
     if not 1 <= batch_size <= len(dataset.train):
         raise InputError(
-            f"--batch_size: {batch_size} is out of range for {dataset.name}, which has "
-            f"{len(dataset.train)} training images. Valid: 1 to {len(dataset.train)}."
+            f"{batch_size} is out of range for {dataset.name}, which has "
+            f"{len(dataset.train)} training images. Valid: 1 to {len(dataset.train)}.",
+            argument="batch_size",
         )
     return len(dataset.train) // batch_size
 
@@ -77,7 +78,7 @@ def train_batches(
 
     def example(handle, view):
         image, label = source.example(handle)
-        return preprocess.augment(image, kind, size, view), label
+        return preparation.augment(image, kind, size, view), label
 
     epochs_left = max(epochs - first_epoch, 0)
     count = max(epochs_left * steps - first_batch, 0)
@@ -118,7 +119,7 @@ def eval_batches(
 
     def example(handle):
         image, label = own.source.example(handle)
-        return preprocess.evaluation(image, size, ratio), label, tf.constant(1.0)
+        return preparation.evaluation(image, size, ratio), label, tf.constant(1.0)
 
     images = tf.data.Dataset.zip((own.source.ordered(own.positions),)).map(  # handles come as one
         example, tf.data.AUTOTUNE, deterministic=True
@@ -162,7 +163,8 @@ def _rows(batch_size: int, share: tuple[int, int]) -> int:
     """Return how many examples of a batch are one worker's."""
     if batch_size % share[1]:
         raise InputError(
-            f"--batch_size: received {batch_size}; valid: a multiple of the {share[1]} workers."
+            f"received {batch_size}; valid: a multiple of the {share[1]} workers.",
+            argument="batch_size",
         )
     return batch_size // share[1]
 

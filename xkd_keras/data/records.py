@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.data import preprocess
+from xkd_keras.data import preparation
 from xkd_keras.data.sources import Source
 
 OPEN_FILES = 16  # files read in turn while shuffling
@@ -66,7 +66,7 @@ class Records(Source):
     def example(self, handle):
         index, record = handle
         encoded, _ = self.parse(record)
-        return preprocess.decode(encoded), tf.gather(self._labels, index)
+        return preparation.decode(encoded), tf.gather(self._labels, index)
 
     def _file_slices(self, order) -> tf.data.Dataset:
         names = tf.gather(tf.constant(self._files), order)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.data import preprocess
+from xkd_keras.data import preparation
 
 
 def on_cpu(value) -> tf.Tensor:
@@ -119,7 +119,7 @@ class Encoded(RandomAccess):
         self._encoded = on_cpu(encoded)
 
     def image(self, index):
-        return preprocess.decode(tf.gather(self._encoded, index))
+        return preparation.decode(tf.gather(self._encoded, index))
 
 
 class Files(RandomAccess):
@@ -130,4 +130,4 @@ class Files(RandomAccess):
         self._paths = on_cpu(paths)
 
     def image(self, index):
-        return preprocess.decode(tf.io.read_file(tf.gather(self._paths, index)))
+        return preparation.decode(tf.io.read_file(tf.gather(self._paths, index)))

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from xkd_keras.data import names, preprocess
+from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
-from xkd_keras.data.prepare import prepared_builder
+from xkd_keras.data.download import prepared_builder
 from xkd_keras.data.records import Records
 from xkd_keras.data.sources import Arrays, Encoded, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
@@ -49,16 +49,16 @@ def read(name: str, request: Request) -> Content:
     """
     builder = prepared_builder(name, request.data_dir)
     task = _task(name, builder)
-    recipe = names.resolve(name, task.native, request.image_size, request.augment)
+    preparation = names.resolve(name, task.native, request.image_size, request.augment)
     roles = _roles(name, builder, task)
     sources, digest = {}, hashlib.sha256()
-    fits = _fits(builder, roles, task, recipe, request.cache_bytes)
+    fits = _fits(builder, roles, task, preparation, request.cache_bytes)
     for split in sorted(set(roles.values())):
-        sources[split], content = _source(builder, split, task, recipe, fits)
+        sources[split], content = _source(builder, split, task, preparation, fits)
         digest.update(f"{split}:{content}\0".encode())
     _check_labels(name, sources, task)
     splits = _splits(sources, roles, request.validation_fraction)
-    return Content(tuple(task.label.names), recipe, *splits, digest.hexdigest())
+    return Content(tuple(task.label.names), preparation, *splits, digest.hexdigest())
 
 
 def _task(name: str, builder) -> _Task:
@@ -70,8 +70,9 @@ def _task(name: str, builder) -> _Task:
         if known and isinstance(label, tfds.features.ClassLabel):
             return _Task(*keys, image, label)
     raise InputError(
-        f"--dataset: {name} is not for image classification: its supervised keys are {keys}. "
-        f"Valid: data sets of 8-bit images, each with one class label."
+        f"{name} is not for image classification: its supervised keys are {keys}. "
+        f"Valid: data sets of 8-bit images, each with one class label.",
+        argument="dataset",
     )
 
 
@@ -80,7 +81,9 @@ def _roles(name: str, builder, task: _Task) -> dict[str, str]:
     present = [split for split, info in builder.info.splits.items() if info.num_examples]
     labelled = [split for split in present if _has_labels(builder, split, task)]
     if "train" not in labelled:
-        raise InputError(f"--dataset: {name} has no 'train' split, but {', '.join(present)}.")
+        raise InputError(
+            f"{name} has no 'train' split, but {', '.join(present)}.", argument="dataset"
+        )
     if "test" in labelled and "validation" in labelled:
         return {"train": "train", "validation": "validation", "test": "test"}
     held_out = [split for split in ("test", "validation") if split in labelled]
@@ -111,22 +114,22 @@ def _records(builder, split: str, task: _Task, labels=()) -> Records:
     return Records(map(str, info.filepaths), info.shard_lengths, _parser(task), labels)
 
 
-def _fits(builder, roles, task: _Task, recipe, cache_bytes: int) -> str:
+def _fits(builder, roles, task: _Task, preparation, cache_bytes: int) -> str:
     """How images are kept: "arrays" (decoded), "encoded" or "records" (read again each epoch)."""
     splits = [builder.info.splits[split] for split in set(roles.values())]
-    shape = _stored_shape(task, recipe)
+    shape = _stored_shape(task, preparation)
     if shape and sum(split.num_examples for split in splits) * np.prod(shape) <= cache_bytes:
         return "arrays"
     return "encoded" if sum(split.num_bytes for split in splits) <= cache_bytes else "records"
 
 
-def _stored_shape(task: _Task, recipe) -> tuple[int, int, int] | None:
-    if recipe.augment != "inception":  # every view is made of the evaluated image
-        return (recipe.image_size, recipe.image_size, 3)
+def _stored_shape(task: _Task, preparation) -> tuple[int, int, int] | None:
+    if preparation.augment != "inception":  # every view is made of the evaluated image
+        return (preparation.image_size, preparation.image_size, 3)
     return (*task.native, 3) if task.native else None
 
 
-def _source(builder, split: str, task: _Task, recipe, fits: str) -> tuple[Source, str]:
+def _source(builder, split: str, task: _Task, preparation, fits: str) -> tuple[Source, str]:
     """Return a split's examples and the digest of their content."""
     records = _records(builder, split, task)
     if fits == "records":
@@ -135,12 +138,12 @@ def _source(builder, split: str, task: _Task, recipe, fits: str) -> tuple[Source
     if fits == "encoded":
         encoded, labels, digest = _collect(records, task.native, lambda encoded, _: encoded)
         return Encoded(encoded, labels), digest
-    shape = _stored_shape(task, recipe)
+    shape = _stored_shape(task, preparation)
 
     def stored(_, image):
         if task.native == shape[:2]:
             return image
-        return tf.cast(preprocess.evaluation(image, shape[0], 1.0), tf.uint8)
+        return tf.cast(preparation.evaluation(image, shape[0], 1.0), tf.uint8)
 
     images, labels, digest = _collect(records, task.native, stored)
     return Arrays(np.stack(images), labels), digest
@@ -161,7 +164,7 @@ def _collect(records: Records, native, keep) -> tuple[list, np.ndarray, str]:
 
     def prepare(_, record):
         encoded, label = records.parse(record)
-        image = preprocess.decode(encoded)
+        image = preparation.decode(encoded)
         original = tf.ensure_shape(image, (*native, 3)) if native else encoded
         return original, keep(encoded, image), label
 
@@ -199,8 +202,9 @@ def _check_labels(name: str, sources: dict[str, Source], task: _Task) -> None:
         outside = (source.labels < 0) | (source.labels >= task.label.num_classes)
         if outside.any():
             raise InputError(
-                f"--dataset: {name}: {outside.sum()} examples of '{split}' have no valid label "
-                f"(0 to {task.label.num_classes - 1})."
+                f"{name}: {outside.sum()} examples of '{split}' have no valid label "
+                f"(0 to {task.label.num_classes - 1}).",
+                argument="dataset",
             )
 
 

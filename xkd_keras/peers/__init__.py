@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xkd_keras.errors import InputError, unknown
+from xkd_keras.errors import InputError
 
 if TYPE_CHECKING:  # importing Keras takes seconds; a wrong flag should not
     import keras
@@ -53,7 +53,7 @@ def check(name: str) -> None:
     if name in BUILDERS:
         return
     if ":" not in name:
-        raise InputError(unknown("peer", name, [*names(), "your_module:build_fn"]))
+        raise InputError.unknown("peer", name, [*names(), "your_module:build_fn"])
     from xkd_keras.peers import user
 
     user.find(name)

@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 
-from xkd_keras.errors import InputError, unknown
+from xkd_keras.errors import InputError
 
 
 def find(name):
@@ -33,7 +33,7 @@ def find(name):
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise InputError(unknown(f"peer: function in '{module_name}'", function_name, _own(module)))
+        raise InputError.unknown(f"peer: function in '{module_name}'", function_name, _own(module))
     return function
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter, schema_py_generated
 
-from xkd_keras.cli import quiet
 from xkd_keras.errors import InputError
+from xkd_keras.flags.command_line import quiet
 
 INTEGER = ("int8", "int16x8")
 _TYPES = schema_py_generated.TensorType

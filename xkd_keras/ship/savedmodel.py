@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from xkd_keras import distill
-from xkd_keras.cli import quiet
-from xkd_keras.data import preprocess
+from xkd_keras.data import preparation
+from xkd_keras.distillation import losses
 from xkd_keras.errors import InputError
+from xkd_keras.flags.command_line import quiet
 from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
 
 TOP = 5  # classes that `serving_bytes` names
@@ -41,13 +41,13 @@ class Served(tf.Module):
 
         def predict(pixels):
             each = tf.stack([models[name](pixels, training=False) for name in shares])
-            logits = distill.ensemble(each, list(shares.values()))
+            logits = losses.ensemble(each, list(shares.values()))
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
         def predict_bytes(image_bytes):
             def prepare(encoded):
-                image = preprocess.decode(encoded)
-                return preprocess.evaluation(image, shape[0], crop_ratio)
+                image = preparation.decode(encoded)
+                return preparation.evaluation(image, shape[0], crop_ratio)
 
             spec = tf.TensorSpec(shape, tf.float32)
             answers = predict(tf.map_fn(prepare, image_bytes, fn_output_signature=spec))
@@ -154,7 +154,9 @@ def place(directory: Path, base: Path, version: int) -> Path:
         if not target.exists():
             raise
         shutil.rmtree(directory, ignore_errors=True)
-        raise InputError(f"--version: {target} is there already; valid: a new number.") from None
+        raise InputError(
+            f"{target} is there already; valid: a new number.", argument="version"
+        ) from None
     return target
 
 

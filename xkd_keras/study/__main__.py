@@ -7,22 +7,25 @@ import sys
 
 from absl import flags
 
-from xkd_keras import cli
+from xkd_keras.flags import command_line
 from xkd_keras.study import options
 
 
 def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
     plan = options.plan(flags.FLAGS)
-    from xkd_keras.study import conduct, report  # slow: after what may be wrong with the flags
+    from xkd_keras.study import orchestration
+    from xkd_keras.study.report.document import (
+        document,  # slow: after what may be wrong with the flags
+    )
 
     try:
-        study = conduct.run(plan)
+        study = orchestration.run(plan)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from {plan.directory}", file=sys.stderr)
         sys.exit(130)
     print(f"\ntest images, {study['data']['examples']['test']} of {study['dataset']}:")
-    print(report.table(study))
+    print(document.table(study))
     failed = [run for run in study["runs"] if run["status"] == "failed"]
     if failed:
         print(f"{len(failed)} runs failed; the same command tries them again")
@@ -33,4 +36,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     options.define(flags.FLAGS)
-    cli.run(main)
+    command_line.run(main)

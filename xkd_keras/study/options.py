@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from xkd_keras import config as configs
 from xkd_keras import train
-from xkd_keras.errors import FlagError, unknown
+from xkd_keras.errors import FlagError
+from xkd_keras.flags import config as configs
 from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
 
 PRESETS = {
@@ -66,7 +66,7 @@ def plan(values: flags.FlagValues) -> Plan:
     alone = {"method": "solo", "teacher": "auto", "teacher_run": "", "teacher_peer": ""}
     train.check(dataclasses.replace(base, **alone))  # the methods are checked below
     if values.preset not in ("", *PRESETS):
-        raise FlagError(unknown("--preset", values.preset, PRESETS))
+        raise FlagError.unknown("preset", values.preset, PRESETS)
     grid = parse_grid(values.sweep)
     first = SWEEP_SEED + base.seed
     made = Plan(
@@ -91,7 +91,7 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
     for text in texts:
         method, *pairs = [part.strip() for part in text.split(",")]
         if method not in configs.METHODS:
-            raise FlagError(unknown("--compare", method, configs.METHODS))
+            raise FlagError.unknown("compare", method, configs.METHODS)
         names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
         if len(names) > 1:
             raise FlagError(f"--compare={text}: name: received {len(names)}; valid: one.")
@@ -117,10 +117,12 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
         option, _, values = text.partition("=")
         parts = [part for part in values.split(":") if part]
         if not parts:
-            raise FlagError(f"--sweep: received '{text}'; valid: OPTION=VALUE:VALUE...")
+            raise FlagError(f"received '{text}'; valid: OPTION=VALUE:VALUE...", argument="sweep")
         each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
         if option in grid:
-            raise FlagError(f"--sweep: '{option}' is given twice; join its values by colons.")
+            raise FlagError(
+                f"'{option}' is given twice; join its values by colons.", argument="sweep"
+            )
         grid[option] = tuple(dict.fromkeys(value[option] for value in each))
     return grid
 
@@ -129,27 +131,36 @@ def check(plan: Plan) -> None:
     """Raise FlagError for a study that cannot be run or says nothing."""
     names = [arm.name for arm in plan.arms]
     if not names:
-        raise FlagError(f"--compare: missing. Methods to compare: {', '.join(configs.METHODS)}.")
+        raise FlagError(
+            f"missing. Methods to compare: {', '.join(configs.METHODS)}.", argument="compare"
+        )
     taught = any(arm.method == "kd" for arm in plan.arms)
     if plan.base.teacher_peer and not taught:
-        raise FlagError("--teacher_peer: is for --compare=kd, which is not there.")
+        raise FlagError("is for --compare=kd, which is not there.", argument="teacher_peer")
     if taught and "solo" not in names and not plan.base.teacher_run:
-        raise FlagError("--compare: kd needs solo, whose networks teach; or give --teacher_run.")
+        raise FlagError(
+            "kd needs solo, whose networks teach; or give --teacher_run.", argument="compare"
+        )
     if plan.base.teacher != "auto":
         raise FlagError(
-            f"--teacher: received {plan.base.teacher} for all methods, and would make them one;"
-            " valid: --compare=METHOD,teacher=..."
+            f"received {plan.base.teacher} for all methods, and would make them one;"
+            " valid: --compare=METHOD,teacher=...",
+            argument="teacher",
         )
     for arm in plan.arms:
         given = [arm.options.get("teacher", "auto"), *plan.grid.get("teacher", ())]
         for teacher in given:
             if teacher != "auto" and (teacher == "frozen") != (arm.method == "kd"):
-                raise FlagError(f"--compare: {arm.name} cannot have the teacher '{teacher}'.")
+                raise FlagError(
+                    f"{arm.name} cannot have the teacher '{teacher}'.", argument="compare"
+                )
         peer = arm.options.get("teacher_peer", plan.base.teacher_peer)
         known = [each.name for each in plan.base.peers()]
         if arm.method == "kd" and peer and peer not in known and not plan.base.teacher_run:
-            raise FlagError(unknown("--teacher_peer", peer, known))
+            raise FlagError.unknown("teacher_peer", peer, known)
     if plan.grid and len(plan.seeds) > SWEEP_SEED:
-        raise FlagError(f"--seeds: received {len(plan.seeds)}; valid: 1 to {SWEEP_SEED}.")
+        raise FlagError(f"received {len(plan.seeds)}; valid: 1 to {SWEEP_SEED}.", argument="seeds")
     if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
-        raise FlagError("--sweep: more than 100 settings for each method; valid: a small search.")
+        raise FlagError(
+            "more than 100 settings for each method; valid: a small search.", argument="sweep"
+        )

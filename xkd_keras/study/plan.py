@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xkd_keras import config as configs
+from xkd_keras.flags import config as configs
 
 ABOUT = {
     "solo": "each network alone",

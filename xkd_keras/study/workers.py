@@ -133,9 +133,9 @@ def _end_with_parent() -> None:
 
 
 def _load(threads: int, wants_logs: bool) -> Callable:
-    from xkd_keras import cli
+    from xkd_keras.flags import command_line
 
-    cli.load_tensorflow(wants_logs)
+    command_line.load_tensorflow(wants_logs)
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):  # or the first process takes all memory
@@ -143,9 +143,9 @@ def _load(threads: int, wants_logs: bool) -> Callable:
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    from xkd_keras.study import runs
+    from xkd_keras.study import measurement
 
-    return runs.run
+    return measurement.run
 
 
 def _attempt(run: Callable, task: Task) -> str:

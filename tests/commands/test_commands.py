@@ -1,0 +1,200 @@
+"""The commands as a person types them: one clear line for a mistake, and the right exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parent.parent.parent
+# As a person's shell has it: conftest.py asks for TensorFlow's logs, if only for fewer of them.
+ENV = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def run(module, *flags):
+    command = [sys.executable, "-m", f"xkd_keras.{module}", *flags]
+    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
+
+
+def fails(result, code, *parts):
+    """Assert that a command ended with the code and one line on stderr that has all the parts."""
+    lines = result.stderr.splitlines()
+    assert result.returncode == code, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def good(tmp_path, data_dir):
+    """Flags of a run that would work."""
+    return [
+        f"--run_dir={tmp_path / 'run'}",
+        f"--data_dir={data_dir}",
+        "--dataset=digits",
+        "--peer=tests.small_peers:plain,learning_rate=0.01",
+        "--train_examples=100",
+        "--batch_size=50",
+        "--epochs=2",
+    ]
+
+
+def image(path, shade=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(np.full((8, 8, 3), shade, np.uint8)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--epoch=3"], ["--epoch: no such flag", "Did you mean --epochs?"]),
+        (["--epochs=1.5"], ["--epochs: received '1.5'; valid: a whole number."]),
+        (["--peer=resnet21"], ["--peer: unknown value 'resnet21'", "Did you mean 'resnet20'?"]),
+        (["--dataset=configs"], ["'configs' is a folder; valid: folder:configs."]),
+        (["--epochs=0"], ["--epochs: received 0; valid: 1 or more."]),
+        (["--peer=alexnot"], ["'alexnot'", "Did you mean 'alexnet'?"]),
+        (["--peer=alexnet,momentun=1"], ["'momentun'", "Did you mean 'momentum'?"]),
+        (["--dataset=digit"], ["'digit'", "Did you mean 'digits'?"]),
+        (["--method=mcdo"], ["--method: unknown value 'mcdo'", "Did you mean 'mcod'?"]),
+        (["--flagfile=none.flags"], ["--flagfile: 'none.flags' does not exist"]),
+        (["configs/quickstart.flags"], ["'configs/quickstart.flags'", "--name=value"]),
+        (["--peer=no_such_module:build"], ["no_such_module"]),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(good, flags, parts):
+    fails(run("train", *good, *flags), 2, *parts)
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "code", "part"),
+    [
+        ("export", [], 2, "--run_dir: missing. The directory of a finished run."),
+        ("export", ["--run_dir=x", "--variant=int9"], 2, "Did you mean 'int8'?"),
+        ("export", ["--run_dir=x", "--version=-1"], 2, "version"),
+        ("compress", ["--run_dir=x"], 2, "--peer: missing. The peer to compress."),
+        ("compress", ["--run_dir=x", "--peer=y", "--recipe=pqt"], 2, "Did you mean 'pqat'?"),
+        ("evaluate", [], 2, "--run_dir: missing"),
+        ("evaluate", ["--model=x", "--peer=y"], 2, "--peer: is for a run's networks"),
+        ("evaluate", ["--model=x.tflite"], 1, "x.tflite: there is no such file"),
+    ],
+)
+def test_a_wrong_command_on_a_run_is_one_line(module, flags, code, part):
+    fails(run(module, *flags), code, part)
+
+
+def test_a_peer_with_the_wrong_number_of_logits_exits_with_1(good):
+    result = run("train", *good, "--peer=tests.small_peers:one_too_many")
+    fails(result, 1, "one_too_many", "11", "10")
+
+
+def test_an_empty_folder_exits_with_1(good, tmp_path):
+    (tmp_path / "empty").mkdir()
+    fails(run("train", *good, f"--dataset=folder:{tmp_path / 'empty'}"), 1, str(tmp_path / "empty"))
+
+
+def test_a_folder_of_one_class_exits_with_1(good, tmp_path):
+    for i in range(9):
+        image(tmp_path / f"images/cat/{i}.png", i)
+    fails(run("train", *good, f"--dataset=folder:{tmp_path / 'images'}"), 1, "cat")
+
+
+def test_a_corrupt_image_is_named_and_exits_with_1(good, tmp_path):
+    for i in range(20):
+        image(tmp_path / f"images/cat/{i}.png", i)
+        image(tmp_path / f"images/dog/{i}.png", 200 + i)
+    broken = tmp_path / "images/dog/7.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    flags = [*good, f"--dataset=folder:{tmp_path / 'images'}"]
+    fails(run("train", *flags), 1, "7.png", "--skip_unreadable")
+
+
+@pytest.mark.parametrize("where", ["file/run", "/proc/run"])
+def test_a_directory_that_cannot_be_written_exits_with_1(good, tmp_path, where):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / where  # an absolute `where` stands alone
+    fails(run("train", *good, f"--run_dir={path}"), 1, "--run_dir: cannot write to", str(path))
+
+
+def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
+    result = run("train", *good)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "epoch   2/2" in result.stdout
+    assert str(tmp_path / "run/report.html") in result.stdout
+    assert str(tmp_path / "run/peers/plain.keras") in result.stdout
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    shown = f"{100 * metrics['peers']['plain']['top1']:.2f}"
+    assert shown in result.stdout
+
+    fails(run("train", *good, "--epochs=3"), 1, "--epochs was 2 and is 3")
+    again = run("evaluate", f"--run_dir={tmp_path / 'run'}", "--peer=plain")
+    assert again.returncode == 0, again.stderr
+    assert shown in again.stdout
+    fails(run("evaluate", f"--run_dir={tmp_path}"), 1, "holds no finished run")
+    fails(run("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
+
+
+def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):
+    wild = "--peer=tests.small_peers:plain,name=wild,learning_rate=1e30"
+    result = run("train", *good, wild, "--method=ensemble")
+    fails(result, 1, "non-finite loss: peer wild, step 1, lambda 1.0", "a lower learning_rate")
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
+    command = [sys.executable, "-m", "xkd_keras.train", *good, "--epochs=5000"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert errors.strip() == f"interrupted; the same command goes on from {tmp_path / 'run'}"
+
+
+def test_a_ctrl_c_that_python_loses_ends_training_all_the_same(good, tmp_path):
+    script = """
+import os, signal, sys
+from xkd_keras.flags import command_line
+from xkd_keras import train
+from xkd_keras.runs import training
+from xkd_keras.flags import config as configs
+from absl import flags
+
+class Gone:
+    def __del__(self):  # what is raised in here is lost
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+
+prepare = training.set_up
+training.set_up = lambda config: (Gone(), prepare(config))[1]
+configs.define(flags.FLAGS)
+command_line.run(train.main)
+"""
+    command = [sys.executable, "-c", script, *good, "--epochs=5000"]
+    process = subprocess.run(
+        command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300
+    )
+    assert "Exception ignored" in process.stderr
+    assert process.stderr.endswith(f"goes on from {tmp_path / 'run'}\n")
+    assert process.returncode == 130
+
+
+def test_two_logical_cpus_train_as_mirrored_replicas(good, tmp_path):
+    result = run("train", *good, "--strategy=mirrored", "--logical_cpus=2")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["training"]["replicas"] == 2
+    fails(
+        run("train", *good, f"--run_dir={tmp_path / 'b'}", "--logical_cpus=3"),
+        1,
+        "--batch_size: received 50; valid: a multiple of the 3 devices",
+    )

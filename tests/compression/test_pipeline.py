@@ -1,0 +1,293 @@
+"""tfmot's recipes on a twin of a trained peer, taught by the run's ensemble."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from scipy.special import log_softmax, softmax
+
+from tests.small_runs import finished
+from xkd_keras import compress as command
+from xkd_keras import data as datasets
+from xkd_keras import peers
+from xkd_keras.compression import passes, pipeline, tuning, twin
+from xkd_keras.errors import InputError
+from xkd_keras.runs import directory as rundir
+from xkd_keras.ship import lite, quality
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    """A finished run of a convolutional network with batch norm, and another to teach it."""
+    run_dir = tmp_path_factory.mktemp("runs") / "to_compress"
+    peer = (
+        "tests.small_peers:normalised,learning_rate=0.1",
+        "tests.small_peers:plain,learning_rate=0.01,weight=3",
+    )
+    finished(run_dir, data_dir, peer=peer, batch_size=64)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return rundir.load_run(trained)
+
+
+def tuner(run, **options):
+    options = {"epochs": 2, "learning_rate": 0.01, "weight": 1.0, "temperature": 3.0, **options}
+    return tuning.Tuner(run, **options, batch_size=64, seed=0)
+
+
+def pixels(n, side=32):
+    return np.float32(np.random.default_rng(5).integers(0, 256, (n, side, side, 3)))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet20", "mobilenet_v2", "densenet-bc-40-12"])
+def test_a_twin_has_the_logits_the_names_and_what_is_frozen(name):
+    model = peers.build(name, (32, 32, 3), 7, seed=1)
+    copied = twin.twin(model)
+    expected = model.predict(pixels(4), verbose=0)
+    np.testing.assert_allclose(copied.predict(pixels(4), verbose=0), expected, rtol=1e-4, atol=1e-4)
+    assert {layer.name for layer in model.layers} <= {layer.name for layer in copied.layers}
+    assert not copied.get_layer("normalize").trainable
+    learned = [tuple(v.shape) for v in copied.trainable_variables]
+    assert learned == [tuple(v.shape) for v in model.trainable_variables]
+
+
+def test_a_batch_norm_that_cannot_be_folded_gets_an_identity_before_it():
+    model = peers.build("densenet-bc-40-12", (32, 32, 3), 7, seed=1)
+    added = [each for each in twin.twin(model).layers if each.name.endswith("_identity")]
+    # 36 convolutions follow a batch norm of what was concatenated; so do two transitions and the
+    # classifier, of which all but the bottlenecks' second batch norms have no convolution to join.
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    inside = [
+        each
+        for each in norms
+        if len(each.input._keras_history.operation._outbound_nodes) > 1
+        or not isinstance(each.input._keras_history.operation, keras.layers.Conv2D)
+    ]
+    assert len(added) == len(inside) > 0
+    assert all(not each.trainable for each in added)
+    assert not [
+        each
+        for each in twin.twin(peers.build("resnet20", (32, 32, 3), 7)).layers
+        if each.name.endswith("_identity")
+    ]
+
+
+def test_models_within_a_model_are_laid_flat():
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
+    outputs = keras.layers.Add()([shared(x), shared(shared(x))])
+    copied = twin.twin(keras.Model(inputs, outputs))
+    assert not [each for each in copied.layers if isinstance(each, tf_keras.Model)]
+    assert len([each for each in copied.layers if isinstance(each, tf_keras.layers.Dense)]) == 1
+
+
+def test_a_layer_without_counterpart_is_told():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.relu(keras.layers.Flatten()(inputs))
+    with pytest.raises(InputError, match=r"the layer 'relu' .* has no counterpart in tf_keras"):
+        twin.twin(keras.Model(inputs, keras.layers.Dense(2)(x)))
+
+
+def test_the_loss_is_that_of_training():
+    rng = np.random.default_rng(6)
+    logits, teacher = rng.normal(size=(2, 5, 4)).astype(np.float32) * 3
+    labels = np.array([0, 3, 1, 1, 2])
+    taught = object.__new__(tuning.Tuner)
+    taught.weight, taught.temperature = 0.7, 2.0
+    given = np.concatenate([labels[:, None], teacher], axis=1).astype(np.float32)
+    q = softmax(teacher / 2.0, axis=-1)
+    kl = (q * (np.log(q) - log_softmax(logits / 2.0, axis=-1))).sum(-1)
+    own = -log_softmax(logits, axis=-1)[np.arange(5), labels]
+    loss = taught._loss(tf.constant(given), tf.constant(logits))
+    np.testing.assert_allclose(loss, own + 0.7 * 4.0 * kl, rtol=1e-4)
+    taught.weight = 0.0
+    np.testing.assert_allclose(
+        taught._loss(tf.constant(labels), tf.constant(logits)), own, rtol=1e-4
+    )
+
+
+def test_the_teacher_is_the_weighted_ensemble_of_the_run(run):
+    images, given = next(iter(tuner(run)._batches()))
+    normalised, plain = (run.models[name](images).numpy() for name in ("normalised", "plain"))
+    np.testing.assert_allclose(given[:, 1:], normalised / 4 + plain * 3 / 4, rtol=1e-4, atol=1e-4)
+    _, labels = next(iter(datasets.train_batches(run.data, batch_size=64, epochs=2, seed=0)))
+    np.testing.assert_array_equal(given[:, 0], labels)
+
+
+def shipped(model):
+    with lite.converters(model) as convert:
+        return convert("int8", None)
+
+
+class Watched:
+    """Learns nothing; keeps what it was given."""
+
+    steps = 1
+
+    def __call__(self, model, callbacks, pace=1.0):
+        self.model = model
+
+    def images(self, batches):
+        return [tf.constant(pixels(32, 20))] * batches
+
+
+def test_activations_have_the_ranges_of_images_before_anything_is_learned():
+    """Tfmot starts from -6..6 and moves very slowly: short fine-tuning would ruin the network."""
+    model = peers.build("tests.small_peers:plain", (20, 20, 3), 5, seed=2)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.name != "normalize":
+            layer.set_weights([50 * each for each in layer.get_weights()])
+    expected = model.predict(pixels(32, 20), verbose=0)
+    assert np.abs(expected).max() > 20
+    quantized = passes.run("qat", twin.twin(model), Watched(), 0.5, 16)
+    given = quantized.predict(pixels(32, 20), verbose=0)
+    assert np.abs(given - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_normalisation_is_not_learned(run):
+    before = run.models["normalised"].get_layer("normalize").get_weights()[0]
+    model = passes.run("qat", twin.twin(run.models["normalised"]), tuner(run), 0.5, 16)
+    wrapper = model.get_layer("quant_normalize")
+    (kernel,) = [v for v in wrapper.variables if v.name.endswith("depthwise_kernel:0")]
+    np.testing.assert_array_equal(kernel.numpy(), before)
+    assert not any("normalize" in v.name for v in model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "zeros", "values"),
+    [
+        ("pcqat", 0.6, 8),
+        pytest.param("pqat", 0.6, 256, marks=pytest.mark.slow),
+        pytest.param("cqat", 0, 8, marks=pytest.mark.slow),
+    ],
+)
+def test_a_chain_keeps_what_its_passes_won_in_an_all_int8_file(run, recipe, zeros, values):
+    model = passes.run(recipe, twin.twin(run.models["normalised"]), tuner(run), 0.6, 8)
+    content = shipped(model)
+    assert lite.floats(content) == []
+    found = quality.weights(lite.kernels(content))
+    assert found["sparsity"] >= zeros - 0.01
+    assert found["unique_weights"] <= values
+
+
+class Briefly:
+    """Fine-tunes for two steps: enough to see whether a network can take a recipe."""
+
+    steps = 2
+
+    def __init__(self, data):
+        self.batches = datasets.train_batches(data, batch_size=64, epochs=1, seed=0)
+
+    def __call__(self, model, callbacks, pace=1.0):
+        model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(self.batches.take(2), callbacks=callbacks, verbose=0)
+
+    def images(self, batches):
+        return (images for images, _ in self.batches.take(batches))
+
+
+FAMILIES = ("alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *((name, "qat") for name in FAMILIES),
+        *(("densenet-bc-40-12", recipe) for recipe in passes.CHAINS if recipe != "qat"),
+    ],
+)
+def test_every_family_ends_all_int8(run, name, recipe):
+    model = peers.build(name, (32, 32, 3), 10, seed=0, mean=run.data.mean, std=run.data.std)
+    briefly = Briefly(run.data)
+    for images in briefly.images(10):
+        model(images, training=True)
+    made = passes.run(recipe, twin.twin(model), briefly, 0.5, 16)
+    with lite.converters(made) as convert:
+        images = datasets.images(run.data.train, range(50), run.data)
+        content = convert("int8", None if recipe.endswith("qat") else images)
+    assert lite.floats(content) == []
+
+
+def test_a_compressed_peer_joins_the_manifest(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    manifest = pipeline.compress(tmp_path / "run", "normalised", "prune", epochs=1, sparsity=0.7)
+    assert [entry["file"] for entry in manifest["artifacts"]] == [
+        "tflite/normalised-prune-float32.tflite",
+        "tflite/normalised-prune-int8.tflite",
+    ]
+    for entry in manifest["artifacts"]:
+        assert entry["sparsity"] == pytest.approx(0.7, abs=0.03)
+        assert entry["taught"] is True
+        content = (tmp_path / "run" / "export" / entry["file"]).read_bytes()
+        assert lite.Lite(content).classes == 10
+    again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, weight=0.0)
+    assert len(again["artifacts"]) == 3
+    assert again["artifacts"][-1]["taught"] is False
+
+
+def test_clustering_wide_layers_does_not_end_all_learning():
+    """A centroid moves by the mean of its weights' gradients: their sum would be far too far."""
+    inputs = tf_keras.Input((2000,))
+    outputs = tf_keras.layers.Dense(50)(tf_keras.layers.Dense(500, activation="relu")(inputs))
+    model = tf_keras.Model(inputs, outputs)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 2000)).astype(np.float32), rng.integers(0, 50, 64)
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def fit(model, rate, epochs):
+        model.compile(tf_keras.optimizers.SGD(rate, 0.9), loss)
+        return model.fit(x, y, epochs=epochs, batch_size=32, verbose=0).history["loss"][-1]
+
+    def tune(model, callbacks, pace=1.0):
+        losses.append(fit(model, 0.02, 10))
+
+    losses = [fit(model, 0.002, 3)]
+    passes.run("cluster", model, tune, 0.5, 16)
+    assert losses[1] < 0.1 * losses[0]
+
+
+def test_a_file_that_lost_its_accuracy_is_warned_of(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    pipeline.compress(tmp_path / "run", "plain", "prune", epochs=1, sparsity=0.99)
+    printed = capsys.readouterr().out
+    assert "warning: tflite/plain-prune-float32.tflite has " in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("normalised", "quat"), "--recipe: unknown value 'quat'. Did you mean 'qat'"),
+        (("normalized", "qat"), "--peer: unknown value 'normalized'. Did you mean 'normalised'"),
+    ],
+)
+def test_a_wrong_request_is_told(trained, arguments, message):
+    with pytest.raises(InputError, match=message):
+        pipeline.compress(trained, *arguments)
+    assert not (trained / "export").exists()
+
+
+def test_the_command_knows_every_recipe():
+    assert tuple(passes.CHAINS) == command.RECIPES
+
+
+def test_who_never_compresses_never_loads_tfmot():
+    code = (
+        "import sys, xkd_keras.train, xkd_keras.training, xkd_keras.ship.exporting;"
+        "assert not {'tensorflow_model_optimization', 'tf_keras'} & set(sys.modules)"
+    )
+    # tfmot, which this process has imported, sets a variable that makes TensorFlow load tf_keras.
+    usual = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=usual)
+    assert done.returncode == 0, done.stderr[-1000:]

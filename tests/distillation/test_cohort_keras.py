@@ -1,0 +1,150 @@
+"""The Cohort as Keras users use it: callbacks, saving, labels as they come, and what is refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
+from xkd_keras import Cohort
+from xkd_keras.distillation import schedules
+from xkd_keras.errors import InputError
+
+
+def test_predict_returns_every_peers_logits_and_their_weighted_mean():
+    peers = {"a": linear("a"), "b": linear("b")}
+    cohort = compiled(peers, weights={"a": 3, "b": 1})
+    got = cohort.predict(IMAGES, verbose=0)
+    a, b = (peer.predict(IMAGES, verbose=0) for peer in peers.values())
+    np.testing.assert_allclose(got["a"], a, atol=1e-6)
+    np.testing.assert_allclose(got["ensemble"], 0.75 * a + 0.25 * b, atol=1e-5)
+
+
+def test_a_non_finite_loss_names_only_the_peer_where_it_began():
+    cohort = compiled({"good": linear("a"), "bad": linear("b")}, schedule=0.25)
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: (
+            batch == 1 and cohort.peers["bad"].layers[-1].bias.assign(np.full(4, np.nan))
+        )
+    )
+    with pytest.raises(FloatingPointError, match=r"^non-finite loss: peer bad, step 2, lambda 0"):
+        fit(cohort, callbacks=[callback])
+
+
+def test_keras_callbacks_work(tmp_path):
+    cohort = compiled([linear("a"), linear("b")])
+    best = tmp_path / "best.keras"
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+        keras.callbacks.ReduceLROnPlateau("val_a_top1", mode="max"),
+        keras.callbacks.EarlyStopping("val_a_top1", mode="max", start_from_epoch=3),
+        keras.callbacks.ModelCheckpoint(best, "val_loss", save_best_only=True),
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]
+    history = fit(cohort, 2, validation_data=(IMAGES, LABELS), callbacks=callbacks)
+    assert float(cohort.optimizer.by_peer["b"].learning_rate) == pytest.approx(0.025)
+    assert len(history.history["val_loss"]) == 2
+    assert best.exists()
+
+
+def test_a_saved_cohort_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
+    peers = [linear("a"), convolutional("b", 4)]
+    cohort = compiled(peers, schedule=schedules.Windows(1.0, 6, 2, 1), weights={"a": 1, "b": 2})
+    fit(cohort)
+    cohort.save(tmp_path / "cohort.keras")
+    again = keras.models.load_model(tmp_path / "cohort.keras")
+    fit(cohort)
+    fit(again)
+    assert int(again.optimizer.iterations) == 6
+    for a, b in zip(cohort.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"peers": []}, "peers: received none"),
+        ({"peers": [linear("a"), linear("a")]}, "peers: the name 'a' is used twice"),
+        ({"peers": {"ensemble": linear("a")}}, "peers: the name 'ensemble' is taken"),
+        ({"temperature": 0}, "temperature: received 0; valid: a number above 0"),
+        ({"teacher": "maen"}, "teacher: unknown value 'maen'. Did you mean 'mean'"),
+        ({"weights": {"a": 1}}, "weights: received {'a': 1}; valid: one >= 0 for each of a, b"),
+        ({"weights": {"a": 0, "b": 0}}, "weights: received .* not all 0"),
+    ],
+)
+def test_what_a_cohort_cannot_be_made_of_is_said(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        Cohort(**{"peers": [linear("a"), linear("b")], **kwargs})
+
+
+def test_peers_with_different_numbers_of_classes_are_refused():
+    inputs = keras.Input((6, 6, 2))
+    other = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)), name="o")
+    with pytest.raises(InputError, match=r"numbers of logits differ: .*4.*5"):
+        Cohort([linear("a"), other])
+
+
+def test_labels_may_come_in_a_column_as_those_of_cifar():
+    one, two = compiled([linear("a")]), compiled([linear("a")])
+    two.peers["a"].set_weights(one.peers["a"].get_weights())
+    one.fit(IMAGES, LABELS, shuffle=False, verbose=0)
+    two.fit(IMAGES, LABELS[:, None], shuffle=False, verbose=0)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labels_that_are_no_class_numbers_are_refused():
+    cohort = compiled([linear("a")])
+    with pytest.raises(ValueError, match=r"labels: received shape .* valid: class numbers"):
+        cohort.fit(IMAGES, np.eye(4, dtype="float32")[LABELS], verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label value of 9"):
+        cohort.fit(IMAGES, np.full(48, 9), verbose=0)
+
+
+def test_a_distillation_term_that_is_not_finite_stops_too():
+    cohort = compiled([linear("a"), linear("b")], teacher=lambda logits, **_: logits * np.inf)
+    with pytest.raises(FloatingPointError, match="non-finite loss: peer a, b, step 0"):
+        fit(cohort)
+
+
+def test_a_teacher_of_ones_own_gets_tensors():
+    def heaviest(logits, weights, **_):
+        return tf.broadcast_to(logits[tf.argmax(weights)], tf.shape(logits))
+
+    peers = {"a": linear("a"), "b": linear("b")}
+    cohort = compiled(peers, teacher=heaviest, weights={"a": 1, "b": 3})
+    logs = cohort.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert logs["b_distillation"] == pytest.approx(0, abs=1e-6)
+    assert logs["a_distillation"] > 0.01
+
+
+def test_a_teacher_that_takes_other_arguments_is_refused_before_training():
+    with pytest.raises(InputError, match=r"teacher: .* valid: a name, or a function of \(logits"):
+        Cohort([linear("a"), linear("b")], teacher=lambda logits, weights: logits)
+
+
+def test_one_optimizer_object_given_for_two_peers_becomes_two():
+    sgd = keras.optimizers.SGD(0.1)
+    cohort = Cohort([linear("a"), linear("b")])
+    cohort.compile({"a": sgd, "b": sgd})
+    fit(cohort)
+    assert len({id(optimizer) for optimizer in cohort.optimizer.by_peer.values()}) == 2
+
+
+@pytest.mark.parametrize("what", ["loss", "metrics"])
+def test_a_loss_or_metrics_of_ones_own_are_refused(what):
+    with pytest.raises(InputError, match=f"{what}: a Cohort has its own"):
+        Cohort([linear("a")]).compile("sgd", **{what: "mse"})
+
+
+def test_a_peer_of_one_logit_is_refused():
+    inputs = keras.Input((6, 6, 2))
+    binary = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(inputs)), name="o")
+    with pytest.raises(InputError, match=r"'o' has 1 logits; valid: .* two or more"):
+        Cohort([binary])
+
+
+def test_optimizers_of_other_peers_are_refused():
+    with pytest.raises(InputError, match="optimizer: received one for c; valid: one for each of a"):
+        Cohort([linear("a")]).compile({"c": "sgd"})

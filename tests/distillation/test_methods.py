@@ -1,0 +1,148 @@
+"""Methods against steps worked by hand in NumPy, and against Keras' own Distiller."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from tests.small_cohorts import IMAGES, LABELS, compiled, fit, linear
+from xkd_keras.distillation import methods, schedules, teachers
+from xkd_keras.distillation.methods import Course
+
+COURSE = Course(weight=2.0, total=60, start=6, period=10, window=4, growth="linear")
+FLAT = IMAGES.reshape(48, -1).astype("float64")
+
+
+def steps_by_hand(kernels, push, rate=0.1):
+    """Return kernels (bias in the last row) after three steps of SGD, momentum 0.9, in float64.
+
+    Args:
+        kernels: One [73, 4] a peer.
+        push: (logits of all peers, images) -> the distillation gradients by the logits.
+        rate: Learning rate.
+    """
+    kernels = [kernel.copy() for kernel in kernels]
+    speed = [np.zeros_like(kernel) for kernel in kernels]
+    for t in range(3):
+        rows = slice(16 * t, 16 * t + 16)
+        x, y = np.c_[FLAT[rows], np.ones(16)], np.eye(4)[LABELS[rows]]
+        z = [x @ kernel for kernel in kernels]
+        distilled = push(z, x)
+        for i in range(len(z)):
+            gradient = x.T @ (softmax(z[i], -1) - y + distilled[i]) / 16
+            speed[i] = 0.9 * speed[i] - rate * gradient
+            kernels[i] = kernels[i] + speed[i]
+    return kernels
+
+
+def kernel(model):
+    return np.vstack([w.astype("float64") for w in model.get_weights()])
+
+
+def test_deep_mutual_learning_takes_the_steps_of_its_losses():
+    """d/dz_i of mean_j KL(p_j || p_i) is p_i - mean_j p_j, at T = 1; all in the same step."""
+    teacher, schedule = methods.dml(Course(weight=0.7, total=3))
+    cohort = compiled(
+        [linear("a"), linear("b"), linear("c")], teacher=teacher, schedule=schedule, temperature=1.0
+    )
+    start = [kernel(peer) for peer in cohort.peers.values()]
+
+    def push(z, _):
+        p = [softmax(each, -1) for each in z]
+        return [0.7 * (p[i] - (p[i - 1] + p[i - 2]) / 2) for i in range(3)]
+
+    fit(cohort)
+    want = steps_by_hand(start, push)
+    for peer, each in zip(cohort.peers.values(), want, strict=True):
+        np.testing.assert_allclose(kernel(peer), each, atol=2e-6)
+
+
+def test_traditional_distillation_takes_the_steps_of_its_paper():
+    """d/dz of T^2 KL(q || softmax(z / T)) is T (softmax(z / T) - q), with q of a fixed teacher."""
+    fixed = {"s": linear("s"), "t": linear("t")}
+    _, schedule = methods.kd(Course(weight=0.4, total=3))
+    teacher = teachers.Frozen(fixed, {"s": 1.0, "t": 1.0})
+    cohort = compiled([linear("a")], teacher=teacher, schedule=schedule, temperature=4.0)
+    start, other = kernel(cohort.peers["a"]), [kernel(model) for model in fixed.values()]
+
+    def push(z, x):
+        q = softmax(x @ (other[0] + other[1]) / 2 / 4, -1)
+        return [0.4 * 4 * (softmax(z[0] / 4, -1) - q)]
+
+    fit(cohort)
+    (want,) = steps_by_hand([start], push)
+    np.testing.assert_allclose(kernel(cohort.peers["a"]), want, atol=2e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_traditional_distillation_ends_where_keras_distiller_ends(temperature):
+    """With an explicit KLDivergence, which its default loses; its halves make our lambda 1."""
+    student, taught, teacher = linear("a"), linear("a"), linear("t")
+    taught.set_weights(student.get_weights())
+    theirs = keras.distillation.Distiller(
+        teacher,
+        taught,
+        keras.distillation.LogitsDistillation(temperature, keras.losses.KLDivergence()),
+        student_loss_weight=0.5,
+    )
+    theirs.compile(
+        keras.optimizers.SGD(0.2, momentum=0.9),  # of half the loss: twice the rate
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    fit(theirs, 3)
+    frozen = teachers.Frozen({"t": teacher}, {"t": 1.0})
+    fit(compiled([student], teacher=frozen, schedule=1.0, temperature=temperature), 3)
+    np.testing.assert_allclose(kernel(student), kernel(taught), atol=1e-5)
+
+
+def lambdas(method, steps=60):
+    _, schedule = methods.METHODS[method](COURSE)
+    return np.asarray(schedule(np.arange(steps)))
+
+
+def test_solo_never_distils():
+    assert not lambdas("solo").any()
+
+
+@pytest.mark.parametrize("method", ["ensemble", "dml", "kdcl", "kd"])
+def test_constant_methods_have_their_full_weight_at_every_step(method):
+    np.testing.assert_array_equal(lambdas(method), np.full(60, 2.0, "float32"))
+
+
+def test_mcod_is_discontinuous_and_progressively_enhanced():
+    want = np.zeros(60)
+    for window in range(5):  # five periods of 10 steps to the end, the last 4 of each distil
+        first = 10 + 10 * (window + 1) - 4
+        want[first : first + 4] = 2 * (window + 1) / 5
+    np.testing.assert_allclose(lambdas("mcod"), want, rtol=1e-6)
+
+
+def test_the_ablations_change_one_thing_each():
+    steps = np.arange(60)
+    windows = lambdas("mcod") > 0
+    flat = methods.mcod(Course(2.0, 60, 6, 10, 4, "constant"))[1](steps)
+    np.testing.assert_array_equal(flat, np.where(windows, np.float32(2), np.float32(0)))
+    falling = np.asarray(methods.mcod(Course(2.0, 60, 6, 10, 4, "decay"))[1](steps))
+    assert falling[16] == pytest.approx(2 * 4 / 5)
+    assert np.all(np.diff(falling[windows]) <= 0)
+    ramp = lambdas("ramp")
+    assert np.all(np.diff(ramp[6:]) > 0)
+    np.testing.assert_allclose(ramp[6:], 2 * np.arange(54) / 54, atol=1e-6)
+
+
+def test_every_method_trains_a_cohort_of_three():
+    for name, method in methods.METHODS.items():
+        teacher, schedule = method(Course(weight=1.0, total=9, period=2))
+        if teacher == "frozen":
+            teacher = teachers.Frozen({"t": linear("t")}, {"t": 1.0})
+        cohort = compiled([linear(p) for p in "abc"], teacher=teacher, schedule=schedule, rate=0.02)
+        history = fit(cohort, 6).history
+        assert history["a_cross_entropy"][-1] < history["a_cross_entropy"][0], name
+        assert all(sum(history[f"{peer}_distillation"]) > 0.01 for peer in "abc"), name
+        assert (max(history["distill_weight"]) > 0) == (name != "solo")
+
+
+def test_decay_falls_from_one_to_nothing():
+    got = schedules.growth(np.array([0, 0.25, 1.0]), "decay")
+    np.testing.assert_allclose(got, [1, 0.75, 0])

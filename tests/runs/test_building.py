@@ -1,0 +1,96 @@
+"""Epochs become steps: schedules of lambda and of the learning rate as the flags say."""
+
+import numpy as np
+import pytest
+
+from xkd_keras.distillation import methods, teachers
+from xkd_keras.flags import config as configs
+from xkd_keras.flags.config import Config
+from xkd_keras.runs import building
+
+
+def weights(**flags):
+    config = Config(epochs=8, **flags)
+    _, schedule = building.distillation(config, steps=10)
+    return np.asarray(schedule(np.arange(80)))
+
+
+def rates(steps, **flags):
+    config = Config(peer=("alexnet",), **flags)
+    return np.asarray(building.learning_rate(config.peers()[0].recipe, 8, 10)(np.asarray(steps)))
+
+
+def test_solo_never_distils():
+    assert not weights(method="solo").any()
+
+
+def test_ensemble_always_distils_as_much():
+    assert np.all(weights(method="ensemble", distill_weight_max=0.6) == np.float32(0.6))
+
+
+def test_ramp_grows_from_its_start_to_the_end():
+    got = weights(method="ramp", distill_start=2)
+    assert not got[:21].any()
+    np.testing.assert_allclose(got[20:], np.arange(60) / 60, atol=1e-6)
+
+
+def test_mcod_distils_in_the_last_part_of_each_period():
+    got = weights(method="mcod", distill_period=3, distill_duty=0.5, distill_start=2)
+    want = np.zeros(80)
+    want[20 + 15 : 20 + 30] = 0.5  # two periods of 30 steps after 20
+    want[50 + 15 : 50 + 30] = 1.0
+    np.testing.assert_allclose(got, want)
+
+
+def test_periods_may_be_shorter_than_an_epoch():
+    got = weights(method="mcod", distill_period=0.2, distill_growth="constant")
+    np.testing.assert_array_equal(got, np.tile([0.0, 1.0], 40))
+
+
+@pytest.mark.parametrize("method", ["dml", "kdcl", "kd"])
+def test_other_methods_distil_all_the_time(method):
+    assert np.all(weights(method=method, distill_weight_max=0.6) == np.float32(0.6))
+
+
+def test_one_ramps_up_in_the_first_80_of_300_epochs():
+    got = weights(method="one", distill_weight_max=2.0)
+    want = 2 * np.exp(-5 * (1 - np.minimum(np.arange(80) / 21, 1)) ** 2)  # 21 = 80 * 80 / 300
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [
+        *(("mcod", "mean"), ("solo", "mean"), ("ensemble", "mean"), ("ramp", "mean")),
+        *(("dml", "pairwise"), ("kdcl", "min_logit"), ("one", "gate"), ("kd", "frozen")),
+    ],
+)
+def test_every_method_has_its_teacher_unless_another_is_chosen(method, teacher):
+    assert building.distillation(Config(method=method), 10)[0] == teacher
+    assert building.distillation(Config(method=method, teacher="linear"), 10)[0] == "linear"
+
+
+def test_the_names_that_flags_know_are_those_that_exist():
+    assert set(configs.METHODS) == set(methods.METHODS)
+    assert set(configs.TEACHERS) == {*teachers.TEACHERS, "frozen"}
+
+
+def test_the_rate_falls_at_the_given_epochs():
+    got = rates([29, 30, 59, 60], learning_rate=1.0, learning_rate_epochs="3:6")
+    np.testing.assert_allclose(got, [1, 0.1, 0.1, 0.01], rtol=1e-6)
+
+
+def test_the_rate_is_cosine_over_the_whole_run_after_warm_up():
+    got = rates(
+        [0, 10, 40, 80], learning_rate=1.0, learning_rate_schedule="cosine", warmup_epochs=1
+    )
+    np.testing.assert_allclose(got, [0.1, np.cos(np.pi / 16) ** 2, 0.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("sgd", "SGD"), ("adamw", "AdamW")])
+def test_the_optimizer_is_the_recipes(kind, name):
+    config = Config(peer=(f"alexnet,optimizer={kind},weight_decay=0.02,clip_norm=3",))
+    optimizer = building.optimizer(config.peers()[0].recipe, 8, 10)
+    assert type(optimizer).__name__ == name
+    assert optimizer.global_clipnorm == 3
+    assert (optimizer.l2 if kind == "sgd" else optimizer.weight_decay) == 0.02

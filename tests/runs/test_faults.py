@@ -1,0 +1,158 @@
+"""What the machine does to a run: killed while it saves, a full disk, files cut short."""
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.small_cohorts import compiled, convolutional, fit
+from xkd_keras import data, train
+from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+from xkd_keras.runs import checkpoint
+
+
+def variables(cohort):
+    return [np.array(variable) for variable in checkpoint.state(cohort)]
+
+
+def killed_at(moment, do):
+    """Do something in a child process that is killed at that file operation; was it?"""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    passed = 0
+
+    def pass_one(*_):
+        nonlocal passed
+        passed += 1
+        if passed == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def heard(event, _):
+        if event in ("open", "os.mkdir", "os.rename", "os.remove"):
+            pass_one()
+
+    write, fsync = zipfile.ZipFile.open, os.fsync
+    zipfile.ZipFile.open = lambda *args, **kwargs: pass_one() or write(*args, **kwargs)
+    os.fsync = lambda file: (fsync(file), pass_one())
+    sys.addaudithook(heard)
+    with contextlib.suppress(BaseException):
+        do()
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_at_any_moment_of_a_save_the_old_state_or_the_new_is_whole(
+    tmp_path, monkeypatch, capsys
+):
+    one = compiled([convolutional("a", 3), convolutional("b", 5)])
+    states = []
+    for _ in range(3):  # two are kept: the third removes the first
+        fit(one)
+        states.append(variables(one))
+    rows = [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
+    monkeypatch.setattr(checkpoint, "_array", np.asarray)  # a child may not ask TensorFlow
+    outcomes = set()
+    for moment in range(1, 99):
+        directory = tmp_path / str(moment)
+        for n in (1, 2, 3):
+            monkeypatch.setattr(checkpoint, "state", lambda _, n=n: states[n - 1])
+            if n < 3:
+                checkpoint.save(directory, one, rows[:n])
+        died = killed_at(moment, lambda d=directory: checkpoint.save(d, one, rows))
+        monkeypatch.undo()
+        two = compiled([convolutional("a", 3), convolutional("b", 5)])
+        done = len(checkpoint.restore(directory, two).history)
+        outcomes.add((died, done))
+        for expected, received in zip(states[done - 1], variables(two), strict=True):
+            np.testing.assert_array_equal(received, expected)
+        monkeypatch.setattr(checkpoint, "_array", np.asarray)
+        if not died:
+            break
+    assert outcomes == {(True, 2), (True, 3), (False, 3)}
+    assert moment > 10
+    assert capsys.readouterr().err == ""  # nothing was damaged, and nothing passed over
+
+
+def configuration(run_dir, data_dir, **more):
+    values = {
+        "run_dir": str(run_dir),
+        "data_dir": str(data_dir),
+        "dataset": "digits",
+        "train_examples": 200,
+        "peer": ("tests.small_peers:plain,learning_rate=0.01",),
+        "batch_size": 50,
+        "epochs": 2,
+    }
+    return configs.Config(**{**values, **more})
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Let the system refuse more than that in one file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(data_dir, tmp_path, monkeypatch):
+    first, save = configuration(tmp_path / "run", data_dir), checkpoint.save
+
+    def save_on_a_full_disk(directory, cohort, history, *part):
+        with files_of_at_most(4096 if len(history) == 2 else resource.RLIM_INFINITY):
+            return save(directory, cohort, history, *part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_on_a_full_disk)
+        with pytest.raises(OSError, match="File too large"):
+            train.train_and_evaluate(first)
+    kept = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
+    assert kept == ["epoch-0001.npz"]
+    ended = train.train_and_evaluate(first)
+    whole = train.train_and_evaluate(configuration(tmp_path / "whole", data_dir))
+    assert ended["peers"]["plain"]["cross_entropy"] == pytest.approx(
+        whole["peers"]["plain"]["cross_entropy"], rel=1e-4
+    )
+
+
+def record_bounds(path):
+    """Return where each record of a TFRecord file ends."""
+    content, ends, at = path.read_bytes(), [], 0
+    while at < len(content):
+        at += 16 + int.from_bytes(content[at : at + 8], "little")  # length, its CRC, the CRC
+        ends.append(at)
+    return ends
+
+
+@pytest.mark.parametrize("cache_gib", [2.0, 0.0])
+@pytest.mark.parametrize("where", ["within", "between"])
+def test_a_tfrecord_file_that_is_cut_short_is_one_line(tmp_path, where, cache_gib):
+    whole = configuration(tmp_path / "run", tmp_path / "data", cache_gib=cache_gib, epochs=1)
+    data.load("digits", data_dir=str(tmp_path / "data"), cache_gib=cache_gib)
+    (path,) = (tmp_path / "data").rglob("*-train.tfrecord*")
+    end = record_bounds(path)[700]
+    content = path.read_bytes()
+    path.write_bytes(content[: end - 3 * (where == "within")])
+    with pytest.raises(InputError, match=r"--dataset: digits: a file is damaged or gone \(.*\); v"):
+        train.train_and_evaluate(whole)
+    path.write_bytes(content)
+    assert train.train_and_evaluate(whole)["training"]["steps"] == 4
+
+
+def test_images_that_go_while_they_are_read_are_one_line():
+    def read():
+        with data.readable("folder:x"):
+            tf.io.read_file("/nowhere/at/all.png")
+
+    with pytest.raises(InputError, match="--dataset: folder:x: a file is damaged or gone"):
+        read()

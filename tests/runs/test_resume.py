@@ -1,0 +1,99 @@
+"""A run that is killed goes on to the very same bits: weights, optimizer state, metrics."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def command(run_dir, data_dir, epochs):
+    flags = [
+        f"--run_dir={run_dir}",
+        f"--data_dir={data_dir}",
+        f"--epochs={epochs}",
+        "--dataset=digits",
+        "--train_examples=200",
+        "--peer=tests.small_peers:plain,learning_rate=0.01",
+        "--peer=tests.small_peers:normalised,optimizer=adamw,learning_rate=0.003",
+        "--batch_size=50",
+        "--distill_period=0.5",
+        "--deterministic",
+    ]
+    return [sys.executable, "-m", "xkd_keras.train", *flags]
+
+
+def start(*args):
+    return subprocess.Popen(
+        command(*args), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*args):
+    process = start(*args)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_after(seconds, sign, *args):
+    """Start the command and kill it that long after a line that begins with `sign`."""
+    process = start(*args)
+    for line in process.stdout:
+        if line.startswith(sign):
+            break
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def assert_same_run(one: Path, two: Path, epochs):
+    name = f"checkpoints/epoch-{epochs:04d}.npz"
+    with np.load(one / name) as a, np.load(two / name) as b:
+        for key in set(a.files) - {"about"}:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    histories = [list(csv.DictReader((run / "logs/history.csv").open())) for run in (one, two)]
+    for a, b in zip(*histories, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    results = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
+    for result in results:
+        for row in [result["ensemble"], *result["peers"].values()]:
+            del row["milliseconds_per_image"]
+    assert results[0]["peers"] == results[1]["peers"]
+    assert results[0]["ensemble"] == results[1]["ensemble"]
+    for path in sorted((one / "peers").iterdir()):
+        a, b = (keras.models.load_model(run / "peers" / path.name) for run in (one, two))
+        for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, data_dir):
+    finish(tmp_path / "whole", data_dir, 30)
+    kill_after(0.1, "epoch", tmp_path / "killed", data_dir, 30)
+    assert not (tmp_path / "killed/metrics.json").exists()
+    assert "going on after epoch" in finish(tmp_path / "killed", data_dir, 30)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", 30)
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(tmp_path, data_dir):
+    epochs = 200
+    finish(tmp_path / "whole", data_dir, epochs)
+    moments = random.Random(int(os.environ.get("KILL_SEED", "0")))
+    for _ in range(10):
+        seconds = moments.uniform(0.1, 6)  # tracing takes about two of them
+        kill_after(seconds, "each line", tmp_path / "killed", data_dir, epochs)
+    assert not (tmp_path / "killed/metrics.json").exists(), "too fast to be killed ten times"
+    finish(tmp_path / "killed", data_dir, epochs)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", epochs)

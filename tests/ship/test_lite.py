@@ -1,0 +1,110 @@
+"""Every TFLite variant against Keras, and what is no such file."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import softmax
+
+from xkd_keras import peers
+from xkd_keras.errors import InputError
+from xkd_keras.report.run_page import deployment_page
+from xkd_keras.ship import lite
+
+SHAPE = (20, 20, 3)
+
+
+def images(n, shape=SHAPE):
+    """Smooth images: quantisation is measured on something like pictures."""
+    rough = np.random.default_rng(1).integers(0, 256, (n, 4, 4, 3))
+    return tf.image.resize(rough, shape[:2]).numpy().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network with batch norm whose moving statistics are those of the images."""
+    return settled(peers.build("tests.small_peers:normalised", SHAPE, 5, seed=3))
+
+
+def settled(model):
+    """Give batch norm the statistics of images, as training does."""
+    for _ in range(30):
+        model(np.float32(images(64, model.input_shape[1:])), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def convert(model):
+    with lite.converters(model) as function:
+        yield function
+
+
+@pytest.mark.parametrize(
+    ("variant", "tolerance"),
+    [("float32", 1e-5), ("float16", 0.01), ("dynamic", 0.03), ("int8", 0.05), ("int16x8", 0.03)],
+)
+def test_a_variant_answers_as_keras_does(model, convert, variant, tolerance):
+    given = images(32)
+    expected = softmax(model.predict(given, verbose=0), axis=-1)
+    answers = lite.Lite(convert(variant, images(50)))(given)
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers, expected, atol=tolerance)
+
+
+def test_weights_of_an_int8_file_take_a_byte_each(model, convert):
+    whole, small = convert("float32", None), convert("int8", images(20))
+    kernels = sum(v.numpy().size for v in model.trainable_variables if len(v.shape) > 1)
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    def stored(content):
+        buffers = schema.ModelT.InitFromPackedBuf(content).buffers
+        return [b.data.size for b in buffers if b.data is not None]
+
+    assert sum(stored(whole)) >= 4 * kernels
+    assert kernels <= sum(stored(small)) < 2 * kernels + 2000
+
+
+def test_floats_are_found_inside_but_not_at_the_edges(convert):
+    assert lite.floats(convert("int8", images(20))) == []
+    assert lite.floats(convert("dynamic", None))
+
+
+def test_a_network_without_an_int8_form_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Lambda(lambda t: tf.math.erfinv(t / 300.0), output_shape=(8, 8, 3))(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    with (
+        lite.converters(model) as convert,
+        pytest.raises(
+            InputError, match="cannot be made of this network: TFLite has no operation Erfinv"
+        ),
+    ):
+        convert("int8", images(4, (8, 8, 3)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\0\0\0\0TFL3" + b"\0" * 40])
+def test_what_is_no_tflite_file_is_told(content):
+    with pytest.raises(InputError, match="is not a TFLite model; valid: a file of"):
+        lite.Lite(content)
+
+
+def test_a_tflite_file_of_something_else_is_told():
+    inputs = keras.Input((7,))
+    with lite.converters(keras.Model(inputs, keras.layers.Dense(2)(inputs))) as convert:
+        content = convert("float32", None)
+    with pytest.raises(InputError, match="is not an image classifier of ours"):
+        lite.Lite(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2"]
+)
+def test_every_family_passes_through_every_variant(name):
+    model = settled(peers.build(name, (32, 32, 3), 10, seed=0))
+    given = images(32, (32, 32, 3))
+    expected = softmax(model.predict(given, verbose=0), axis=-1)
+    with lite.converters(model) as convert:
+        for variant in deployment_page.VARIANTS:
+            answers = lite.Lite(convert(variant, given))(given)
+            np.testing.assert_allclose(answers, expected, atol=0.15, err_msg=variant)

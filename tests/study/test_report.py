@@ -1,0 +1,320 @@
+"""The report of a study: what it claims, on studies with a known effect and of every shape."""
+
+import base64
+import dataclasses
+import json
+import logging
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.test_report import Page
+from xkd_keras.report.run_page import plots
+from xkd_keras.study import statistics
+from xkd_keras.study.report.document import document, figures
+
+MAIN = ("solo", "kd", "dml", "ensemble", "mcod")
+VARIANTS = {"windows_only": {"distill_growth": "constant"}, "growth_only": {"distill_duty": 1.0}}
+
+
+@dataclasses.dataclass
+class Study:
+    """A study that never was. Effects, in points, are what a method adds to each peer."""
+
+    peers: dict[str, str] = dataclasses.field(
+        default_factory=lambda: {"alexnet": "alexnet", "resnet20": "resnet20"}
+    )
+    seeds: int = 20
+    main: tuple[str, ...] = MAIN
+    variants: tuple[str, ...] = ()
+    effects: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    base: tuple[float, ...] = (84.0, 89.0)  # of the peers alone, percent
+    noise: float = 0.6  # of a run, points; as much again is shared by all methods of a seed
+    images: int = 361
+    broken: dict = dataclasses.field(default_factory=dict)  # (method, seed) -> error or None
+    sweep: bool = False
+    history: bool = True
+
+    @property
+    def content(self):
+        """Return what study.json would hold."""
+        methods = [*self.main, *self.variants]
+        examples = {"train": 100, "validation": 179, "test": self.images}
+        return {
+            "dataset": "digits",
+            "title": "alexnet and resnet20 on digits",
+            "command": "python -m xkd_keras.study --flagfile=configs/study/digits.flags",
+            "created": "2026-11-23T08:00:00+00:00",
+            "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
+            "data": {
+                "name": "digits",
+                "fingerprint": "9f86d081884c7d65",
+                "class_names": list("0123456789"),
+                "image_shape": [32, 32, 3],
+                "examples": examples,
+                "skipped": [],
+            },
+            "peers": {
+                name: {"builder": builder, "parameters": 2472266}
+                for name, builder in self.peers.items()
+            },
+            "config": {"dataset": "digits", "epochs": 30, "batch_size": 64, "peer": ["a", "b"]},
+            "seeds": list(range(self.seeds)),
+            "methods": {name: self._method(name) for name in methods},
+            "main": list(self.main),
+            "sweep": self._sweep() if self.sweep else None,
+            "runs": [
+                run
+                for i, method in enumerate(methods)
+                for seed in range(self.seeds)
+                if (run := self._run(method, i, seed))
+            ],
+        }
+
+    def _method(self, name):
+        own = {"kd": {"temperature": 3.0}, **VARIANTS}.get(name, {})
+        return {"method": name, "options": own, "about": f"how {name} teaches"}
+
+    def _sweep(self):
+        settings = [
+            {"options": {"temperature": t}, "top1": 0.85 + t / 1000, "sd": 0.01, "n": 3}
+            | {"error": 0.14, "cross_entropy": 0.5, "chosen": t == 3.0}
+            for t in (1.0, 3.0)
+        ]
+        return {
+            "seeds": [100000, 100001, 100002],
+            "split": "validation",
+            "criterion": "the geometric mean of the error rates",
+            "methods": {"kd": settings, "mcod": settings},
+        }
+
+    def _run(self, method, i, seed):
+        if (method, seed) in self.broken:
+            error = self.broken[method, seed]
+            return error and {"method": method, "seed": seed, "status": "failed", "error": error}
+        shared = np.random.default_rng(seed).normal(0, self.noise, len(self.peers))
+        rng = np.random.default_rng([seed, i])
+        effects = self.effects.get(method, (0.0,) * len(self.peers))
+        points = [
+            self.base[j % len(self.base)] + shared[j] + rng.normal(0, self.noise) + effects[j]
+            for j in range(len(self.peers))
+        ]
+
+        def result(percent):
+            return {
+                "top1": round(min(percent, 100) / 100 * self.images) / self.images,
+                "cross_entropy": 5 * (1 - percent / 100) + abs(rng.normal(0, 0.02)),
+                "ece": 0.03 + abs(rng.normal(0, 0.005)),
+            }
+
+        return {
+            "method": method,
+            "seed": seed,
+            "status": "done",
+            "seconds": 20 + 2 * i + abs(rng.normal()),
+            "teacher_seconds": 19.0 if method == "kd" else 0.0,
+            "peers": {name: result(p) for name, p in zip(self.peers, points, strict=True)},
+            "ensemble": result(max(points) + 0.5),
+            "agreement": 0.9,
+            "history": [self._epoch(e, i, rng) for e in range(2, 31, 2)] if self.history else [],
+        }
+
+    def _epoch(self, epoch, i, rng):
+        left = np.exp(-epoch / 8)
+        return {
+            "epoch": epoch,
+            "disagreement": 0.1 + 0.4 * left / (1 + i / 4) + rng.normal(0, 0.01),
+            "pairwise_kl": 0.3 + 2 * left / (1 + i / 3) + rng.normal(0, 0.05),
+            "seconds": epoch * 0.7,
+        }
+
+    def write(self, study_dir):
+        document.write(study_dir, self.content)
+        return (study_dir / "report.md").read_text()
+
+
+@pytest.fixture
+def unpictured(monkeypatch):
+    """Leave the pictures out of reports, for tests of words: drawing takes most of the time."""
+    monkeypatch.setattr(figures, "draw", lambda *_: {})
+
+
+def bold(text):
+    """Return the answer: the paragraph after the title."""
+    return text.split("\n\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"),
+    [(2.0, "is better than"), (0.0, "shows no detectable difference to"), (-2.0, "is worse than")],
+)
+def test_the_first_sentence_says_what_was_built_in(effect, expected, tmp_path, unpictured):
+    study = Study(main=("solo", "mcod"), effects={"mcod": (effect, effect)}, images=5000)
+    text = study.write(tmp_path)
+    answer = bold(text)
+    assert answer.startswith(f"**On digits, mcod {expected} training alone for alexnet (")
+    assert answer.count("points, 95 % interval") == 1
+    assert ("not shown to be better than training alone for any" in text) == (effect == 0)
+    assert len(re.findall("better than|no detectable|worse than", answer)) == 1
+
+
+def test_what_did_not_work_stands_at_the_top(tmp_path, unpictured):
+    effects = {"mcod": (3.0, -2.0), "kd": (6.0, 0.0), "dml": (0.0, -6.0)}
+    broken = {("dml", 3): "ValueError: a|b", ("mcod", 7): None, ("mcod", 8): None}
+    text = Study(effects=effects, broken=broken, images=5000).write(tmp_path)
+    opening = text.partition("## Result")[0]
+    assert "so far (97 of 100 runs), mcod is better than training alone for alexnet" in opening
+    failures = next(line for line in opening.splitlines() if "What did not work" in line)
+    assert "mcod is worse than training alone for resnet20 (−" in failures
+    assert "mcod is worse than kd for alexnet (−" in failures
+    assert "1 of 100 runs failed; 2 of 100 runs are not there yet" in failures
+    assert "mcod is better than dml (every network)" in opening
+    assert re.search(r"alone is alexnet, with 8\d\.\d\d %; with mcod it is better", opening)
+    assert "| dml | 3 | ValueError: a&#124;b |" in text
+
+
+def test_networks_that_learned_nothing_are_told(tmp_path, unpictured):
+    content = Study(base=(10.0, 89.0), noise=0.1).content
+    document.write(tmp_path, content)
+    text = (tmp_path / "report.md").read_text()
+    assert "alexnet is no better than guessing with any method: train longer" in text
+    assert "resnet20 is no better" not in text
+
+
+def test_a_method_in_which_nobody_was_taught_is_told(tmp_path, unpictured):
+    content = Study().content
+    for run in content["runs"]:
+        run["lambda_max"] = 0.0 if run["method"] in ("solo", "mcod") else 1.0
+    document.write(tmp_path, content)
+    text = (tmp_path / "report.md").read_text()
+    assert "nobody was taught in mcod: its weight lambda was 0 throughout" in text
+    assert "nobody was taught in solo" not in text
+    assert "nobody was taught in kd" not in text
+
+
+def test_tables_hold_the_numbers_of_scipy_and_of_the_paper(tmp_path, unpictured):
+    study = Study(effects={"mcod": (2.0, 0.0)}, variants=tuple(VARIANTS))
+    text, content = study.write(tmp_path), study.content
+    top1 = {
+        method: [r["peers"]["alexnet"]["top1"] for r in content["runs"] if r["method"] == method]
+        for method in content["methods"]
+    }
+    test = stats.ttest_1samp(np.subtract(top1["mcod"], top1["solo"]), 0)
+    low, high = 100 * np.array(test.confidence_interval(0.95))
+    mean = 100 * (np.mean(top1["mcod"]) - np.mean(top1["solo"]))
+    row = next(line for line in text.splitlines() if line.startswith("| mcod | **"))
+    assert row.startswith(f"| mcod | **{100 * np.mean(top1['mcod']):.2f}** ±")
+    assert f"| +{mean:.2f} (+{low:.2f} … +{high:.2f}) | &#60; 0.001 |" in row
+    assert row.endswith("| 10.6 |")
+    assert f"| solo | {100 * np.mean(top1['solo']):.2f} ± " in text
+    mean = 100 * (np.mean(top1["growth_only"]) - np.mean(top1["mcod"]))
+    assert f"| growth\\_only | alexnet | {figures.signed(mean)} (" in text
+
+
+def test_the_page_needs_no_other_file_and_embeds_every_picture(tmp_path):
+    Study(variants=tuple(VARIANTS)).write(tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "a"}
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    embedded = {base64.b64decode(source.partition(";base64,")[2]) for source in sources}
+    drawn = {file.name: file.read_bytes() for file in (tmp_path / "plots").iterdir()}
+    assert set(drawn) == {"forest.svg", "ablations.svg", "cost.svg", "diversity.svg"}
+    assert embedded == set(drawn.values())
+
+
+def test_names_appear_exactly_as_they_are_and_never_as_markup(tmp_path):
+    odd = ("solo", "mcod", "_under_ *star*", "a|b", "<script>x</script>", "[l](http://e.org)")
+    study = Study(main=odd, peers={"<b>p</b>": "alexnet", "$x$ | `y`": "vgg11"}, seeds=3)
+    text = study.write(tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert set(odd) | {"<b>p</b>", "$x$ | `y`"} <= set(page.cells)
+    assert not {tag for tag, _ in page.tags} & {"script", "a", "em", "b"}
+    assert "<b>" not in text
+
+
+def test_the_search_is_told_as_it_was(tmp_path, unpictured):
+    text = Study(sweep=True).write(tmp_path)
+    assert "with 3 seeds not used in the study; the same number of settings, 2," in text
+    assert "The test images were never used to choose." in text
+    assert "| kd | --temperature=3.0 | **14.00** | 85.30 | 1.00 | 0.500 | 3 |" in text
+    content = Study(sweep=True).content
+    content["sweep"]["seeds"], content["sweep"]["split"] = [0, 1, 100], "test"
+    content["sweep"]["methods"] |= {"kd": content["sweep"]["methods"]["kd"][1:]}
+    document.write(tmp_path, content)
+    text = (tmp_path / "report.md").read_text()
+    assert "ALSO used in the study: 0 and 1; not as many for each: kd 1 and mcod 2." in text
+    assert "never used" not in text
+    assert "No search" in Study().write(tmp_path)
+
+
+LONG = {f"network_of_thirty_characters_{i}": f"vgg{i}:build" for i in range(2)}
+ODD = {
+    "one seed": (Study(seeds=1), "one seed proves nothing"),
+    "one peer": (Study(peers={"net": "vgg11"}), "training alone for net ("),
+    "no solo": (Study(main=("kd", "mcod"), variants=("growth_only",)), "to kd for alexnet"),
+    "no mcod": (Study(main=("solo", "kd"), history=False), "nothing is compared with mcod"),
+    "only mcod": (Study(main=("mcod",), history=False), "nothing is compared with mcod"),
+    "many": (Study(LONG, main=(*MAIN, *(f"m{i}" * 9 for i in range(4))), seeds=2), "On digits"),
+    "none": (Study(broken={(m, s): None for m in MAIN for s in range(20)}), "None of 100 runs"),
+    "all right": (Study(base=(110.0, 110.0), history=False), "shows no detectable difference"),
+    "not run": (Study(broken={("mcod", s): "x" for s in range(20)}, history=False), "yet with"),
+}
+
+
+@pytest.mark.parametrize(("study", "expected"), ODD.values(), ids=ODD)
+def test_studies_of_every_shape_are_written_without_a_warning(study, expected, tmp_path, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text, _ = study.write(tmp_path), document.table(study.content)
+    assert expected in bold(text)
+    assert not re.search(r"\bnan\b|\bNone\b(?! of)|\binf\b", text)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_study_reads_the_same_from_its_file(tmp_path, unpictured):
+    study = Study(main=("solo", "mcod"), variants=("growth_only",), seeds=3)
+    document.write(tmp_path / "a", json.loads(json.dumps(study.content)))
+    study.write(tmp_path / "b")
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_forest_plot_shows_the_intervals_and_cuts_nothing_off():
+    content = Study(LONG, main=(*MAIN, "a_method_with_a_very_long_name"), seeds=5).content
+    summary = statistics.summarize(content)
+    with plots.style():
+        drawn = figures.forest(content, summary, content["main"], "solo")
+        for figure in (drawn, figures.cost(content, summary), figures.diversity(content)):
+            plots.render(figure, "svg")
+            canvas = figure.bbox.padded(1)
+            for axes in figure.axes:
+                box = axes.get_tightbbox()
+                assert canvas.x0 <= box.x0 <= box.x1 <= canvas.x1
+                assert canvas.y0 <= box.y0 <= box.y1 <= canvas.y1
+    first = next(iter(LONG))
+    expected = [summary["networks"][first][m]["against"]["solo"] for m in content["main"][1:]]
+    lines = [line.get_xdata() for line in drawn.axes[0].lines[1:]]  # the first is that of zero
+    np.testing.assert_allclose(lines[0::2], [[100 * f["low"], 100 * f["high"]] for f in expected])
+    np.testing.assert_allclose(np.ravel(lines[1::2]), [100 * f["mean"] for f in expected])
+
+
+def test_the_table_is_aligned_and_says_what_the_report_says(tmp_path, unpictured):
+    study = Study(main=("solo", "mcod"), effects={"mcod": (3.0, 0.0)}, seeds=6)
+    lines = document.table(study.content).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert [row[:3] for row in rows[1:3]] == [["alexnet", "solo", "6"], ["alexnet", "mcod", "6"]]
+    assert f"| {rows[2][4]} |" in study.write(tmp_path)
+    assert "solo" not in document.table(Study(main=("kd", "mcod")).content)
+
+
+def test_the_report_does_not_need_tensorflow():
+    heavy = "{'tensorflow', 'keras', 'matplotlib.pyplot'}"
+    code = f"import sys, xkd_keras.study.report; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,91 @@
+"""From a finished run to one compressed peer in its manifest."""
+
+from pathlib import Path
+
+from xkd_keras.compression import passes, tuning, twin
+from xkd_keras.errors import InputError
+from xkd_keras.runs import directory as rundir
+from xkd_keras.ship import artifacts, lite, manifest
+
+LOSS = 0.05  # of top-1, beyond which a file is warned of
+
+
+def compress(
+    run_dir: Path,
+    peer: str,
+    recipe: str,
+    *,
+    epochs: int = 5,
+    learning_rate: float = 0.0,
+    weight: float = 1.0,
+    temperature: float = 3.0,
+    sparsity: float = 0.5,
+    clusters: int = 16,
+    batch_size: int = 0,
+    seed: int = 0,
+) -> dict:
+    """Compress a trained peer, taught by its run's ensemble, and add its files to the manifest.
+
+    Args:
+        run_dir: Of a finished run.
+        peer: One of its peers.
+        recipe: A key of `passes.CHAINS`.
+        epochs: Of fine-tuning after each pass.
+        learning_rate: Of fine-tuning; 0: a tenth of the peer's own.
+        weight: lambda, the ensemble's weight; 0: labels alone.
+        temperature: Softens teacher and peer.
+        sparsity: Share of zeros that pruning ends with.
+        clusters: Different values in a kernel that clustering ends with.
+        batch_size: 0: as the run had.
+        seed: Of the order and augmentation of images.
+
+    Returns:
+        What RUN/export/manifest.json holds.
+
+    Raises:
+        InputError: The run is not finished, the peer is not in it, or it cannot take the recipe.
+            What was there before is then as it was.
+    """
+    if recipe not in passes.CHAINS:
+        raise InputError.unknown("recipe", recipe, passes.CHAINS)
+    run = rundir.load_run(run_dir)
+    manifest.read(run_dir)  # a damaged one is told before any work
+    if peer not in run.models:
+        raise InputError.unknown("peer", peer, run.models)
+    (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
+    tune = tuning.Tuner(
+        run,
+        epochs=epochs,
+        learning_rate=learning_rate or own / 10,
+        weight=weight,
+        temperature=temperature,
+        batch_size=batch_size or run.config.batch_size,
+        seed=seed,
+    )
+    with artifacts.workshop(run_dir) as stage:
+        model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
+        tested = artifacts.Tested(run)
+        if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
+            names, images = {recipe: "int8"}, None
+        else:
+            names = {f"{recipe}-{variant}": variant for variant in ("float32", "int8")}
+            images = tested.representative()
+        fresh = []
+        with lite.converters(model) as convert:
+            for name, variant in names.items():
+                entry = {**artifacts.tflite_entry(peer, name), "taught": weight > 0}
+                content = convert(variant, images)
+                fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
+                _warn(fresh[-1], tested)
+        return artifacts.publish(tested, stage, fresh, [])
+
+
+def _warn(entry: dict, tested: artifacts.Tested) -> None:
+    """Say so where a file is much worse than the network that it was made of."""
+    own = tested.top1(entry["network"])
+    if own - entry["top1"] > LOSS:
+        print(
+            f"warning: {entry['file']} has {100 * entry['top1']:.2f} % top-1, the network"
+            f" {100 * own:.2f} %; try a lower --learning_rate, more --epochs, a milder recipe.",
+            flush=True,
+        )

@@ -1,0 +1,107 @@
+"""From an encoded image to the pixels that a peer sees. Pure functions that run inside a graph.
+
+Training, evaluation, export and serving share them, so nobody ever repeats the preprocessing.
+"""
+
+import tensorflow as tf
+
+PADDING = 4  # pixels on every side before the random crop: the usual CIFAR preparation
+AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 2015, section 6
+ASPECT = (3 / 4, 4 / 3)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode one image of any format that TensorFlow reads.
+
+    Args:
+        encoded: Scalar string: JPEG (CMYK too), PNG, BMP, GIF (the first frame) or WebP.
+
+    Returns:
+        uint8 [h, w, 3]; grey is repeated, transparency dropped.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Not an image, or a damaged one.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tensor:
+    """Resize the shorter side to image_size / crop_ratio, then crop the centre.
+
+    Pixels stay whole numbers: an image kept in memory as uint8, one read again from its file and
+    one sent to a server are the same bits.
+
+    Args:
+        image: uint8 or float32 [h, w, 3], pixels 0..255.
+        image_size: Side S of the result.
+        crop_ratio: Share of the resized shorter side that is kept, in (0, 1].
+
+    Returns:
+        float32 [S, S, 3], whole numbers 0..255.
+    """
+    side = round(image_size / crop_ratio)
+    if image.shape[:2] == (image_size, image_size) and side == image_size:
+        return tf.cast(image, tf.float32)  # what follows would change nothing, and cost half
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    scale = side / tf.minimum(height, width)
+    new_size = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), side)
+    image = _resize(image, new_size)
+    top, left = tf.unstack((new_size - image_size) // 2)
+    image = image[top : top + image_size, left : left + image_size]
+    return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def augment(image: tf.Tensor, kind: str, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Make the training view of an image; the same seed gives the same view.
+
+    Args:
+        image: uint8 [h, w, 3].
+        kind: "none"; "crop": pad 4 black pixels, random crop; "crop_flip": also mirror every other
+            one; "inception": random area (8 to 100 %) and aspect (3/4 to 4/3), resized, mirrored.
+        image_size: Side S of the result.
+        seed: int [2], for stateless random operations.
+
+    Returns:
+        float32 [S, S, 3], whole numbers 0..255.
+    """
+    if kind == "inception":
+        return _maybe_flip(_inception_crop(image, image_size, seed), seed)
+    image = evaluation(image, image_size, crop_ratio=1.0)
+    if kind in ("crop", "crop_flip"):
+        image = _pad_and_crop(image, image_size, seed)
+    return _maybe_flip(image, seed) if kind == "crop_flip" else image
+
+
+def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    image = tf.image.resize(image, size, antialias=True)  # bilinear
+    return tf.clip_by_value(tf.round(image), 0.0, 255.0)
+
+
+def _pad_and_crop(image: tf.Tensor, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+    margin = [PADDING, PADDING]
+    image = tf.pad(image, [margin, margin, [0, 0]])
+    begin = tf.random.stateless_uniform([2], seed, 0, 2 * PADDING + 1, tf.int32)
+    return tf.slice(image, tf.concat([begin, [0]], 0), [image_size, image_size, 3])
+
+
+def _inception_crop(image: tf.Tensor, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros([1, 0, 4]),
+        seed,
+        min_object_covered=0.0,  # the default of 0.1 would cut the smallest areas away
+        area_range=AREA,
+        aspect_ratio_range=ASPECT,
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True,
+    )
+    size = tf.concat([size[:2], [3]], 0)
+    image = _resize(tf.slice(image, begin, size), [image_size, image_size])
+    return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def _maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    # Another stream than the crop's: else the mirror image would depend on the offset.
+    coin = tf.random.stateless_uniform([], tf.random.fold_in(seed, 1))
+    return tf.where(coin < 0.5, tf.reverse(image, [1]), image)

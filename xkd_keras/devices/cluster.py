@@ -1,0 +1,264 @@
+"""The devices of a run: one, all of this machine, several machines, a TPU; and their agreement.
+
+Several machines run the same program, each as one worker. Only the chief writes files; what it read
+from a checkpoint goes to the others over the network, so they need not share a file system.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from xkd_keras.errors import InputError, PreemptedError
+
+_SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+
+
+def strategy(kind: str = "auto", logical_cpus: int = 1) -> tf.distribute.Strategy:
+    """Return the strategy of these devices.
+
+    Args:
+        kind: auto (all GPUs of this machine), one, mirrored (all GPUs, or logical CPUs),
+            multiworker (the cluster that TF_CONFIG or Slurm names) or tpu.
+        logical_cpus: In how many devices to split the CPU.
+
+    Raises:
+        InputError: The devices are not there, or the environment names no cluster.
+    """
+    if logical_cpus > 1:
+        _split_cpu(logical_cpus)
+    if kind == "multiworker":
+        return _multiworker()
+    if kind == "tpu":
+        return _tpu()
+    cpus = tf.config.list_logical_devices("CPU")[:logical_cpus]
+    devices = tf.config.list_logical_devices("GPU") or cpus
+    if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
+        return _mirrored(tuple(device.name for device in devices))
+    return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Return the strategy of these devices: two in one process would mix up their collectives."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
+def _multiworker() -> tf.distribute.Strategy:
+    """Return the strategy of the cluster that the environment names; waits for its workers."""
+    if os.environ.get("TF_CONFIG"):
+        check_tf_config(os.environ["TF_CONFIG"])
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif "SLURM_STEP_NODELIST" in os.environ:
+        resolver = _slurm()
+    else:
+        raise InputError(
+            "multiworker finds neither TF_CONFIG nor a step of Slurm (srun) in the"
+            f" environment; valid: TF_CONFIG='{_SHAPE}' with each worker's own index.",
+            argument="strategy",
+        )
+    cluster = resolver.cluster_spec()
+    count = sum(cluster.num_tasks(kind) for kind in cluster.jobs)
+    own = f"{resolver.task_type} {resolver.task_id}"
+    print(f"{own}, one of {count}, waits for the others", file=sys.stderr, flush=True)
+    try:
+        with _waiting():
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"multiworker cannot start: {reason}", argument="strategy") from None
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Let Ctrl-C end at once what waits in C++, where no handler of Python's runs.
+
+    TensorFlow puts a handler of its own for SIGTERM, that waits for somebody to ask it, and leaves
+    it behind: until all workers are there, SIGTERM does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
+    resolvers = tf.distribute.cluster_resolver
+    if "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi"):
+        return resolvers.SlurmClusterResolver()
+    # Without a GPU it fails; told of some, it knows the hosts, which is all that is wanted of it.
+    known = resolvers.SlurmClusterResolver(gpus_per_node=10**6, gpus_per_task=1, auto_set_gpu=False)
+    workers = known.cluster_spec()
+    kind, index = known.get_task_info()
+    return resolvers.SimpleClusterResolver(
+        workers, task_type=kind, task_id=index, num_accelerators={"GPU": 0}, rpc_layer="grpc"
+    )
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, tf.errors.OpError):
+        name = os.environ.get("TPU_NAME", "")
+        raise InputError(
+            f"tpu finds none (TPU_NAME in the environment is '{name}'); valid: on a"
+            " machine with a TPU, where TPU_NAME is 'local' or its name; else auto.",
+            argument="strategy",
+        ) from None
+
+
+def check_tf_config(text: str) -> None:
+    """Raise InputError where TF_CONFIG does not say who the workers are and which one this is."""
+    try:
+        value = json.loads(text)
+        cluster, task = value["cluster"], value["task"]
+        hosts = cluster[task["type"]]
+        fine = 0 <= int(task["index"]) < len(hosts) and set(cluster) <= {"chief", "worker"}
+    except (ValueError, KeyError, TypeError):
+        fine = False
+    if not fine:
+        raise InputError(
+            f"TF_CONFIG: received '{text}'; valid: {_SHAPE}, each worker with its own index."
+        )
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow has started: fine if it has these devices already
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise InputError(
+                f"received {count} after TensorFlow has started with"
+                " fewer; valid: set it in a new process.",
+                argument="logical_cpus",
+            ) from None
+
+
+def several(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other machines (or processes) take part."""
+    collective = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return collective and strategy.extended._in_multi_worker_mode()  # not in a cluster of one
+
+
+def counted(strategy: tf.distribute.Strategy) -> str:
+    """Return in words how many devices there are."""
+    count = str(strategy.num_replicas_in_sync)
+    return f"{count} of {strategy.extended._num_workers} workers" if several(strategy) else count
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes the files."""
+    if not several(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    return resolver.task_type == "chief" or (
+        resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+def total(strategy: tf.distribute.Strategy, values):
+    """Return the sums over the workers; all of them must call this at the same point.
+
+    Args:
+        strategy: That of the run; of one worker, the values are returned.
+        values: Nested arrays, of shapes and dtypes that are the same on every worker.
+    """
+    if not several(strategy):
+        return tf.nest.map_structure(np.asarray, values)
+    arrays = [np.asarray(value) for value in tf.nest.flatten(values)]
+    # One message; float64 holds every float32 and every whole number of a seed or a counter.
+    packed = np.concatenate([array.reshape(-1).astype("float64") for array in arrays])
+    parts = np.split(_adder(strategy)(packed).numpy(), np.cumsum([a.size for a in arrays])[:-1])
+    sums = [p.astype(a.dtype).reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
+    return tf.nest.pack_sequence_as(values, sums)
+
+
+@functools.cache
+def _adder(strategy: tf.distribute.Strategy):
+    local = len(strategy.extended.worker_devices)
+
+    def add(values):
+        context = tf.distribute.get_replica_context()
+        # Every device of this worker has the values; one of them adds them.
+        first = tf.equal(context.replica_id_in_sync_group % local, 0)
+        own = tf.where(first, values, tf.zeros_like(values))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+    @tf.function
+    def over_workers(values):
+        return strategy.experimental_local_results(strategy.run(add, args=(values,)))[0]
+
+    return over_workers
+
+
+def from_chief(strategy: tf.distribute.Strategy, values):
+    """Return the chief's values on every worker; all of them must call this at the same point."""
+    if not is_chief(strategy):
+        values = tf.nest.map_structure(np.zeros_like, values)
+    return total(strategy, values)
+
+
+@contextlib.contextmanager
+def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Do what every worker does, and may fail on one of them: then all of them stop."""
+    try:
+        yield
+    except BaseException:
+        total(strategy, 1)
+        raise
+    if several(strategy) and total(strategy, 0):
+        raise InputError("another worker could not go on; its own output says why.")
+
+
+@contextlib.contextmanager
+def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turn what TensorFlow raises where another worker has gone into PreemptedError."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+        if not several(strategy) or not isinstance(error, gone):
+            raise
+        raise PreemptedError("another worker has gone") from None
+
+
+def distribute(strategy: tf.distribute.Strategy, batches):
+    """Return batches as `fit` takes them.
+
+    Args:
+        strategy: That of the run.
+        batches: Function of `share` = (index, count), as those of `xkd_keras.data`.
+    """
+    if not several(strategy):
+        return batches(share=(0, 1))  # Keras shares it among the devices
+
+    def own(context):
+        share = batches(share=(context.input_pipeline_id, context.num_input_pipelines))
+        devices = context.num_replicas_in_sync // context.num_input_pipelines
+        return share.rebatch(_rows(share) // devices) if devices > 1 else share
+
+    return strategy.distribute_datasets_from_function(own)
+
+
+def _rows(batches: tf.data.Dataset) -> int:
+    return tf.nest.flatten(batches.element_spec)[0].shape[0]

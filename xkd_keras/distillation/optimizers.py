@@ -1,0 +1,264 @@
+"""One optimizer a peer, because different networks need different recipes; Keras sees only one."""
+
+from collections.abc import Collection, Mapping
+
+import keras
+import tensorflow as tf
+
+from xkd_keras.errors import InputError
+
+
+@keras.saving.register_keras_serializable("xkd_keras")
+class SGD(keras.optimizers.SGD):
+    """Keras' SGD with momentum, and weight decay as L2: the gradient becomes g + l2 * w.
+
+    This is the weight decay of the recipes that come from PyTorch. Keras' own `weight_decay=` is
+    decoupled from the gradient and, with momentum 0.9, about ten times weaker. Added after the
+    gradients of all replicas are summed and clipped.
+
+    Args:
+        learning_rate: float or schedule.
+        l2: Weight decay, >= 0; on every trainable variable, as in those recipes.
+        **kwargs: As `keras.optimizers.SGD`.
+    """
+
+    def __init__(self, learning_rate=0.01, l2: float = 0.0, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        fused = self.momentum and isinstance(gradient, tf.Tensor) and gradient.dtype == tf.float32
+        if fused and variable.dtype == tf.float32:
+            self._update_in_place(gradient, variable, tf.cast(learning_rate, tf.float32))
+            return
+        if self.l2:
+            gradient = gradient + self.l2 * tf.cast(variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate)
+
+    def _update_in_place(self, gradient, variable, rate):
+        """Update by TensorFlow's own kernels: two passes over the weights, where Keras makes seven.
+
+        m <- mu m - rate (g + l2 w), w <- w + m: the L2 goes into m first, with rate l2 / mu.
+        """
+        moving = self.momentums[self._get_variable_index(variable)].value
+        if self.l2 and self.nesterov:  # which looks ahead by the gradient, so that it must have all
+            gradient = gradient + self.l2 * variable
+        elif self.l2:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=moving.handle, alpha=rate * (self.l2 / self.momentum), delta=variable
+            )
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=moving.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self.l2}
+
+
+OPTIMIZERS = ("sgd", "adamw")
+
+# Of the scaled loss (Micikevicius et al., 2018, section 3.2), with the numbers of Keras.
+FIRST_SCALE = 2.0**15
+GROW_AFTER = 2000  # steps
+
+
+def build(
+    kind: str = "sgd",
+    learning_rate=0.1,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> keras.optimizers.Optimizer:
+    """Return a Keras optimizer.
+
+    Args:
+        kind: `sgd` (weight decay as L2 in the gradient) or `adamw` (decoupled, Loshchilov and
+            Hutter, 2019).
+        learning_rate: float or schedule of the step.
+        momentum: SGD's momentum; 0.9 in every recipe of the paper's networks.
+        nesterov: Nesterov's momentum (SGD only).
+        weight_decay: >= 0, on every trainable variable.
+        clip_norm: Largest norm of the whole peer's gradient; 0 does not clip.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    clip = {"global_clipnorm": clip_norm or None}
+    if kind == "sgd":
+        return SGD(learning_rate, weight_decay, momentum=momentum, nesterov=nesterov, **clip)
+    if kind == "adamw":
+        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
+    raise InputError.unknown("optimizer", kind, OPTIMIZERS)
+
+
+def each(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimizer]:
+    """Return one optimizer a peer, by name, from one for all (copied) or a dict by name.
+
+    Raises:
+        InputError: The dict is not of exactly these peers.
+    """
+    if isinstance(optimizer, Mapping):
+        if set(optimizer) != set(peers):
+            raise InputError(
+                f"optimizer: received one for {', '.join(optimizer) or 'no peer'};"
+                f" valid: one for each of {', '.join(peers)}."
+            )
+    else:
+        optimizer = dict.fromkeys(peers, optimizer)
+    chosen = {name: keras.optimizers.get(optimizer[name]) for name in peers}
+    shared = len({id(one) for one in chosen.values()}) < len(chosen)
+    if not shared:
+        return chosen
+    return {name: type(one).from_config(one.get_config()) for name, one in chosen.items()}
+
+
+@keras.saving.register_keras_serializable("xkd_keras")
+class CohortOptimizer(keras.optimizers.Optimizer):
+    """The peers' optimizers behind Keras' interface of one.
+
+    `iterations` counts the cohort's steps. `learning_rate` is the first peer's; setting it (as
+    `ReduceLROnPlateau` and `LearningRateScheduler` do) sets the others so that they keep the ratios
+    that they were built with.
+
+    Args:
+        optimizers: One Keras optimizer a peer, by the peer's name.
+    """
+
+    def __init__(self, optimizers: dict[str, keras.optimizers.Optimizer], name="cohort", **kwargs):
+        super().__init__(learning_rate=0.0, name=name, **kwargs)
+        self.by_peer = dict(optimizers)
+
+    def build_peers(self, variables: dict[str, list], may_skip=False, scaled=False) -> None:
+        """Create the state (momenta, ...) of each peer's optimizer, under the strategy's scope.
+
+        Args:
+            variables: What each of them trains.
+            may_skip: `apply_peers` may be told to leave a peer out.
+            scaled: The loss is scaled, dynamically.
+        """
+        for name, optimizer in self.by_peer.items():
+            if not optimizer.built:
+                optimizer.build(variables[name])
+            if may_skip:
+                self._guard(name, optimizer)
+        rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
+        self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        self.decays = {name: optimizer.weight_decay for name, optimizer in self.by_peer.items()}
+        self.loss_scale = self.since = None
+        if scaled:
+            first = {"shape": (), "aggregation": "only_first_replica"}
+            start = keras.initializers.Constant(FIRST_SCALE)
+            self.loss_scale = self.add_variable(initializer=start, name="loss_scale", **first)
+            self.since = self.add_variable(
+                initializer="zeros", dtype="int32", name="since_overflow", **first
+            )
+        self.built = True
+
+    def scale_loss(self, loss):
+        """Return the loss, float32 scalar, as its gradients are wanted in half precision."""
+        return loss if self.loss_scale is None else loss * self.loss_scale
+
+    def apply_peers(
+        self, gradients: dict[str, list], variables: dict[str, list], fine: dict | None = None
+    ) -> None:
+        """Apply each peer's gradients (of this replica) to its variables: one cohort step.
+
+        Args:
+            gradients: Of the scaled loss, by the peer's name.
+            variables: What they are the gradients of.
+            fine: By name, bool scalars: False leaves that peer and its momenta as they are.
+        """
+        self.fine = fine
+        if self.loss_scale is not None:
+            gradients = {name: self._unscaled(each) for name, each in gradients.items()}
+        for name, optimizer in self.by_peer.items():
+            decay = self.decays[name]
+            if fine is not None and decay:  # decoupled: Keras applies it beside the gradient
+                optimizer.weight_decay = decay * tf.cast(fine[name], tf.float32)
+            optimizer.apply(_clippable(gradients[name], optimizer), variables[name])
+            optimizer.weight_decay = decay
+        if self.loss_scale is not None:
+            self._adapt_scale(tf.reduce_all(list(fine.values())))
+        self._iterations.assign_add(1)
+
+    def _unscaled(self, gradients: list) -> list:
+        return [None if g is None else g / tf.cast(self.loss_scale, g.dtype) for g in gradients]
+
+    def _adapt_scale(self, fine):
+        """Double the scale after many steps without an overflow; halve it after one."""
+        since = tf.where(fine, self.since + 1, 0)
+        grown = tf.equal(since, GROW_AFTER)
+        factor = tf.where(fine, tf.where(grown, 2.0, 1.0), 0.5)
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+        self.since.assign(tf.where(grown, 0, since))
+
+    def _guard(self, name: str, optimizer) -> None:
+        """Let each variable's update ask `self.fine`: there, conditions are allowed everywhere.
+
+        (Keras' own LossScaleOptimizer asks one replica, before the gradients are summed.)
+        """
+        update = optimizer.update_step
+
+        def update_if_fine(gradient, variable, learning_rate):
+            def do():
+                update(gradient, variable, learning_rate)
+                return 0
+
+            tf.cond(self.fine[name], do, lambda: 0)
+
+        optimizer.update_step = update_if_fine
+
+    @property
+    def learning_rate(self):
+        return next(iter(self.by_peer.values())).learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        for optimizer, ratio in zip(self.by_peer.values(), self.ratios, strict=True):
+            optimizer.learning_rate = float(value) * ratio
+
+    def state(self) -> list:
+        """Return every variable of every optimizer, in a fixed order: what a checkpoint holds."""
+        return [*self.variables, *(v for o in self.by_peer.values() for v in o.variables)]
+
+    def get_config(self):
+        optimizers = keras.saving.serialize_keras_object(self.by_peer)
+        return {"name": self.name, "optimizers": optimizers}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        optimizers = keras.saving.deserialize_keras_object(config["optimizers"], custom_objects)
+        return cls(optimizers, name=config["name"])
+
+
+def number(variable) -> float:
+    """Return a scalar variable or tensor as a float, also a mirrored one."""
+    return float(keras.ops.convert_to_numpy(variable))
+
+
+def _clippable(gradients: list, optimizer) -> list:
+    """Clip the sum over the replicas: Keras clips each replica's part and sums afterwards.
+
+    Returned divided by the number of replicas, for Keras' own sum to restore; its own clipping then
+    finds nothing to do.
+    """
+    context = tf.distribute.get_replica_context()
+    clips = optimizer.global_clipnorm or optimizer.clipnorm or optimizer.clipvalue
+    if not clips or context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    there = [g for g in gradients if g is not None]  # an unused variable has none
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, there)
+    if optimizer.global_clipnorm:
+        total, _ = tf.clip_by_global_norm(total, optimizer.global_clipnorm)
+    elif optimizer.clipnorm:
+        total = [tf.clip_by_norm(g, optimizer.clipnorm) for g in total]
+    else:
+        total = [tf.clip_by_value(g, -optimizer.clipvalue, optimizer.clipvalue) for g in total]
+    parts = iter([g / context.num_replicas_in_sync for g in total])
+    return [None if g is None else next(parts) for g in gradients]

@@ -1,0 +1,194 @@
+"""Who teaches: from the peers' logits to the teacher logits of each peer.
+
+Shapes: P peers, B images, C classes. A teacher is called as
+
+    teacher(logits, weights=..., labels=..., images=...)
+
+with logits float32 [P, B, C], weights float32 [P] summing to 1, labels int [B] and images
+[B, H, W, channels], and ignores what it has no use for. It returns the teacher logits of every
+peer, [P, B, C], or of K teachers for every peer, [K, P, B, C], whose terms are averaged. No
+gradient flows through what it returns.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from xkd_keras.distillation import losses
+from xkd_keras.errors import InputError
+
+
+def mean(logits, weights, **_):
+    """One teacher for all: z_T = sum_j w_j z_j (MCOD, Gao et al., 2019)."""
+    return tf.broadcast_to(losses.ensemble(logits, weights), tf.shape(logits))
+
+
+def leave_one_out(logits, weights, **_):
+    """The teacher of peer i is the others: z_T,i = sum_{j != i} w_j z_j / (1 - w_i).
+
+    A single peer has no others and is its own teacher, so that its distillation term is zero.
+    """
+    if logits.shape[0] == 1:
+        return logits
+    w = tf.cast(weights, logits.dtype)[:, None, None]
+    # Where one peer has all the weight, it has no others: its own logits again.
+    others = tf.math.divide_no_nan(losses.ensemble(logits, weights) - w * logits, 1.0 - w)
+    return tf.where(w < 1.0, others, logits)
+
+
+def pairwise(logits, **_):
+    """Each other peer is a teacher: P - 1 teachers of each (Deep Mutual Learning).
+
+    Their averaged terms are those of Zhang et al., CVPR 2018, for a cohort of P networks:
+    1 / (P - 1) sum_{j != i} KL(p_j || p_i), there at T = 1.
+    """
+    others = range(1, logits.shape[0])
+    return tf.stack([tf.roll(logits, shift, axis=0) for shift in others] or [logits])
+
+
+def best(logits, labels, **_):
+    """For each image the peer with the smallest cross-entropy (KDCL-Naive, Guo et al., CVPR 2020).
+
+    z_T = argmin over z in {z_1, ..., z_P} of CE(y, z).
+    """
+    first = tf.argmin(losses.cross_entropy(labels, logits), axis=0)  # [B]
+    chosen = tf.gather(tf.transpose(logits, [1, 0, 2]), first, batch_dims=1)
+    return tf.broadcast_to(chosen, tf.shape(logits))
+
+
+def linear(logits, labels, **_):
+    """For each image the best convex combination (KDCL-Linear, Guo et al., CVPR 2020).
+
+    z_T = sum_k a_k z_k with a = argmin of CE(y, z_T), a_k >= 0, sum_k a_k = 1.
+    """
+    shares = _best_shares(_above_label(logits, labels))
+    return tf.broadcast_to(_mixed(shares, logits), tf.shape(logits))
+
+
+def min_logit(logits, labels, **_):
+    """The least likely other classes of any peer (KDCL-MinLogit, Guo et al., CVPR 2020).
+
+    z_T,c = min over k of (z_k,c - z_k,y): the label's entry is 0 and the others are as low as
+    possible, so that no peer has a smaller cross-entropy.
+    """
+    lowest = tf.reduce_min(_above_label(logits, labels), axis=0)
+    return tf.broadcast_to(lowest, tf.shape(logits))
+
+
+def _above_label(logits, labels):
+    """Return z_c - z_y, which leaves every softmax as it is: [P, B, C]."""
+    own = tf.gather(logits, tf.broadcast_to(labels, tf.shape(logits)[:-1]), batch_dims=2)
+    return logits - own[..., None]
+
+
+def _mixed(shares, logits):
+    """Return sum_k a_k z_k of every image: [B, C]."""
+    return tf.reduce_sum(shares[..., None] * logits, axis=0)
+
+
+def _best_shares(logits, steps: int = 50):
+    """Return, for each image, a of the simplex with least logsumexp(sum_k a_k z_k): [P, B].
+
+    Exponentiated gradient (Kivinen and Warmuth, 1997): convex, so it ends near the minimum. The
+    step is one over the largest curvature along a peer: the variance of its logits.
+    """
+    log_shares = tf.zeros(tf.shape(logits)[:-1])
+    for _ in range(steps):
+        p = tf.nn.softmax(_mixed(tf.nn.softmax(log_shares, axis=0), logits))
+        slope = tf.reduce_sum(p * logits, axis=-1)  # [P, B]
+        variance = tf.reduce_sum(p * (logits - slope[..., None]) ** 2, axis=-1)
+        curvature = tf.reduce_max(variance, axis=0)
+        log_shares -= tf.math.divide_no_nan(slope, curvature)
+    return tf.nn.softmax(log_shares, axis=0)
+
+
+@keras.saving.register_keras_serializable("xkd_keras")
+class Gate(keras.layers.Layer):
+    """A learned, per-image mixture of the peers' logits (after ONE, Lan et al., NeurIPS 2018).
+
+    z_T = sum_j g_j z_j with g = softmax(W p + b) of the peers' probabilities p [P C], learned by
+    CE(y, z_T). In ONE the gate reads features that its branches share
+    and its loss reaches them; different networks share none, and here no loss reaches another
+    peer, so it reads their answers and learns alone. It starts as the plain mean.
+    """
+
+    def build(self, input_shape):
+        peers, _, classes = input_shape
+        self.kernel = self.add_weight((peers * classes, peers), "zeros", name="kernel")
+        self.bias = self.add_weight((peers,), "zeros", name="bias")
+
+    def call(self, logits, labels, **_):
+        logits = tf.stop_gradient(logits)
+        answers = tf.transpose(tf.nn.softmax(logits), [1, 0, 2])  # [B, P, C]
+        answers = tf.reshape(answers, [-1, self.kernel.shape[0]])
+        shares = tf.nn.softmax(tf.matmul(answers, self.kernel) + self.bias)  # [B, P]
+        mixed = tf.einsum("bp,pbc->bc", shares, logits)
+        self.add_loss(tf.reduce_mean(losses.cross_entropy(labels, mixed)))
+        return tf.broadcast_to(mixed, tf.shape(logits))
+
+
+@keras.saving.register_keras_serializable("xkd_keras")
+class Frozen(keras.layers.Layer):
+    """A teacher trained before: the weighted mean of the logits of fixed models.
+
+    This is traditional distillation (Hinton, Vinyals and Dean, 2015).
+
+    Args:
+        models: Trained Keras models by name, images -> logits; set to be not trainable.
+        weights: Their weights in the mean, by name; only ratios matter.
+    """
+
+    def __init__(self, models: dict, weights: dict[str, float], **kwargs):
+        super().__init__(**kwargs)
+        self.models, self.weights_by_name = models, dict(weights)
+        self.trainable = False
+        self.built = True  # the models are
+
+    def call(self, logits, images, **_):
+        total = sum(self.weights_by_name[name] for name in self.models)
+        shares = [self.weights_by_name[name] / total for name in self.models]
+        each = [tf.cast(m(images, training=False), tf.float32) for m in self.models.values()]
+        return tf.broadcast_to(losses.ensemble(tf.stack(each), shares), tf.shape(logits))
+
+    def get_config(self):
+        models = keras.saving.serialize_keras_object(self.models)
+        return {**super().get_config(), "models": models, "weights": self.weights_by_name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        models = keras.saving.deserialize_keras_object(config["models"], custom_objects)
+        return cls(**{**config, "models": models})
+
+
+TEACHERS = {
+    "mean": mean,
+    "leave_one_out": leave_one_out,
+    "pairwise": pairwise,
+    "best": best,
+    "linear": linear,
+    "min_logit": min_logit,
+    "gate": Gate,
+}
+
+
+def get(teacher: str | Callable) -> Callable:
+    """Return the teacher of that name, or the one given, if it can be called as one.
+
+    Raises:
+        InputError: Unknown name, or a function that takes other arguments.
+    """
+    if isinstance(teacher, str):
+        if teacher not in TEACHERS:
+            raise InputError.unknown("teacher", teacher, TEACHERS)
+        return Gate() if teacher == "gate" else TEACHERS[teacher]
+    try:
+        signature = inspect.signature(getattr(teacher, "call", teacher))
+        signature.bind(None, weights=None, labels=None, images=None)
+    except TypeError:
+        raise InputError(
+            f"teacher: received {teacher!r}; valid: a name, or a function of (logits, weights,"
+            " labels, images); end it with **_ for what it does not use."
+        ) from None
+    return teacher

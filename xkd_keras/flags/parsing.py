@@ -1,0 +1,66 @@
+"""Text to the values of flags and back, and what is wrong with a value in one line."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from xkd_keras.errors import FlagError
+
+
+def parse(where: str, text: str, field: dataclasses.Field) -> Any:
+    """Return an option's text as the value of its flag; raises FlagError, beginning with `where`.
+
+    Args:
+        where: What the person typed, as `--peer=alexnet: momentum`.
+        text: After the equals sign.
+        field: Of `Config`; its metadata says what is valid.
+    """
+    kind = type(field.default)
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise FlagError(f"{where}: received '{text}'; valid: true or false.")
+        return text.lower() in ("true", "1")
+    value = text if kind is str else number(where, text, kind)
+    check(where, value, field.metadata)
+    if field.name == "learning_rate_epochs":
+        check_epochs(where, value)
+    return value
+
+
+def number(where: str, text: str, kind: type) -> Any:
+    """Return text as an int or float; raises FlagError."""
+    try:
+        return kind(text)
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise FlagError(f"{where}: received '{text}'; valid: {noun}.") from None
+
+
+def check(where: str, value: Any, facts) -> None:
+    """Raise FlagError where a value is not finite, or not what `low`, `high`, `choices` allow."""
+    low, high, choices = facts["low"], facts["high"], facts["choices"]
+    if choices and value not in choices:
+        raise FlagError.unknown(where, value, choices)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FlagError(f"{where}: received {value}; valid: a finite number.")
+    below, above = low is not None and not value >= low, high is not None and not value <= high
+    if below or above:
+        valid = f"{low} or more" if high is None else f"{low} to {high}"
+        raise FlagError(f"{where}: received {value}; valid: {valid}.")
+
+
+def check_epochs(where: str, text: str) -> None:
+    """Raise FlagError where text is not epochs joined by colons."""
+    if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
+        raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
+
+
+def shown(value: Any) -> str:
+    """Return a flag's value as a person reads it."""
+    return " ".join(value) if isinstance(value, tuple) else text(value) or "empty"
+
+
+def text(value: Any) -> str:
+    """Return a flag's value as a flag file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

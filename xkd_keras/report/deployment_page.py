@@ -1,0 +1,193 @@
+"""What a person needs to choose a file to ship: a table, a picture, and one line of advice.
+
+Everything is computed from what RUN/export/manifest.json holds; nothing here needs TensorFlow.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from xkd_keras.report.run_page import page, plots
+from xkd_keras.report.run_page.page import escape, grid, picture
+
+# How each is made, for people; in the order of the tables.
+VARIANTS = {
+    "float32": "as trained",
+    "float16": "weights in half precision, computes in float32",
+    "dynamic": "weights int8, activations float32 (dynamic range)",
+    "int8": "weights and activations int8 (post-training)",
+    "int16x8": "weights int8, activations int16 (post-training)",
+}
+SAVED_MODEL = "savedmodel"
+KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as
+NEAR = 0.005  # of top-1: half a point, which nobody will notice
+SHOWN = 15  # points below the best that the picture shows
+_EXPLAINED = (
+    " Zeros are those among the weights of convolutions and dense layers; values are the different"
+    " ones in an output channel, the most of any."
+)
+PICTURE = "deployment.svg"
+_HEADINGS = (
+    *("file", "MB", "gzip MB", "top-1 %", "as Keras %", "largest difference"),
+    *("ms min", "ms median"),
+)
+
+
+def table(manifest: Mapping) -> str:
+    """Return the artifacts as aligned plain text."""
+    return page.aligned(_rows(manifest))
+
+
+def _rows(manifest: Mapping) -> list[list[str]]:
+    """Return headings and cells; what pruning and clustering did, only if there was any."""
+    entries = ordered(manifest)
+    compressed = any("taught" in entry for entry in entries)
+    more = ["zeros %", "values"] if compressed else []
+    rows = [[*_HEADINGS, *more]]
+    return rows + [[*_cells(e), *(_weights(e) if compressed else ())] for e in entries]
+
+
+def _weights(entry: Mapping) -> list[str]:
+    if "sparsity" not in entry:  # a SavedModel
+        return ["–", "–"]
+    return [f"{100 * entry['sparsity']:.0f}", f"{entry['unique_weights']:,}"]
+
+
+def ordered(manifest: Mapping) -> list[Mapping]:
+    """Return the artifacts network by network, TFLite files before SavedModels."""
+    return sorted(manifest["artifacts"], key=lambda e: (e["network"], e["kind"] != "tflite"))
+
+
+def _cells(entry: Mapping) -> list[str]:
+    return [
+        entry["file"],
+        f"{entry['bytes'] / 1e6:.2f}",
+        f"{entry['gzip_bytes'] / 1e6:.2f}",
+        f"{100 * entry['top1']:.2f}",
+        f"{100 * entry['agreement']:.2f}",
+        f"{entry['max_difference']:.1e}",
+        *(f"{entry['latency_ms'][key]:.2f}" for key in ("min", "median")),
+    ]
+
+
+def advised(manifest: Mapping) -> Mapping | None:
+    """Return the TFLite file to take: the fastest of those nearly as accurate as the best.
+
+    Nearly is half a point, on the validation images: the test images only tell how well the choice
+    does.
+    """
+    files = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
+    if not files:
+        return None
+    best = max(entry["validation_top1"] for entry in files)
+    near = [entry for entry in files if entry["validation_top1"] >= best - NEAR]
+    return min(near, key=lambda e: (e["latency_ms"]["median"], e["bytes"]))
+
+
+def advice(manifest: Mapping) -> str:
+    """Return one line: which file to take, and why; empty without TFLite files."""
+    entry = advised(manifest)
+    if entry is None:
+        return ""
+    return (
+        f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
+        f" and {entry['latency_ms']['median']:.2f} ms. Of the TFLite files within"
+        f" {100 * NEAR:g} points of the most accurate on the {manifest['examples']['validation']:,}"
+        " validation images, it is the fastest."
+    )
+
+
+def draw(manifest: Mapping) -> dict[str, bytes]:
+    """Return the picture of accuracy against size and latency by file name, if there is one."""
+    files = [entry for entry in ordered(manifest) if entry["kind"] == "tflite"]
+    if len(files) < 2:
+        return {}
+    with plots.style():
+        return {PICTURE: plots.render(chart(files), "svg")}
+
+
+def chart(files: Sequence[Mapping]) -> Figure:
+    """Return accuracy against size and against latency, the files that nothing beats joined.
+
+    Args:
+        files: Artifacts of the manifest.
+    """
+    networks = list(dict.fromkeys(entry["network"] for entry in files))
+    variants = list(dict.fromkeys(entry["variant"] for entry in files))
+    colours = dict(zip(networks, plots.COLOURS * len(networks), strict=False))
+    markers = dict(zip(variants, plots.MARKERS * len(variants), strict=False))
+    figure = Figure(figsize=(plots.WIDTH, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, label, costs in (
+        (panels[0], "MB", [entry["bytes"] / 1e6 for entry in files]),
+        (panels[1], "ms an image, one thread", [e["latency_ms"]["median"] for e in files]),
+    ):
+        top1 = [100 * entry["top1"] for entry in files]
+        first = front(costs, top1)
+        axes.step(
+            [costs[i] for i in first], [top1[i] for i in first], where="post", color="#999999"
+        )
+        for i, (entry, x, y) in enumerate(zip(files, costs, top1, strict=True)):
+            look = {"color": colours[entry["network"]], "marker": markers[entry["variant"]]}
+            look |= {"mec": "black", "zorder": 4} if i in first else {"mec": "white"}
+            axes.plot(x, y, linestyle="", markersize=8, **look)
+        _scale(axes, label)
+    panels[0].set_ylabel("top-1 on test (%)")
+    best, least = (100 * f(entry["top1"] for entry in files) for f in (max, min))
+    if best - least > SHOWN:  # one that failed would press the others into a line
+        panels[0].set_ylim(best - SHOWN, best + SHOWN / 20)
+    handles = [Line2D([], [], color=colours[n], linewidth=5, label=n) for n in networks]
+    handles += [
+        Line2D([], [], color="#444444", marker=markers[v], linestyle="", label=v) for v in variants
+    ]
+    ring = {"markerfacecolor": "white", "markeredgecolor": "black"}
+    handles.append(Line2D([], [], color="#999999", marker="o", **ring, label="beaten by none"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=5)
+    return figure
+
+
+def _scale(axes, label: str) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+    axes.grid(True)
+
+
+def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
+    """Return the positions that no other beats in both: the Pareto front, cheapest first."""
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], -gains[i]))
+    kept, best = [], -np.inf
+    for i in order:
+        if gains[i] > best:
+            kept.append(i)
+            best = gains[i]
+    return kept
+
+
+def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
+    """Return the part of a run's report about its files, as Markdown."""
+    if not manifest["artifacts"] and not manifest["failed"]:
+        return []
+    parts = ["## Ship it"]
+    if line := advice(manifest):
+        parts.append(f"**{escape(line)}**")
+    if PICTURE in pictures:
+        parts.append(picture(PICTURE, "Accuracy against size and latency of every TFLite file"))
+    headings, *rows = _rows(manifest)
+    parts += [
+        grid(headings, [[escape(row[0]), *row[1:]] for row in rows]),
+        f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “as Keras”"
+        " is how many of them get the trained network's answer; the difference is that of"
+        " probabilities. Milliseconds are of one image on one thread of this machine, all files"
+        " measured in turn. The line joins the files that none beats."
+        + (_EXPLAINED if "values" in headings else ""),
+    ]
+    if manifest["failed"]:
+        rows = [[escape(e["file"]), escape(e["reason"])] for e in manifest["failed"]]
+        parts += ["What could not be made:", grid(["file", "reason"], rows, words=2)]
+    return parts

@@ -1,0 +1,164 @@
+"""The whole state of a run in one file, written whole or not at all.
+
+`epoch-0012.npz` holds every variable of every peer and optimizer (weights, moving statistics,
+momenta, seeds of dropout, the step) and the history so far; `epoch-0012-batch-000345.npz` also the
+running metrics after that many batches of the thirteenth epoch. The order and augmentation of the
+data are functions of (seed, epoch), so nothing else is needed to go on as if nothing had happened.
+The CRC that the zip format keeps of each entry tells a damaged file.
+"""
+
+import dataclasses
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from xkd_keras import files
+from xkd_keras.devices.cluster import cluster
+from xkd_keras.distillation.cohort import Cohort
+from xkd_keras.errors import InputError
+
+KEEP = 2  # one to fall back to, should the newest be damaged
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        history: One dict an epoch that is done, JSON-serialisable.
+        batch: Batches done of the epoch after them.
+        seconds: What those batches took.
+        metrics: Their running metrics, one array a variable; none where batch is 0.
+    """
+
+    history: list[dict] = dataclasses.field(default_factory=list)
+    batch: int = 0
+    seconds: float = 0.0
+    metrics: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+def save(
+    directory: Path, cohort: Cohort, history: list[dict], batch: int = 0, seconds: float = 0.0
+) -> Path | None:
+    """Write the state; older files but KEEP are removed. Every worker calls it, the chief writes.
+
+    Args:
+        directory: Where the checkpoints of the run are.
+        cohort: Compiled.
+        history: One dict an epoch that is done, JSON-serialisable.
+        batch: Batches done of the next epoch.
+        seconds: What those batches took.
+
+    Returns:
+        The new file; None where another worker writes it.
+    """
+    variables = [*state(cohort), *(_metrics(cohort) if batch else ())]
+    arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
+    if not cluster.is_chief(cohort.distribute_strategy):
+        return None
+    about = {"history": history, "batch": batch, "seconds": seconds, "variables": len(variables)}
+    within = f"-batch-{batch:06d}" if batch else ""
+    path = directory / f"epoch-{len(history):04d}{within}.npz"
+    with files.whole(path) as beside:
+        np.savez(beside, about=np.array(json.dumps(about)), **arrays)
+    for old in _found(directory)[KEEP:]:
+        old.unlink()
+    return path
+
+
+def restore(directory: Path, cohort: Cohort) -> Progress:
+    """Put the newest readable state into the cohort; say so on stderr if a newer one is damaged.
+
+    Every worker calls it; the chief reads.
+
+    Args:
+        directory: Where the checkpoints of the run are; may not exist.
+        cohort: Compiled, of the same peers and optimizers.
+
+    Returns:
+        How far the run was; nowhere if there is no file, and then nothing is changed. Only the
+        chief's has the rows of the history, those of others are empty.
+
+    Raises:
+        InputError: Every file is damaged, or they are of other peers.
+    """
+    strategy, variables = cohort.distribute_strategy, state(cohort)
+    with cluster.agreed(strategy):
+        about, arrays = _newest(directory, variables) if cluster.is_chief(strategy) else ({}, [])
+    done, batch = len(about.get("history", ())), about.get("batch", 0)
+    done, batch = (int(n) for n in cluster.from_chief(strategy, np.array([done, batch])))
+    if not done and not batch:
+        return Progress()
+    metrics = _metrics(cohort) if batch else []
+    # (To read a metric would ask all workers for their parts.)
+    arrays = arrays or [_zeros(variable) for variable in [*variables, *metrics]]
+    arrays = cluster.from_chief(strategy, arrays)
+    for variable, array in zip(variables, arrays, strict=False):
+        variable.assign(array)
+    history = about.get("history", [{}] * done)
+    return Progress(history, batch, about.get("seconds", 0.0), arrays[len(variables) :])
+
+
+def state(cohort: Cohort) -> list:
+    """Return every variable of peers, teacher and optimizers in a fixed order: all that a run is.
+
+    Metrics are not among them: they start anew each epoch.
+    """
+    peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
+    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state()]
+
+
+def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:
+    """Let the running metrics of an epoch go on from where `Progress.metrics` was taken."""
+    for variable, array in zip(_metrics(cohort), arrays, strict=True):
+        variable.assign(array)
+
+
+def _metrics(cohort: Cohort) -> list:
+    return [variable for metric in cohort.metrics for variable in metric.variables]
+
+
+def _array(variable) -> np.ndarray:
+    array = np.asarray(variable)
+    # NumPy writes bfloat16 but cannot read it; float32 holds every value of it.
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def _zeros(variable) -> np.ndarray:
+    """Return zeros that are as `_array` would be."""
+    dtype = "float32" if variable.dtype == "bfloat16" else variable.dtype
+    return np.zeros(variable.shape, dtype)
+
+
+def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
+    """Return what the newest readable file says and holds; empty if there is no file."""
+    found = _found(directory)
+    for path in found:
+        try:
+            with np.load(path) as file:
+                about = json.loads(str(file["about"]))
+                arrays = [file[f"{i:05d}"] for i in range(about["variables"])]
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            print(f"warning: {path} is damaged ({error}); trying the one before", file=sys.stderr)
+            continue
+        shapes = [tuple(variable.shape) for variable in variables]
+        if shapes != [array.shape for array in arrays][: len(shapes)]:
+            raise InputError(f"{path}: is of other peers or optimizers than this configuration's.")
+        return about, arrays
+    if found:
+        raise InputError(f"{directory}: every checkpoint is damaged; delete it to start over.")
+    return {}, []
+
+
+def _found(directory: Path) -> list[Path]:
+    """Return the checkpoints, newest first."""
+    return sorted(directory.glob("epoch-*.npz"), key=_place, reverse=True)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Return the epochs that are done and the batches of the next."""
+    _, epoch, *batch = path.stem.split("-")
+    return int(epoch), int(batch[1]) if batch else 0

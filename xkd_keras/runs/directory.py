@@ -1,0 +1,230 @@
+"""A run's directory: claimed, written, and read again when the run is finished."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from xkd_keras import data as datasets
+from xkd_keras import files, peers
+from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+
+SPLITS = ("train", "validation", "test")
+
+
+def claim(config: configs.Config, run_dir: Path) -> None:
+    """Make the directory, or see that it holds this very run."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _check_content(config, run_dir)
+        (run_dir / ".lock").touch()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
+            " can be made or written.",
+            argument="run_dir",
+        ) from None
+
+
+def _check_content(config: configs.Config, run_dir: Path) -> None:
+    """Refuse a directory that holds another run with something to lose, or anything else."""
+    flag_file = run_dir / "config.flags"
+    if _begun(run_dir):
+        differences = configs.read(flag_file).differences(config)
+        if differences:
+            raise InputError(
+                f"'{run_dir}' holds a run with another configuration:"
+                f" {'; '.join(differences)}. Choose another directory, or delete it.",
+                argument="run_dir",
+            )
+    elif not flag_file.exists() and any(path.name[0] != "." for path in run_dir.iterdir()):
+        raise InputError(
+            f"'{run_dir}' is not empty and not a run; valid: a new or empty directory.",
+            argument="run_dir",
+        )
+
+
+def _begun(run_dir: Path) -> bool:
+    """Whether there is something to lose: an epoch that was finished."""
+    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
+
+
+def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
+    """Write what is run and on which data; refuse to go on with data that have changed."""
+    path = run_dir / "data.json"
+    if _begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"the images of '{config.dataset}' have changed since '{run_dir}' was"
+            " started; restore them, or choose another directory.",
+            argument="dataset",
+        )
+    files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
+    files.write(path, json.dumps(about(data), indent=1) + "\n")
+
+
+def about(data: datasets.Dataset) -> dict:
+    """Return what a run's files say about its data."""
+    counts = {name: len(getattr(data, name)) for name in SPLITS}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.image_shape),
+        "examples": counts,
+        "skipped": [list(pair) for pair in data.skipped],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, dict]:
+    """Return the configuration and the metrics of a finished run; InputError names `flag`."""
+    try:
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{flag}: '{run_dir}' holds no finished run; valid: a directory that"
+            " xkd_keras.train has completed (it has a metrics.json)."
+        ) from None
+    return configs.read(run_dir / "config.flags"), metrics
+
+
+def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:
+    """Return the run's dataset, or the one called `name` at the run's size and preprocessing."""
+    other = bool(name) and name != config.dataset
+    return datasets.load(
+        name or config.dataset,
+        image_size=image_size or config.image_size,
+        augment=config.augment,
+        train_examples=0 if other else config.train_examples,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        data_dir=config.data_dir or None,
+        skip_unreadable=config.skip_unreadable,
+        cache_gib=config.cache_gib,
+    )
+
+
+def import_builders(config: configs.Config) -> None:
+    """Import the users' modules of a run's peers: they may register classes that files need."""
+    for peer in config.peers():
+        if ":" in peer.builder:
+            peers.check(peer.builder)
+
+
+def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
+    """Return the trained peers of a run as plain Keras loads them."""
+    loaded = {}
+    for name in names:
+        path = run_dir / "peers" / f"{name}.keras"
+        remedy = (
+            f"delete {run_dir / 'metrics.json'} and start the training command again: it writes the"
+            " file anew from the last checkpoint in RUN/checkpoints."
+        )
+        if path.is_file():
+            path.open("rb").close()  # what may not be read is not damaged
+        if not zipfile.is_zipfile(path):
+            state = "is damaged" if path.exists() else "is missing"
+            raise InputError(f"{path}: {state}; {remedy}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loaded[name] = keras.models.load_model(path, compile=False)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            raise InputError(
+                f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
+            ) from None
+    return loaded
+
+
+def check_loads(name: str, model: keras.Model) -> None:
+    """Raise InputError where a saved `model` could not be loaded again: before it is trained."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.keras"
+        try:
+            model.save(path)
+            keras.models.load_model(path, compile=False)
+        except OSError:  # the disk, not the network
+            raise
+        except Exception as error:  # a user's classes may fail in any way
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"'{name}' could not be loaded after saving ({reason}); valid: Keras"
+                " layers, or classes with get_config() and"
+                " @keras.saving.register_keras_serializable().",
+                argument="peer",
+            ) from None
+
+
+def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
+    """Refuse a network that does not take the run's images or has other classes."""
+    own = (None, *data["image_shape"]), (None, len(data["class_names"]))
+    found = tuple(model.input_shape), tuple(model.output_shape)
+    if found != own:
+        raise InputError(
+            f"{path}: is not a network of this run: it makes {found[1]} of {found[0]}, and the"
+            f" run's make {own[1]} of {own[0]}; restore the file."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run as it lies on disk.
+
+    Attributes:
+        directory: RUN.
+        config: What was run.
+        metrics: What RUN/metrics.json holds.
+        data: Its images, or those asked for.
+        models: Its trained peers by name, as plain Keras loads them.
+        weights: Of all peers in the ensemble, by name.
+    """
+
+    directory: Path
+    config: configs.Config
+    metrics: dict
+    data: datasets.Dataset
+    models: dict[str, keras.Model]
+    weights: dict[str, float]
+
+
+def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run:
+    """Return a finished run with its images, or others, and its peers, or some of them.
+
+    Raises:
+        InputError: The run is not finished, a peer is not in it or cannot be read, or the run's own
+            images have changed.
+    """
+    config, metrics = finished(run_dir)
+    weights = {peer.name: peer.weight for peer in config.peers()}
+    for name in names:
+        if name not in weights:
+            raise InputError.unknown("peer", name, weights)
+    import_builders(config)
+    models = load_peers(run_dir, names or weights)
+    for name, model in models.items():
+        _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
+    data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
+    own = dataset in ("", config.dataset)
+    if own and data.fingerprint != metrics["data"]["fingerprint"]:
+        raise InputError(
+            f"the images of '{config.dataset}' have changed since the run; restore them,"
+            " or evaluate a copy in another place.",
+            argument="dataset",
+        )
+    return Run(run_dir, config, metrics, data, models, weights)

@@ -1,0 +1,196 @@
+"""Exact metrics of saved peers and of their ensemble, on any split of any dataset.
+
+python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xkd_keras import data as datasets
+from xkd_keras.errors import InputError
+from xkd_keras.runs import directory as rundir
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What networks said of n images.
+
+    Attributes:
+        labels: int [n].
+        logits: By name, float32 [n, classes].
+        milliseconds: By name, the median time of an image in a batch.
+        fetch: Positions [k] -> the images as uint8 [k, H, W, 3].
+    """
+
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+    milliseconds: dict[str, float]
+    fetch: Callable[[Iterable[int]], np.ndarray]
+
+
+def shares(names: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Return these peers' weights in their ensemble, summing to 1.
+
+    Of peers that all have weight 0, each has the same.
+    """
+    weights = {name: weights[name] for name in names}
+    total = sum(weights.values())
+    return {name: w / total if total else 1 / len(weights) for name, w in weights.items()}
+
+
+def predict(
+    models: dict[str, keras.Model],
+    weights: dict[str, float],
+    dataset: datasets.Dataset,
+    split: str,
+    batch_size: int,
+) -> Predictions:
+    """Return the logits of every model and of their weighted `ensemble`.
+
+    Args:
+        models: Images [B, H, W, C] -> logits [B, classes], by name.
+        weights: The models' weights in the ensemble, by name.
+        dataset: Holds the split; every image of it counts once.
+        split: train, validation or test.
+        batch_size: Images at once.
+    """
+    part = getattr(dataset, split)
+    calls = {name: tf.function(model, reduce_retracing=True) for name, model in models.items()}
+    rows = {name: [] for name in models}
+    times = {name: [] for name in models}
+    for images, _, mask in datasets.eval_batches(part, dataset=dataset, batch_size=batch_size):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            logits = call(images, training=False).numpy()
+            times[name].append(1000 * (time.perf_counter() - began) / batch_size)
+            rows[name].append(logits[mask.numpy() > 0])
+    logits = {name: np.concatenate(row) for name, row in rows.items()}
+    # The first batch traces the graph; it only counts where there is no other.
+    speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
+    each = shares(models, weights)
+    logits["ensemble"] = sum(np.float32(each[name]) * logits[name] for name in models)
+    speed["ensemble"] = sum(speed.values())
+
+    def fetch(indices):
+        return datasets.images(part, list(indices), dataset)
+
+    return Predictions(datasets.labels(part), logits, speed, fetch)
+
+
+def answers(
+    call: Callable[[np.ndarray], np.ndarray], dataset: datasets.Dataset, split: str, batch_size: int
+) -> np.ndarray:
+    """Return what a function of images, float32 [n, H, W, 3], says of a split: [n, classes]."""
+    part = getattr(dataset, split)
+    batches = datasets.eval_batches(part, dataset=dataset, batch_size=min(batch_size, len(part)))
+    return np.concatenate([call(images.numpy()[mask > 0]) for images, _, mask in batches])
+
+
+def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, calibration error (ece).
+
+    Args:
+        labels: int [n].
+        logits: float [n, classes].
+    """
+    z = logits.astype(np.float64)
+    own = z[np.arange(len(z)), labels][:, None]
+    rank = np.sum(z > own, axis=-1)
+    shift = z.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.sum(np.exp(z - shift), axis=-1)) + shift[:, 0]
+    result = {"top1": float(np.mean(z.argmax(-1) == labels))}
+    if z.shape[-1] > 10:
+        result["top5"] = float(np.mean(rank < 5))
+    result["cross_entropy"] = float(np.mean(log_sum - own[:, 0]))
+    confidence = np.exp(z.max(axis=-1) - log_sum)
+    return {**result, "ece": calibration_error(confidence, z.argmax(-1) == labels)}
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error: sum over bins of |mean confidence - accuracy| n_bin/n.
+
+    Bins of equal width over 0..1, each with its upper edge (Guo et al., ICML 2017, equation 3).
+
+    Args:
+        confidence: float [n], the probability of the answer.
+        right: bool [n], whether the answer was right.
+        bins: Their number; 15 in the paper.
+    """
+    number = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
+    gaps = np.bincount(number, weights=confidence - right, minlength=bins)
+    return float(np.sum(np.abs(gaps)) / len(confidence))
+
+
+def agreement(logits: dict[str, np.ndarray]) -> float:
+    """Return the fraction of (image, pair of peers) that name the same class; 1 for one peer."""
+    guesses = [z.argmax(-1) for name, z in logits.items() if name != "ensemble"]
+    pairs = [(a, b) for i, a in enumerate(guesses) for b in guesses[:i]]
+    return float(np.mean([np.mean(a == b) for a, b in pairs])) if pairs else 1.0
+
+
+def summarize(models: dict[str, keras.Model], predictions: Predictions) -> dict:
+    """Return the part of metrics.json that evaluation fills: peers, ensemble, agreement."""
+    parameters = {name: _trainable(model) for name, model in models.items()}
+    rows = {
+        name: {
+            **scores(predictions.labels, logits),
+            "parameters": parameters.get(name, sum(parameters.values())),
+            "milliseconds_per_image": round(predictions.milliseconds[name], 4),
+        }
+        for name, logits in predictions.logits.items()
+    }
+    together = rows.pop("ensemble")
+    return {"peers": rows, "ensemble": together, "agreement": agreement(predictions.logits)}
+
+
+def evaluate_run(
+    run_dir: Path, names: Iterable[str] = (), dataset: str = "", split: str = "test"
+) -> dict:
+    """Evaluate a finished run's peers again.
+
+    Args:
+        run_dir: Made by `xkd_keras.train`.
+        names: Peers to evaluate; all where empty.
+        dataset: Another dataset, with the run's class names or some of them; its own where empty.
+        split: train, validation, test, or all of them together.
+
+    Returns:
+        `examples` and what `summarize` returns; for the run's own test split its numbers exactly.
+
+    Raises:
+        InputError: The run is not finished, a peer is not in it, or the classes do not fit.
+    """
+    run = rundir.load_run(run_dir, names, dataset)
+    parts = [
+        predict(run.models, run.weights, run.data, part, run.config.eval_batch_size)
+        for part in (rundir.SPLITS if split == "all" else (split,))
+    ]
+    predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
+    return {"examples": len(predictions.labels), **summarize(run.models, predictions)}
+
+
+def joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:
+    """Return the parts as one, labels renumbered from the dataset's classes to the run's."""
+    missing = [name for name in found if name not in known]
+    if missing:
+        raise InputError(
+            f"its class '{missing[0]}' is unknown to the run; valid: {', '.join(known)}.",
+            argument="dataset",
+        )
+    number = np.array([known.index(name) for name in found])
+    return Predictions(
+        number[np.concatenate([part.labels for part in parts])],
+        {name: np.concatenate([part.logits[name] for part in parts]) for name in parts[0].logits},
+        parts[-1].milliseconds,
+        parts[-1].fetch,
+    )
+
+
+def _trainable(model: keras.Model) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)

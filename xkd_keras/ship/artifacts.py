@@ -1,0 +1,304 @@
+"""From a finished run to its artifacts: made apart, run back, measured, then put in place."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+
+from xkd_keras import data as datasets
+from xkd_keras import files
+from xkd_keras.errors import InputError
+from xkd_keras.report.run_page.deployment_page import KINDS, SAVED_MODEL
+from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import evaluation, training
+from xkd_keras.ship import latency, lite, manifest, metadata, quality, savedmodel
+
+REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
+TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
+OWN = 0.01  # of top-1: what another machine's rounding may change
+ENSEMBLE = "ensemble"
+
+
+def export(
+    run_dir: Path, names: Sequence[str] = (), variants: Sequence[str] = (), version: int = 0
+) -> dict:
+    """Export trained peers as SavedModels and TFLite files.
+
+    Args:
+        run_dir: Of a finished run.
+        names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
+        variants: Of `deployment.KINDS`; empty: all of them.
+        version: Of the SavedModels; 0: one above the highest there.
+
+    Returns:
+        What RUN/export/manifest.json holds.
+
+    Raises:
+        InputError: The run is not finished, a name is unknown, the version exists, or a file cannot
+            be read. What was exported before is then as it was.
+    """
+    run = rundir.load_run(run_dir)
+    manifest.read(run_dir)  # a damaged one is told before any work
+    names = _names(run, names)
+    variants = list(variants) or list(KINDS)
+    for variant in variants:
+        if variant not in KINDS:
+            raise InputError.unknown("variant", variant, KINDS)
+    versioned = names if SAVED_MODEL in variants else []
+    numbers = {name: _version(run_dir, name, version) for name in versioned}
+    variants = [variant for variant in variants if variant != SAVED_MODEL]
+    with workshop(run_dir) as stage:
+        tested = Tested(run)
+        fresh, failed = [], []
+        for name in names:
+            if name in numbers:
+                fresh.append(_saved_model(tested, stage, name, numbers[name]))
+                _tell(fresh[-1])
+            if name != ENSEMBLE:
+                _tflite(tested, stage, name, variants, fresh, failed)
+        return publish(tested, stage, fresh, failed)
+
+
+def complete(run_dir: Path, names: Sequence[str]) -> None:
+    """Export those of the peers (`all`: every one, and the ensemble) that have no artifact yet.
+
+    Raises:
+        InputError: As `export`; or something could not be made.
+    """
+    done = {entry["network"] for entry in manifest.read(run_dir)["artifacts"]}
+    missing = [] if "all" in names else [name for name in names if name not in done]
+    if missing or ("all" in names and not done):
+        failed = export(run_dir, missing)["failed"]
+        if failed:
+            raise InputError(f"{failed[0]['file']}: {failed[0]['reason']}", argument="export")
+
+
+def _names(run, names: Sequence[str]) -> list[str]:
+    known = [*run.models, *([ENSEMBLE] if len(run.models) > 1 else [])]
+    for name in names:
+        if name not in known:
+            raise InputError.unknown("peer", name, known)
+    return list(dict.fromkeys(names)) or known
+
+
+def _version(run_dir: Path, name: str, asked: int) -> int:
+    base = run_dir / "export" / "savedmodel" / name
+    there = savedmodel.versions(base)
+    if asked and asked in there:
+        raise InputError(
+            f"received {asked}, and {base / str(asked)} exists; valid: another number,"
+            " or none for the next.",
+            argument="version",
+        )
+    return asked or max(there, default=0) + 1
+
+
+@contextmanager
+def workshop(run_dir: Path) -> Iterator[Path]:
+    """Hold the run and give a directory on its disk to make things in; it is gone afterwards."""
+    export = run_dir / "export"
+    if export.exists() and not export.is_dir():
+        raise InputError(f"{export}: is a file; valid: a directory, or nothing.")
+    with files.lock(run_dir):
+        for left in run_dir.glob(".partial-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix=".partial-", dir=run_dir))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class Tested:
+    """A run with what its peers answer on the images that files are compared on.
+
+    Args:
+        run: From `rundir.load_run`.
+
+    Raises:
+        InputError: A network is not the one that the run's metrics tell of.
+    """
+
+    def __init__(self, run):
+        self.run = run
+        self.predictions = {
+            split: evaluation.predict(
+                run.models, run.weights, run.data, split, run.config.eval_batch_size
+            )
+            for split in ("validation", "test")
+        }
+        for name in run.models:
+            self._check_own(name)
+        self.examples = self.predictions["test"].fetch(range(min(16, len(run.data.test))))
+
+    def top1(self, name: str) -> float:
+        """Return the top-1 accuracy of a trained peer on the test images, 0..1."""
+        test = self.predictions["test"]
+        return float(np.mean(test.logits[name].argmax(-1) == test.labels))
+
+    def _check_own(self, name: str) -> None:
+        found, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
+        if abs(found - told) > OWN:
+            raise InputError(
+                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * found:.2f} on"
+                f" the test images, and metrics.json says {100 * told:.2f}: it is not the network"
+                " of this run; restore the file."
+            )
+
+    def representative(self) -> np.ndarray:
+        """Return uint8 [n, H, W, 3]: training images, a fixed choice."""
+        total = len(self.run.data.train)
+        chosen = np.random.RandomState(0).permutation(total)[:REPRESENTATIVE]
+        return datasets.images(self.run.data.train, np.sort(chosen), self.run.data)
+
+    def quality(self, name: str, call: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        """Return how well a file answers: `call` takes images [n, H, W, 3], gives probabilities."""
+        found = {}
+        for split, each in self.predictions.items():
+            reference = softmax(each.logits[name], axis=-1)
+            given = evaluation.answers(call, self.run.data, split, self.run.config.eval_batch_size)
+            result = quality.quality(each.labels, reference, given)
+            found |= result if split == "test" else {"validation_top1": result["top1"]}
+        return found
+
+
+def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
+    """Write a SavedModel into the stage, run it back, and return its entry."""
+    run, file = tested.run, f"savedmodel/{name}/{version}"
+    members = run.models if name == ENSEMBLE else {name: run.models[name]}
+    shares = evaluation.shares(members, run.weights)
+    savedmodel.write(
+        stage / file,
+        members,
+        shares,
+        run.data.class_names,
+        run.data.crop_ratio,
+        tested.examples[0],
+        name,
+    )
+    call = savedmodel.Caller(stage / file)
+    quality = tested.quality(name, call)
+    _same(file, quality["max_difference"])
+    reference = tested.predictions["test"].logits[name][: len(tested.examples)]
+    _same(file, _apart(call.outputs(tested.examples)["logits"], reference))
+    encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
+    _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference))
+    return {
+        "file": file,
+        "kind": SAVED_MODEL,
+        "network": name,
+        "variant": SAVED_MODEL,
+        **quality.size(stage / file),
+        **quality,
+    }
+
+
+def _apart(logits: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.max(np.abs(logits - reference) / np.maximum(1.0, np.abs(reference))))
+
+
+def _same(file: str, difference: float) -> None:
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"{file}: differs from the Keras model by {difference:.2g}, more than {TOLERANCE:g};"
+            " nothing was exported."
+        )
+
+
+def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, failed: list) -> None:
+    """Write a peer's TFLite files into the stage, run them back, and append their entries."""
+    images = tested.representative()
+    with lite.converters(tested.run.models[name]) as convert:
+        for variant in variants:
+            entry = tflite_entry(name, variant)
+            try:
+                content = convert(variant, images)
+                fresh.append(finished_tflite(tested, stage, entry, content))
+                _tell(fresh[-1])
+            except InputError as error:  # one variant that fails does not lose the others
+                failed.append({**entry, "reason": str(error)})
+                print(f"{entry['file']}  FAILED: {error}", flush=True)
+
+
+def tflite_entry(network: str, variant: str) -> dict[str, str]:
+    """Return what the manifest says of a TFLite file before it is measured."""
+    file = f"tflite/{network}-{variant}.tflite"
+    return {"file": file, "kind": "tflite", "network": network, "variant": variant}
+
+
+def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes) -> dict:
+    """Pack a TFLite file, write it into the stage, run it back; return its whole entry."""
+    classes = tested.run.data.class_names
+    about = f"{entry['network']} on {tested.run.config.dataset}, {entry['variant']}."
+    content = metadata.pack(content, entry["network"], about, classes)
+    quality = tested.quality(entry["network"], lite.Lite(content))
+    if entry["variant"] == "float32":
+        _same(entry["file"], quality["max_difference"])
+    path = stage / entry["file"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {**entry, **quality.size(path), **quality.weights(lite.kernels(content)), **quality}
+
+
+def _tell(entry: Mapping) -> None:
+    print(
+        f"{entry['file']}  {entry['bytes'] / 1e6:.2f} MB  top-1 {100 * entry['top1']:.2f} %"
+        f"  same answer as Keras {100 * entry['agreement']:.2f} %",
+        flush=True,
+    )
+
+
+def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence[dict]) -> dict:
+    """Measure latency, put what was made in place, write the manifest and the report.
+
+    Latency is measured anew for all that is there, as only what was measured together compares.
+    """
+    run = tested.run
+    export = run.directory / "export"
+    found = manifest.merged(run.directory, fresh, failed)
+    new = {entry["file"] for entry in fresh}
+    paths = [(stage if e["file"] in new else export) / e["file"] for e in found["artifacts"]]
+    print(f"measuring latency of {len(paths)} files, one thread ...", flush=True)
+    times = latency.measure(paths, tested.examples[0]) if paths else []
+    for entry, each in zip(found["artifacts"], times, strict=True):
+        entry["latency_ms"] = each
+    found = {**_circumstances(run), **found}
+    with _placed(stage, export, [entry["file"] for entry in fresh]):
+        manifest.write(run.directory, found)
+    training.report_again(run, tested.predictions["test"], found)
+    return found
+
+
+@contextmanager
+def _placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
+    """Put files in place; SavedModels go again where anything fails: a server would load them."""
+    versions = []
+    try:
+        for name in sorted(names, key=lambda name: (stage / name).is_dir()):
+            target = export / name
+            if (stage / name).is_dir():
+                base, version = target.parent, int(target.name)
+                versions.append(savedmodel.place(stage / name, base, version))
+            else:
+                with files.whole(target) as beside:
+                    shutil.copyfile(stage / name, beside)
+        yield
+    except BaseException:
+        for version in versions:
+            shutil.rmtree(version, ignore_errors=True)
+        raise
+
+
+def _circumstances(run) -> dict:
+    data = rundir.about(run.data)
+    return {
+        "dataset": run.config.dataset,
+        **{key: data[key] for key in ("fingerprint", "class_names", "image_shape", "examples")},
+        "crop_ratio": run.data.crop_ratio,
+        "versions": rundir.versions(),
+    }

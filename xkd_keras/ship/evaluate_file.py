@@ -1,0 +1,88 @@
+"""How well a file that was shipped answers, on any images with its classes."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from xkd_keras import data as datasets
+from xkd_keras.errors import FlagError, InputError
+from xkd_keras.flags import config as configs
+from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import evaluation
+from xkd_keras.ship import lite, metadata, savedmodel
+
+_BATCH = 256
+SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
+
+
+def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -> dict:
+    """Evaluate a .tflite file or a SavedModel.
+
+    Args:
+        path: The file, or the directory of a version.
+        run_dir: The run whose images and preprocessing to take; None: the one that `path` is in.
+        dataset: Other images; empty: the run's own.
+        split: train, validation, test, or all of them together.
+
+    Returns:
+        `examples`, and as of a run with one peer, called after the file, what
+        `evaluation.summarize` returns; of a .tflite file the cross-entropy counts probabilities
+        below 1e-7 as that.
+
+    Raises:
+        InputError: The file is none of ours, no run or dataset is known, or the classes differ.
+    """
+    if path.suffix == ".tflite":
+        call, labels = _tflite(path)
+        name = path.name
+    else:
+        model = savedmodel.Caller(path)
+        call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
+    data = _data(path, run_dir, dataset, call.image_shape[0])
+    splits = rundir.SPLITS if split == "all" else (split,)
+    parts = [_predictions(call, name, data, part) for part in splits]
+    found = evaluation.joined(parts, data.class_names, labels)
+    row = {
+        **evaluation.scores(found.labels, found.logits[name]),
+        "milliseconds_per_image": found.milliseconds[name],
+    }
+    return {"examples": len(found.labels), "peers": {name: row}, "ensemble": row}
+
+
+def _tflite(path: Path):
+    content = lite.read(path)
+    try:
+        return lite.Lite(content), metadata.labels(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _data(path: Path, run_dir: Path | None, dataset: str, side: int) -> datasets.Dataset:
+    run_dir = run_dir or next(
+        (each for each in path.resolve().parents if (each / "metrics.json").exists()), None
+    )
+    if run_dir is None and not dataset:
+        raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
+    config = rundir.finished(run_dir)[0] if run_dir else configs.Config(dataset=dataset)
+    return rundir.load_dataset(config, dataset, image_size=side)
+
+
+def _predictions(call, name: str, data: datasets.Dataset, split: str) -> evaluation.Predictions:
+    part = getattr(data, split)
+    times = []
+
+    def timed(images):
+        began = time.perf_counter()
+        probabilities = call(images)
+        times.append(1000 * (time.perf_counter() - began) / len(images))
+        return probabilities
+
+    probabilities = evaluation.answers(timed, data, split, _BATCH)
+    logits = {name: np.log(np.maximum(probabilities, SMALLEST))}
+
+    def fetch(indices):
+        return datasets.images(part, list(indices), data)
+
+    speed = {name: float(np.median(times))}
+    return evaluation.Predictions(datasets.labels(part), logits, speed, fetch)

@@ -1,0 +1,190 @@
+"""A study from its Plan to its directory: search, run, or go on, and report."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from xkd_keras import files
+from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+from xkd_keras.flags.command_line import clock
+from xkd_keras.study import results, search, statistics, workers
+from xkd_keras.study.plan import Plan, Task
+from xkd_keras.study.report.document import document
+
+_HOPELESS = 3  # runs that fail alike before any has succeeded end a study
+
+
+def run(plan: Plan) -> dict:
+    """Run what is not there yet, and write study.json, study.csv and the report.
+
+    Args:
+        plan: Its base's run_dir is the study's directory.
+
+    Returns:
+        What study.json holds. Interrupted, it reports what there is and raises KeyboardInterrupt.
+
+    Raises:
+        InputError: The directory cannot be written, or holds runs of another configuration; or
+            every run fails.
+    """
+    _claim(plan)
+    with files.lock(plan.directory):
+        table = _search(plan) if plan.grid else None
+        tasks = plan.tasks(search.chosen(table) if table else {})
+        errors: dict[Path, str] = {}
+        try:
+            _execute(plan, tasks, errors)
+        except KeyboardInterrupt:
+            if any(task.result.exists() for task in tasks):
+                _finish(plan, tasks, table, errors)
+            raise
+        return _finish(plan, tasks, table, errors)
+
+
+def _claim(plan: Plan) -> None:
+    """Make the directory, or see that what it holds belongs to a study."""
+    directory = plan.directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        known = (directory / "study.flags").exists()
+        if not known and any(path.name[0] != "." for path in directory.iterdir()):
+            raise InputError(
+                f"'{directory}' is not empty and not a study; valid: a new or empty directory.",
+                argument="run_dir",
+            )
+        (directory / ".lock").touch()
+        if not known:
+            files.write(directory / "study.flags", flags(plan))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{directory}' ({error.strerror}); valid: a directory that"
+            " can be made or written.",
+            argument="run_dir",
+        ) from None
+
+
+def _search(plan: Plan) -> dict[str, list[dict]]:
+    """Return the scores of all settings: those found before, or from runs that make them now.
+
+    They are written down once, so that nothing that happens later can change the choice.
+    """
+    path = plan.directory / "sweep.json"
+    known = _known_search(plan, path)
+    new = [arm for arm in plan.arms if plan.candidates(arm) and arm.method not in known]
+    if not new:
+        return {arm.method: known[arm.method] for arm in plan.arms if plan.candidates(arm)}
+    alone = [arm for arm in plan.arms if arm.method == "solo"]  # the teachers of kd
+    asked = dataclasses.replace(plan, arms=tuple(alone + new))
+    tasks, errors = asked.sweep_tasks(), {}
+    _execute(asked, tasks, errors)
+    table = search.choose(asked, results.results(tasks))
+    for method, rows in table.items():
+        if not any(row["chosen"] for row in rows):
+            reason = next(iter(errors.values()), "unknown")
+            raise InputError(
+                f"no setting of {method} ran, the first with: {reason}", argument="sweep"
+            )
+    table = {**known, **table}
+    about = {"seeds": list(plan.sweep_seeds), "table": table}
+    files.write(path, json.dumps(about, indent=1) + "\n")
+    return {arm.method: table[arm.method] for arm in plan.arms if plan.candidates(arm)}
+
+
+def _known_search(plan: Plan, path: Path) -> dict[str, list[dict]]:
+    """Return what was found before by method; raises InputError where it was another search."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    for arm in plan.arms:
+        tried = [row["options"] for row in before["table"].get(arm.method, [])]
+        same = before["seeds"] == list(plan.sweep_seeds) and tried == plan.candidates(arm)
+        if tried and arm.name == arm.method and not same:
+            raise InputError(
+                f"'{plan.directory}' holds another search ({arm.method} has tried"
+                f" {len(tried)} settings, the first {tried[0]}, with {len(before['seeds'])} seeds)."
+                " Choose another directory, or delete it.",
+                argument="sweep",
+            )
+    return before["table"]
+
+
+def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None:
+    """Run the tasks without a result; put what goes wrong into `errors`, by result."""
+    word = "run" if tasks[0].test else "search"
+    todo = [task for task in tasks if not _done(plan, task)]
+    if tasks[0].test:
+        files.write(plan.directory / "study.flags", flags(plan))  # what is there belongs to it
+    ready = len(tasks) - len(todo)
+    print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
+    began = time.monotonic()
+    for count, (task, error) in enumerate(workers.run_all(todo, plan.jobs), start=1):
+        left = (time.monotonic() - began) / count * (len(todo) - count)
+        if error:
+            errors[task.result] = error
+        outcome = f"FAILED: {error}" if error else _line(task)
+        where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
+        print(f"{where}  {outcome}  {clock(left)} left", flush=True)
+        if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
+            raise InputError(f"every run failed, the first with: {error}")
+
+
+def _line(task: Task) -> str:
+    """Return a run's accuracies: on the test images, or of a search on the validation images."""
+    measured = json.loads(task.result.read_text())
+    last, names = measured["history"][-1], [peer.name for peer in task.config.peers()]
+    shown = {
+        name: measured["peers"][name]["top1"] if task.test else last[f"{name}_top1"]
+        for name in names
+    }
+    text = "  ".join(f"{name} {100 * value:.1f}%" for name, value in shown.items())
+    return f"{text}{'' if task.test else ' (validation)'}  {measured['seconds']:.0f} s of training"
+
+
+def _done(plan: Plan, task: Task) -> bool:
+    """Whether the result is there; raises InputError where it is another configuration's."""
+    try:
+        there = configs.Config(**json.loads(task.result.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if task.keep and not (task.networks / "metrics.json").exists():
+        return False
+    if task.after:  # the teacher's path changes with the study's; the rest says who teaches
+        there = dataclasses.replace(there, teacher_run=task.config.teacher_run)
+    if differences := there.differences(task.config):
+        raise InputError(
+            f"'{plan.directory}' holds a run of another configuration"
+            f" ({task.result.relative_to(plan.directory)}: {'; '.join(differences)})."
+            " Choose another directory, or delete it.",
+            argument="run_dir",
+        )
+    return True
+
+
+def _finish(plan: Plan, tasks: Sequence[Task], table, errors: dict[Path, str]) -> dict:
+    """Write study.csv, the report, and study.json, which says last that all is there."""
+    study = results.study(plan, tasks, table, errors)
+    if not any(run["status"] == "done" for run in study["runs"]):
+        first = next(iter(errors.values()), "none has finished")
+        raise InputError(f"every run failed, the first with: {first}")
+    study["summary"] = statistics.summarize(study)
+    files.write(plan.directory / "study.csv", results.table(study))
+    document.write(plan.directory, study)
+    files.write(plan.directory / "study.json", json.dumps(study, indent=1) + "\n")
+    return study
+
+
+def flags(plan: Plan) -> str:
+    """Return the text of a flag file that repeats the study."""
+    lines = [f"--seeds={len(plan.seeds)}", f"--jobs={plan.jobs}"]
+    if plan.grid:
+        lines.append(f"--sweep_seeds={len(plan.sweep_seeds)}")
+    lines += [f"--sweep={name}={':'.join(map(str, each))}" for name, each in plan.grid.items()]
+    for arm in plan.arms:
+        options = [f"name={arm.name}"] if arm.name != arm.method else []
+        options += [f"{name}={value}" for name, value in arm.options.items()]
+        lines.append(f"--compare={','.join([arm.method, *options])}")
+    base = [line for line in plan.base.flags().splitlines() if not line.startswith("--method=")]
+    return "\n".join(base + lines) + "\n"

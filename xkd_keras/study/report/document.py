@@ -1,0 +1,274 @@
+"""The report of a study: what was compared, how sure that is, and what did not work.
+
+Everything is computed from `study`, what study.json holds; nothing here trains.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from xkd_keras import files
+from xkd_keras.report.run_page import page
+from xkd_keras.report.run_page.page import both, escape, grid, many, picture
+from xkd_keras.study import statistics
+from xkd_keras.study.report.document import appendix, figures, words
+from xkd_keras.study.report.document.words import difference, mean, p_value
+
+_WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
+_BOOTSTRAP = 10  # pairs; of fewer, its intervals are visibly too narrow
+
+
+def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
+    """Write STUDY/plots, STUDY/report.md, STUDY/report.html, each whole or not at all.
+
+    Args:
+        study_dir: The study's directory.
+        study: What STUDY/study.json holds.
+
+    Returns:
+        The path of report.html.
+    """
+    study_dir = Path(study_dir)
+    summary = _summary(study)
+    pictures = figures.draw(study, summary)
+    for name, data in pictures.items():
+        with files.whole(study_dir / "plots" / name) as beside:
+            beside.write_bytes(data)
+    parts = words.opening(study, summary)
+    if summary["runs"]["done"]:
+        parts += [
+            *_result(study, summary, pictures),
+            *_kd(study, summary),
+            *_ablations(study, summary, pictures),
+            *_cost(study, summary, pictures),
+            *_diversity(pictures),
+            *_calibration(study, summary),
+        ]
+    parts += appendix.parts(study)
+    text = "\n\n".join(parts) + "\n"
+    files.write(study_dir / "report.md", text)
+    files.write(study_dir / "report.html", page.whole(study["title"], text, pictures))
+    return study_dir / "report.html"
+
+
+def table(study: Mapping) -> str:
+    """Return the result as aligned plain text: a line a network and method."""
+    rows = [["network", "method", "seeds", "top-1 %", "to solo (95 %)", "Holm p"]]
+    summary = _summary(study)
+    for network, by in summary["networks"].items():
+        for method, values in by.items():
+            found = values["against"].get("solo")
+            cells = [mean(values), difference(found), p_value(found and found["holm"])]
+            rows.append([network, method, str(values["n"]), *cells])
+    if "solo" not in study["methods"]:
+        rows = [row[:4] for row in rows]
+    return page.aligned(rows, words=2)
+
+
+def _summary(study: Mapping) -> Mapping:
+    """Return the statistics that study.json holds, or make them."""
+    return study.get("summary") or statistics.summarize(study)
+
+
+def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
+    """Return the differences to solo as a picture, and a table a network."""
+    parts = ["## Result"]
+    if "forest.svg" in pictures:
+        alt = "Difference of each method to solo in points, with 95 % intervals"
+        parts += ["Test accuracy (top-1) compared with solo:", picture("forest.svg", alt)]
+    for network, by in summary["networks"].items():
+        claim = _claim(study, network)
+        headings = ["", "top-1 %"]
+        if "solo" in study["methods"]:
+            headings += _headings("solo")
+            headings += ["paper %"] if claim else []
+        best = _best(study, by)
+        rows = []
+        for method in study["main"]:
+            row = [escape(method), mean(by[method], best=method == best)]
+            row += _cells(by[method]["against"].get("solo"))
+            row += [f"{100 * claim['error_reduction']:.1f}" if claim and method == "mcod" else "–"]
+            rows.append(row[: len(headings)])
+        of = " of all networks" if network == "ensemble" else ""
+        parts += [f"### {escape(network)}{of}", grid(headings, rows)]
+    return [*parts, _explained(study), *_robust(study, summary)]
+
+
+def _best(study: Mapping, by: Mapping) -> str | None:
+    """Return the main method with the highest mean."""
+    means = {m: by[m]["mean"] for m in study["main"] if by[m]["mean"] is not None}
+    return max(means, key=means.get) if len(means) > 1 else None
+
+
+def _family(study: Mapping, network: str) -> str | None:
+    return statistics.family(study["peers"].get(network, {}).get("builder", ""))
+
+
+def _claim(study: Mapping, network: str) -> Mapping | None:
+    """Return what the paper reports for a network's family; nothing beside a user's own images."""
+    own = study["dataset"].startswith(("folder:", "tfds:"))
+    return None if own else statistics.PAPER.get(_family(study, network))
+
+
+def _headings(reference: str) -> list[str]:
+    return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
+
+
+def _cells(found: Mapping | None) -> list[str]:
+    """Return the cells on a comparison: difference, p, seeds, errors."""
+    if not found:
+        return ["–"] * 4
+    fewer = difference(found["error_reduction"], 1)  # both are percent: of images, of errors
+    seeds = f"{found['wins']} / {found['ties']} / {found['losses']}"
+    return [difference(found), escape(p_value(found["holm"])), seeds, fewer]
+
+
+def _explained(study: Mapping) -> str:
+    """Return what the columns mean."""
+    text = "± and brackets are 95 % intervals over seeds (Student's t). Bold: the highest mean."
+    if "solo" not in study["methods"]:
+        return text
+    text += (
+        " Holm p: paired t-test, adjusted over all networks and methods compared with solo; the"
+        " ensemble is not tested, nor is a difference that is the same for every seed."
+        " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone,"
+        " with a bootstrap interval (BCa, pairs resampled)."
+    )
+    if len(study["seeds"]) < _BOOTSTRAP:
+        text += " Of so few seeds, that interval is too narrow: trust the one of the difference."
+    if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
+        text += (
+            f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
+            f" CIFAR-100, where it reports {both(_gains(study))} points."
+            + (
+                " Its recipe is not fully known."
+                if study["dataset"] == "cifar100"
+                else " Other data and another recipe: not comparable in absolute terms."
+            )
+        )
+    return text
+
+
+def _gains(study: Mapping) -> list[str]:
+    """Return the paper's gains of the families of networks that are in the study."""
+    families = dict.fromkeys(_family(study, peer) for peer in study["peers"])
+    claims = {name: statistics.PAPER[name]["points"] for name in families if name}
+    return [f"+{points} for {name}" for name, points in claims.items()]
+
+
+def _robust(study: Mapping, summary: Mapping) -> list[str]:
+    """Return whether Wilcoxon's test, which does not assume normality, agrees with the t-test."""
+    apart, tested = [], 0
+    for peer in study["peers"]:
+        for method in study["main"]:
+            found = summary["networks"][peer][method]["against"].get("solo")
+            if not found or found["n"] < _WILCOXON:
+                continue
+            if found["p"] is not None and found["wilcoxon"] is not None:
+                tested += 1
+                if (found["p"] < statistics.ALPHA) != (found["wilcoxon"] < statistics.ALPHA):
+                    both = f"{p_value(found['p'])} and {p_value(found['wilcoxon'])}"
+                    apart.append(f"{escape(method)} for {escape(peer)} ({escape(both)})")
+    if not tested:
+        return []
+    text = f"Robustness, with unadjusted p: of {many(tested, 'comparison')} with solo, the t-test"
+    text += " and Wilcoxon's signed-rank test are on the same side of 0.05 in"
+    return [f"{text} {f'all but {len(apart)}: ' + '; '.join(apart) if apart else 'all'}."]
+
+
+def _compared(study: Mapping, summary: Mapping, methods: Sequence[str], reference: str) -> str:
+    """Return a table of differences to a reference, a row a method and network."""
+    rows = [
+        [escape(method), escape(network), *_cells(by[method]["against"].get(reference))]
+        for method in methods
+        for network, by in summary["networks"].items()
+    ]
+    return grid(["", "network", *_headings(reference)], rows, words=2)
+
+
+def _kd(study: Mapping, summary: Mapping) -> list[str]:
+    methods = [method for method in study["main"] if method not in ("solo", "kd")]
+    if "kd" not in study["methods"] or not methods:
+        return []
+    return [
+        "## Compared with a trained teacher (kd)",
+        "kd trains the teacher first, then freezes it."
+        + (" solo and kd are compared above." if "solo" in study["methods"] else ""),
+        _compared(study, summary, methods, "kd"),
+    ]
+
+
+def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
+    """Return variants of mcod compared with it and with solo."""
+    variants = statistics.ablations(study)
+    if not variants:
+        return []
+    parts = [
+        "## Which part of mcod does it",
+        "Variants of mcod, with the settings chosen for mcod; a family of their own in Holm's"
+        " correction.",
+    ]
+    if "ablations.svg" in pictures:
+        alt = "Difference of each variant to mcod in points, with 95 % intervals"
+        parts.append(picture("ablations.svg", alt))
+    for reference in ("mcod", "solo"):
+        if reference in study["methods"]:
+            parts.append(_compared(study, summary, variants, reference))
+    table = summary["networks"]
+    shown = [m for m in study["methods"] if m == "mcod" or m in variants]
+    rows = [[escape(m), *(mean(by[m]) for by in table.values())] for m in shown]
+    return [*parts, "Top-1 %:", grid(["", *map(escape, table)], rows)]
+
+
+def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
+    """Return accuracy against seconds, and the seconds."""
+    rows = []
+    for method, cost in summary["cost"].items():
+        ratio = f"{cost['ratio']:.2f}" if cost["ratio"] else "–"
+        teacher = f"{cost['teacher']:,.1f}" if cost["teacher"] else "–"
+        spread = f"{cost['low']:,.1f} … {cost['high']:,.1f}"
+        rows.append([escape(method), f"{cost['median']:,.1f}", spread, teacher, ratio])
+    shown = "cost.svg" in pictures
+    return [
+        "## Accuracy against cost",
+        "The seconds of a run train all networks, without start-up, and with the time to train a"
+        " frozen teacher included;"
+        f" {_beside(study)}." + (" Upright: 95 % interval; across: quartiles." if shown else ""),
+        *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),
+        grid(["", "median s", "quartiles", "of it, teacher", "times solo"], rows),
+    ]
+
+
+def _beside(study: Mapping) -> str:
+    """Return how the runs shared the machine, which their seconds depend on."""
+    jobs = study.get("jobs", 1)
+    return f"{jobs} runs were side by side" if jobs > 1 else "one run at a time"
+
+
+def _diversity(pictures: Mapping) -> list[str]:
+    if "diversity.svg" not in pictures:
+        return []
+    return [
+        "## Diversity",
+        "How much the networks differ on validation images: mean over seeds, 95 % interval shaded.",
+        picture("diversity.svg", "Disagreement and pairwise KL of the networks over the epochs"),
+    ]
+
+
+def _calibration(study: Mapping, summary: Mapping) -> list[str]:
+    table = summary["networks"]
+    parts = [
+        "## Calibration",
+        "Expected calibration error (ECE, 15 equal-width bins; Guo et al. 2017) and cross-entropy"
+        " on the test images, mean ± half of the 95 % interval; less is better.",
+    ]
+    for heading, key, factor, digits in (
+        ("ECE %", "ece", 100, 2),
+        ("cross-entropy, nats", "cross_entropy", 1, 3),
+    ):
+        rows = [
+            [escape(method), *(mean(by[method][key], factor, digits) for by in table.values())]
+            for method in study["methods"]
+        ]
+        parts.append(grid([heading, *map(escape, table)], rows))
+    return parts
