@@ -7,9 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from xkd_keras.flags import command_line
+from xkd_keras.devices import start_up
 
-command_line.load_tensorflow(wants_logs=False)  # pytest-xdist shows what its processes print
+start_up.load_tensorflow(wants_logs=False)  # pytest-xdist shows what its processes print
 
 import keras
 import tensorflow as tf

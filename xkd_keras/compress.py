@@ -7,9 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
+from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
-from xkd_keras.report.run_page import deployment_page
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
 
@@ -22,16 +22,17 @@ def main() -> None:
             raise FlagError(f"missing. {values[name].help}", argument=name)
     if values.recipe not in RECIPES:
         raise FlagError.unknown("recipe", values.recipe, RECIPES)
-    command_line.load_tensorflow()
-    with command_line.quiet():  # tfmot imports what TensorFlow has not
+    start_up.load_tensorflow()
+    with start_up.quiet():  # tfmot imports what TensorFlow has not
         from xkd_keras.compression import pipeline
+        from xkd_keras.report import deployment_page
 
     names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size", "seed")
     manifest = pipeline.compress(
         Path(values.run_dir),
         values.peer,
         values.recipe,
-        weight=values.distill_weight,
+        distill_weight=values.distill_weight,
         **{name: values[name].value for name in names},
     )
     print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from absl import flags
 
+from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
-from xkd_keras.report.run_page import run_page
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -24,7 +24,8 @@ def main() -> None:
         raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
+    from xkd_keras.report import run_page
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir) if values.run_dir else None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from absl import flags
 
+from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
-from xkd_keras.report.run_page import deployment_page
+from xkd_keras.ship.variants import KINDS, SAVED_MODEL
 
 
 def main() -> None:
@@ -18,18 +19,15 @@ def main() -> None:
     values = flags.FLAGS
     if not values.run_dir:
         raise FlagError("missing. The directory of a finished run.", argument="run_dir")
-    if (
-        set(values.peer) == {"ensemble"}
-        and values.variant
-        and deployment_page.SAVED_MODEL not in values.variant
-    ):
+    if set(values.peer) == {"ensemble"} and values.variant and SAVED_MODEL not in values.variant:
         raise FlagError(
             "the ensemble has no TFLite files; valid: --variant=savedmodel.", argument="peer"
         )
     for variant in values.variant:
-        if variant not in deployment_page.KINDS:
-            raise FlagError.unknown("variant", variant, deployment_page.KINDS)
-    command_line.load_tensorflow()
+        if variant not in KINDS:
+            raise FlagError.unknown("variant", variant, KINDS)
+    start_up.load_tensorflow()
+    from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir)

@@ -10,7 +10,8 @@ from pathlib import Path
 from absl import flags
 
 from xkd_keras import data as datasets
-from xkd_keras import peers
+from xkd_keras import peers, signals
+from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import command_line
 from xkd_keras.flags import config as configs
@@ -32,14 +33,18 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
             peer's loss is not finite.
     """
     check(config)
-    command_line.load_tensorflow()
-    from xkd_keras.runs import training  # after what may be wrong with the flags
+    start_up.load_tensorflow()
+    from xkd_keras.report import run_page  # after what may be wrong with the flags
+    from xkd_keras.runs import training
 
+    run_dir = Path(config.run_dir)
     metrics = training.run(config, callbacks)
+    if metrics and not (run_dir / "report.html").exists():
+        run_page.write(run_dir)
     if config.export and metrics:
         from xkd_keras.ship import artifacts
 
-        artifacts.complete(Path(config.run_dir), config.export)
+        artifacts.complete(run_dir, config.export)
     return metrics
 
 
@@ -58,7 +63,7 @@ def check(config: configs.Config) -> None:
     try:
         for peer in config.peers():
             if ":" in peer.builder:  # a user's module, and it will import Keras
-                command_line.load_tensorflow()
+                start_up.load_tensorflow()
             peers.check(peer.builder)
     except InputError as error:
         raise FlagError(error.message, argument=error.argument) from None
@@ -72,7 +77,7 @@ def check(config: configs.Config) -> None:
 def main() -> None:
     """Train as the flags say; print the table and where things are."""
     config = configs.from_flags()
-    command_line.restartable()
+    signals.restartable()
     try:
         metrics = train_and_evaluate(config)
     except KeyboardInterrupt:
@@ -80,7 +85,7 @@ def main() -> None:
         sys.exit(130)
     if not metrics:  # another worker has the files
         return
-    from xkd_keras.report.run_page import run_page
+    from xkd_keras.report import run_page
 
     run_dir = Path(config.run_dir)
     print(f"\ntest images, {metrics['data']['examples']['test']} of {metrics['dataset']}:")

@@ -26,9 +26,9 @@ TRAINING = 3  # times the forward pass
 
 def matmul():
     """Make a contender that answers with the seconds of one operation, at best."""
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     import tensorflow as tf
 
     matrices = [tf.random.normal((side, side)) for side in SIDES]
@@ -48,9 +48,9 @@ def matmul():
 def operations(peer: str) -> int:
     """Return the floating-point operations of a forward pass of one image."""
     from xkd_keras import peers
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     import keras
 
     total = 0

@@ -73,9 +73,9 @@ def draw(folder: Path, count: int, suffix: str, size: tuple[int, int]) -> None:
 def prepared(case: Case, folder: str):
     """Return the data of a case and a cohort for them."""
     from xkd_keras import data as datasets
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     name = f"folder:{folder}/{case.data}" if case.data in ("png", "jpeg") else case.data
     data = datasets.load(name, image_size=case.image_size, cache_gib=case.cache_gib)
     return data, measured.cohort(case.peers, data.image_shape[0], len(data.class_names))

@@ -103,9 +103,10 @@ def batch(size: int, side: int = 32, classes: int = 100) -> tuple:
 
 def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str = "mcod"):
     """Return a Cohort as `xkd_keras.train` makes it; with `mcod` every step distils, lambda = 1."""
-    from xkd_keras.flags import command_line, config
+    from xkd_keras.devices import start_up
+    from xkd_keras.flags import config
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     from xkd_keras.runs import training
 
     settings = config.Config(

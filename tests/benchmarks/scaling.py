@@ -35,9 +35,9 @@ def peak() -> float:
 
 def point(peers: int, classes: int, batch: int, side: int):
     """Make a contender that answers with milliseconds, peak MiB, and MiB above the imports."""
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     from xkd_keras.runs import training  # noqa: F401 - for its memory
 
     imported = peak()

@@ -44,12 +44,13 @@ def stages(config_file: str, run_dir: str, began: float) -> dict[str, float]:
 
     done("start Python")
     from xkd_keras import train
-    from xkd_keras.flags import command_line, config
+    from xkd_keras.devices import start_up
+    from xkd_keras.flags import config
 
     settings = dataclasses.replace(config.read(Path(config_file)), run_dir=run_dir)
     train.check(settings)
     done("read and check flags")
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     done("import TensorFlow and Keras")
     from xkd_keras import data
     from xkd_keras.runs import directory as rundir

@@ -14,7 +14,7 @@ from absl import app, flags
 from scipy import stats
 
 from xkd_keras import data as datasets
-from xkd_keras.flags import command_line
+from xkd_keras.devices import start_up
 
 flags.DEFINE_multi_string("peer", ["resnet20"], "Peers to compress.")
 flags.DEFINE_multi_string("recipe", ["qat", "pcqat"], "Recipes.")
@@ -68,7 +68,7 @@ def interval(values) -> str:
 def main(argv):
     """Print a line a pair, and a table."""
     sys.stdout.reconfigure(line_buffering=True)
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     print(
         "| peer | recipe | seeds | float | taught | labels alone | difference | paired t-test p |"
     )

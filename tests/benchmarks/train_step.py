@@ -39,9 +39,9 @@ TOLERANCE = 1e-3
 def plain_cohort(names: list[str]):
     """Return what a Keras user writes: stock layers, stock optimizer, two kinds of metrics."""
     from xkd_keras import peers
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     import keras
     import tensorflow as tf
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests import workers
-from xkd_keras.devices.cluster import cluster
+from xkd_keras.devices import cluster
 
 CLUSTER = Path(__file__).parent.parent.parent / "configs" / "cluster"
 

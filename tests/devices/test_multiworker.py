@@ -12,7 +12,7 @@ import pytest
 
 from tests import workers
 from xkd_keras import files
-from xkd_keras.devices.cluster import cluster
+from xkd_keras.devices import cluster
 from xkd_keras.errors import InputError
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.config import Config
 
 
@@ -29,8 +30,8 @@ def test_a_users_peer_is_named_after_its_function():
 
 
 def test_epochs_of_the_learning_rate_are_given_or_half_and_three_quarters():
-    assert configs.learning_rate_epochs("81:122", 164) == [81, 122]
-    assert configs.learning_rate_epochs("", 30) == [15, 22.5]
+    assert peer_options.learning_rate_epochs("81:122", 164) == [81, 122]
+    assert peer_options.learning_rate_epochs("", 30) == [15, 22.5]
 
 
 def test_the_file_of_a_run_repeats_it(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xkd_keras.report.run_page import deployment_page
+from xkd_keras.report import deployment_page
 
 
 def entry(network, variant, top1, megabytes, milliseconds, kind="tflite"):

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from xkd_keras import files
-from xkd_keras.report.run_page import findings, plots, run_page
+from xkd_keras.report import findings, plots, run_page
 
 
 @dataclasses.dataclass

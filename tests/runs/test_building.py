@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xkd_keras.distillation import methods, teachers
-from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
 from xkd_keras.flags.config import Config
 from xkd_keras.runs import building
 
@@ -71,8 +71,8 @@ def test_every_method_has_its_teacher_unless_another_is_chosen(method, teacher):
 
 
 def test_the_names_that_flags_know_are_those_that_exist():
-    assert set(configs.METHODS) == set(methods.METHODS)
-    assert set(configs.TEACHERS) == {*teachers.TEACHERS, "frozen"}
+    assert set(fields.METHODS) == set(methods.METHODS)
+    assert set(fields.TEACHERS) == {*teachers.TEACHERS, "frozen"}
 
 
 def test_the_rate_falls_at_the_given_epochs():

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from xkd_keras import peers
 from xkd_keras.errors import InputError
-from xkd_keras.report.run_page import deployment_page
+from xkd_keras.report import deployment_page
 from xkd_keras.ship import lite
 
 SHAPE = (20, 20, 3)

@@ -14,9 +14,9 @@ import pytest
 from scipy import stats
 
 from tests.test_report import Page
-from xkd_keras.report.run_page import plots
+from xkd_keras.report import plots
 from xkd_keras.study import statistics
-from xkd_keras.study.report.document import document, figures
+from xkd_keras.study.report import document, figures
 
 MAIN = ("solo", "kd", "dml", "ensemble", "mcod")
 VARIANTS = {"windows_only": {"distill_growth": "constant"}, "growth_only": {"distill_duty": 1.0}}

@@ -17,7 +17,7 @@ def compress(
     *,
     epochs: int = 5,
     learning_rate: float = 0.0,
-    weight: float = 1.0,
+    distill_weight: float = 1.0,
     temperature: float = 3.0,
     sparsity: float = 0.5,
     clusters: int = 16,
@@ -32,7 +32,7 @@ def compress(
         recipe: A key of `passes.CHAINS`.
         epochs: Of fine-tuning after each pass.
         learning_rate: Of fine-tuning; 0: a tenth of the peer's own.
-        weight: lambda, the ensemble's weight; 0: labels alone.
+        distill_weight: lambda, the ensemble's weight; 0: labels alone.
         temperature: Softens teacher and peer.
         sparsity: Share of zeros that pruning ends with.
         clusters: Different values in a kernel that clustering ends with.
@@ -52,12 +52,12 @@ def compress(
     manifest.read(run_dir)  # a damaged one is told before any work
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
-    (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
+    (own,) = [each.learning["learning_rate"] for each in run.config.peers() if each.name == peer]
     tune = tuning.Tuner(
         run,
         epochs=epochs,
         learning_rate=learning_rate or own / 10,
-        weight=weight,
+        distill_weight=distill_weight,
         temperature=temperature,
         batch_size=batch_size or run.config.batch_size,
         seed=seed,
@@ -73,7 +73,7 @@ def compress(
         fresh = []
         with lite.converters(model) as convert:
             for name, variant in names.items():
-                entry = {**artifacts.tflite_entry(peer, name), "taught": weight > 0}
+                entry = {**artifacts.tflite_entry(peer, name), "taught": distill_weight > 0}
                 content = convert(variant, images)
                 fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
                 _warn(fresh[-1], tested)

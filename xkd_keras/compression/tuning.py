@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from xkd_keras import data as datasets
-from xkd_keras.distillation import losses
+from xkd_keras.distillation import losses, shares
 from xkd_keras.runs import directory as rundir
 from xkd_keras.runs import evaluation
 
@@ -22,7 +22,7 @@ class Tuner:
         run: From `rundir.load_run`.
         epochs: Passes over the training images, for each pass of a recipe.
         learning_rate: Of SGD with momentum 0.9, falling to 0 as a cosine.
-        weight: lambda; 0 learns from the labels alone.
+        distill_weight: lambda; 0 learns from the labels alone.
         temperature: T.
         batch_size: Images a step.
         seed: Of order and augmentation.
@@ -33,13 +33,13 @@ class Tuner:
         run: rundir.Run,
         epochs: int,
         learning_rate: float,
-        weight: float,
+        distill_weight: float,
         temperature: float,
         batch_size: int,
         seed: int,
     ):
         self.run, self.epochs, self.learning_rate = run, epochs, learning_rate
-        self.weight, self.temperature = weight, temperature
+        self.distill_weight, self.temperature = distill_weight, temperature
         self.batch_size, self.seed = batch_size, seed
         self.steps = epochs * datasets.steps_per_epoch(run.data, batch_size)
 
@@ -65,25 +65,28 @@ class Tuner:
 
     def _batches(self) -> tf.data.Dataset:
         """Return (images, [label, teacher logits]): Keras hands a loss no third thing."""
-        shares = evaluation.shares(self.run.models, self.run.weights)
+        own = shares.normalized(self.run.weights, self.run.models)
 
         def taught(images, labels):
-            each = tf.stack([self.run.models[name](images, training=False) for name in shares])
-            logits = losses.ensemble(each, list(shares.values()))
+            stacked = shares.stacked([self.run.models[name] for name in own], images)
+            logits = shares.ensemble(stacked, list(own.values()))
             return images, tf.concat([tf.cast(labels, tf.float32)[:, None], logits], axis=-1)
 
         batches = datasets.train_batches(
             self.run.data, batch_size=self.batch_size, epochs=self.epochs, seed=self.seed
         )
-        return batches.map(taught) if self.weight else batches
+        return batches.map(taught) if self.distill_weight else batches
 
     def _loss(self, given, logits):
         given = tf.cast(given, tf.float32)
-        labels = tf.cast(given[:, 0] if self.weight else tf.reshape(given, [-1]), tf.int64)
+        labels = tf.cast(given[:, 0] if self.distill_weight else tf.reshape(given, [-1]), tf.int64)
         loss = losses.cross_entropy(labels, logits[None])[0]
-        if self.weight:
+        if self.distill_weight:
             teacher = given[None, :, 1:]
-            loss += self.weight * losses.distillation(teacher, logits[None], self.temperature)[0]
+            loss += (
+                self.distill_weight
+                * losses.distillation(teacher, logits[None], self.temperature)[0]
+            )
         return loss
 
 

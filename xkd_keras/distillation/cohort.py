@@ -1,19 +1,15 @@
 """Cohort: several different networks trained at once, each taught by their ensemble."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
-from xkd_keras.devices.cluster import cluster
-from xkd_keras.distillation import losses, members, optimizers, teachers
-from xkd_keras.distillation.optimizers import CohortOptimizer
+from xkd_keras.devices import cluster
+from xkd_keras.distillation import losses, members, nonfinite, optimizers, teachers
+from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
 from xkd_keras.errors import InputError
-
-_NON_FINITE = "non-finite loss: "
-ON_NONFINITE = ("stop", "skip")
 
 
 @keras.saving.register_keras_serializable("xkd_keras")
@@ -31,10 +27,12 @@ class Cohort(keras.Model):
     Args:
         peers: Built Keras models, images [B, H, W, C] -> logits [B, classes]; a dict by name, or a
             list whose models' names differ. They are trained in place.
-        schedule: lambda(t): a number, or a function of the step as those of `xkd_keras.distillation.schedules`.
-        teacher: A name in `xkd_keras.distillation.teachers` (`mean`, `leave_one_out`, ...), or a function or
+        schedule: lambda(t): a number, or a function of the step like those of
+            `xkd_keras.schedules`.
+        teacher: A name in `xkd_keras.teachers` (`mean`, `leave_one_out`, ...), or a function or
             Keras layer as described there. What a layer learns (`Gate`) is learned too.
-        weights: The peers' weights in the ensemble, by name; equal where None. Only ratios matter.
+        weights: By name, how much each peer counts in the ensemble; equal where None. Only ratios
+            matter: `shares` are these weights divided by their sum.
         temperature: T > 0 softens both sides of the KL.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
@@ -60,13 +58,16 @@ class Cohort(keras.Model):
         self.teacher = teacher
         self._teacher = teachers.get(teacher)
         if not temperature > 0:
-            raise InputError(f"temperature: received {temperature}; valid: a number above 0.")
+            raise InputError(
+                f"received {temperature}; valid: a number above 0.", argument="temperature"
+            )
         self.temperature = temperature
-        self.ensemble_weights = members.shares(self.peers, weights)
+        self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
+        self.nonfinite = nonfinite.Nonfinite(self.peers, "stop")
         self.built = True  # the peers are
 
     def compile(self, optimizer="sgd", on_nonfinite="stop", **kwargs):
@@ -90,24 +91,19 @@ class Cohort(keras.Model):
         """
         own = {"loss", "metrics", "weighted_metrics", "loss_weights"} & set(kwargs)
         if own:
-            raise InputError(f"{min(own)}: a Cohort has its own; valid: to leave it out.")
-        if on_nonfinite not in ON_NONFINITE:
-            raise InputError.unknown("on_nonfinite", on_nonfinite, ON_NONFINITE)
-        self.skips = on_nonfinite == "skip"
-        scaled = any(members.computes_in_half(peer) for peer in self.peers.values())
-        self.may_skip = self.skips or scaled
-        if self.may_skip:
-            for name in self.peers:
-                self.trackers.setdefault(f"{name}_skipped", keras.metrics.Sum(f"{name}_skipped"))
+            raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
+        self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
-        if not isinstance(optimizer, CohortOptimizer):
-            optimizer = CohortOptimizer(optimizers.each(optimizer, self._variables()))
-        optimizer.build_peers(self._variables(), self.may_skip, scaled)
+        if not isinstance(optimizer, optimizers.CohortOptimizer):
+            each = optimizers.each(optimizer, self._variables())
+            optimizer = optimizers.CohortOptimizer(each)
+        optimizer.build_peers(self._variables())
+        self.nonfinite.attach(optimizer)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
 
     def get_compile_config(self):
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
-        return {"optimizer": optimizer, "on_nonfinite": "skip" if self.skips else "stop"}
+        return {"optimizer": optimizer, "on_nonfinite": "skip" if self.nonfinite.skips else "stop"}
 
     def compile_from_config(self, config):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
@@ -116,58 +112,59 @@ class Cohort(keras.Model):
     def call(self, images, training=False):
         """Return the logits [B, classes] of every peer by name, and of the `ensemble`."""
         logits = self._logits(images, training)
-        together = losses.ensemble(logits, self.ensemble_weights)
+        together = ensemble_shares.ensemble(logits, self._shares())
         return {**dict(zip(self.peers, tf.unstack(logits), strict=True)), "ensemble": together}
 
     def train_step(self, data):
-        """One step of every peer on one batch (images, labels[, weights]) -> running metrics."""
-        images, labels, weights = _unpack(data)
-        strength = self.schedule(self.optimizer.iterations)
-        variables, before = self._variables(), self._statistics()
+        """One step of every peer: (images, labels[, sample_weight]) -> running metrics."""
+        images, labels, sample_weight = _unpack(data)
+        distill_weight = self.schedule(self.optimizer.iterations)
+        statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            labelled, distilled = self._terms(images, labels, logits)
-            total = tf.reduce_sum(_mean(labelled + strength * distilled, weights))
+            terms = labelled, distilled = self._terms(images, labels, logits)
+            total = tf.reduce_sum(_mean(labelled + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = self.optimizer.scale_loss((total + sum(self.losses)) / replicas)
+            loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
+        variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        terms = _mean(labelled, weights), _mean(distilled, weights)
-        if not self.skips and not self.jit_compile:  # XLA has no strings to say it in
-            self._stop_if_not_finite(*terms, strength)
-        fine = self._fine(gradients, *terms) if self.may_skip else None
-        self.optimizer.apply_peers(gradients, variables, fine)
-        self._put_back(before, fine)
-        return self._update_metrics(labels, logits, (labelled, distilled), strength, weights, fine)
+        means = [_mean(term, sample_weight) for term in terms]
+        if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
+            self.nonfinite.stop(*means, distill_weight)
+        verdict = self.nonfinite.verdict(gradients, *means)
+        with self.nonfinite.sparing(verdict):
+            self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
+        self.nonfinite.put_back(statistics, verdict)
+        if self.nonfinite.skips:
+            terms = [nonfinite.finite_or_zero(term) for term in terms]
+        return self._update_metrics(labels, logits, terms, distill_weight, sample_weight)
 
     def test_step(self, data):
-        """The same metrics on one batch, without learning; weight 0 leaves an image out.
+        """The same metrics on one batch, without learning; sample_weight 0 leaves an image out.
 
         The loss is here that of the labels alone: with lambda in it, it would rise and fall with
         the windows, and choosing the best epoch by it would choose among windows.
         """
-        images, labels, weights = _unpack(data)
+        images, labels, sample_weight = _unpack(data)
         logits = self._logits(images, training=False)
-        strength = self.schedule(self.optimizer.iterations)
+        distill_weight = self.schedule(self.optimizer.iterations)
         terms = self._terms(images, labels, logits)
-        return self._update_metrics(labels, logits, terms, strength, weights, test=True)
+        return self._update_metrics(
+            labels, logits, terms, distill_weight, sample_weight, loss=terms[0]
+        )
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda."""
-        try:
+        with nonfinite.explained():
             return super().fit(*args, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            found = re.search(_NON_FINITE + r"[^\"\]]*", str(error))
-            if not found:
-                raise
-            raise FloatingPointError(found.group()) from None
 
     @property
     def metrics(self):
-        return list(self.trackers.values())
+        return [*self.trackers.values(), *self.nonfinite.skipped.values()]
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -176,7 +173,7 @@ class Cohort(keras.Model):
             "peers": serialize(self.peers),
             "schedule": serialize(self.schedule),
             "teacher": self.teacher if isinstance(self.teacher, str) else serialize(self.teacher),
-            "weights": dict(zip(self.peers, self.ensemble_weights, strict=True)),
+            "weights": dict(self.shares),
             "temperature": self.temperature,
         }
 
@@ -192,30 +189,32 @@ class Cohort(keras.Model):
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""
-        outputs = [peer(images, training=training) for peer in self.peers.values()]
-        return tf.stack([tf.cast(z, tf.float32) for z in outputs])
+        return ensemble_shares.stacked(self.peers.values(), images, training)
+
+    def _shares(self):
+        """Return the peers' shares of the ensemble, in their order: float32 [P]."""
+        return tf.constant(list(self.shares.values()))
 
     def _terms(self, images, labels, logits):
-        """Return the cross-entropy and the unweighted distillation term: two float32 [P, B]."""
-        weights = tf.constant(self.ensemble_weights)
-        sound = losses.sound(logits, weights) if self.skips else logits
-        taught = self._teacher(sound, weights=weights, labels=labels, images=images)
+        """Return cross-entropy and distillation term, without lambda: two float32 [P, B]."""
+        shares = self._shares()
+        sound = self.nonfinite.sound(logits, shares)
+        taught = self._teacher(sound, weights=shares, labels=labels, images=images)
         return (
             losses.cross_entropy(labels, logits),
             losses.distillation(taught, logits, self.temperature),
         )
 
-    def _update_metrics(self, labels, logits, terms, strength, weights, fine=None, test=False):
+    def _update_metrics(self, labels, logits, terms, distill_weight, sample_weight, loss=None):
+        """Add a batch to the running metrics; `loss` [P, B] is the terms' sum where it is None."""
         labelled, distilled = terms
-        shares = tf.constant(self.ensemble_weights)
-        sound = losses.sound(logits, shares) if self.skips else logits
-        if self.skips and not test:
-            labelled, distilled = (losses.finite_or_zero(term) for term in terms)
-        together = losses.ensemble(sound, shares)
+        loss = labelled + distill_weight * distilled if loss is None else loss
+        sound = self.nonfinite.sound(logits, self._shares())
+        together = ensemble_shares.ensemble(sound, self._shares())
         hits = losses.top1(labels, logits)
         values = {
-            "loss": tf.reduce_sum(labelled + (0.0 if test else strength) * distilled, axis=0),
-            "distill_weight": tf.fill(tf.shape(labels), strength),
+            "loss": tf.reduce_sum(loss, axis=0),
+            "distill_weight": tf.fill(tf.shape(labels), distill_weight),
             "agreement": losses.agreement(sound),
             "pairwise_kl": losses.pairwise_kl(sound),
             "ensemble_cross_entropy": losses.cross_entropy(labels, together),
@@ -226,16 +225,11 @@ class Cohort(keras.Model):
             values[f"{name}_distillation"] = distilled[i]
             values[f"{name}_top1"] = hits[i]
         for name, value in values.items():
-            self.trackers[name].update_state(value, sample_weight=weights)
-        if fine is not None:
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            for name in self.peers:
-                skipped = 1.0 - tf.cast(fine[name], tf.float32)
-                self.trackers[f"{name}_skipped"].update_state(skipped / replicas)
+            self.trackers[name].update_state(value, sample_weight=sample_weight)
         return self._results()
 
     def _results(self):
-        results = {name: tracker.result() for name, tracker in self.trackers.items()}
+        results = {metric.name: metric.result() for metric in self.metrics}
         if cluster.several(tf.distribute.get_strategy()):
             # Keras takes the mean over the machines along axis 0, which a scalar has not.
             return {name: result[None] for name, result in results.items()}
@@ -249,82 +243,32 @@ class Cohort(keras.Model):
 
     def _variables(self):
         """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
-        found = {name: peer.trainable_variables for name, peer in self.peers.items()}
+        trained = {name: peer.trainable_variables for name, peer in self.peers.items()}
         learned = [variable for variable in self.of_teacher() if variable.trainable]
-        return {**found, "ensemble": learned} if learned else found
+        return {**trained, "ensemble": learned} if learned else trained
 
     def of_teacher(self) -> list:
         """Return the teacher's own variables, learned or frozen; most teachers have none."""
         return getattr(self._teacher, "variables", [])
 
-    def _statistics(self):
-        """Return what a forward pass changes in each peer (moving statistics), to put it back."""
-        if not self.may_skip:
-            return {}
-        found = {}
-        for name, peer in self.peers.items():
-            kept = [v for v in peer.non_trainable_variables if "float" in v.dtype]
-            found[name] = [(variable, tf.identity(variable.value)) for variable in kept]
-        return found
-
-    def _put_back(self, before, fine):
-        for name, pairs in before.items():
-            for variable, old in pairs:
-                variable.assign(tf.where(fine[name], variable.value, old))
-
-    def _fine(self, gradients, labelled, distilled):
-        """Return by name whether loss and gradients are finite on all replicas: bool scalars."""
-        found = {}
-        for i, name in enumerate(gradients):
-            values = [g for g in gradients[name] if g is not None]
-            # The teacher's own variables have no loss of their own.
-            values += [labelled[i], distilled[i]] if name in self.peers else []
-            found[name] = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
-        bad = _over_replicas(1.0 - tf.cast(tf.stack(list(found.values())), tf.float32))
-        return dict(zip(found, tf.unstack(tf.equal(bad, 0.0)), strict=True))
-
-    def _stop_if_not_finite(self, labelled, distilled, strength):
-        """Fail inside the graph: by the end of the epoch nobody could say where it began."""
-        bad = ~tf.math.is_finite(tf.stack([labelled, distilled]))
-        # All replicas fail, or one machine would wait for another that has stopped.
-        labelled, distilled = tf.unstack(_over_replicas(tf.cast(bad, tf.float32)) > 0)
-        # A peer with broken logits breaks the teacher of the others too: name the culprit only.
-        bad = tf.cond(tf.reduce_any(labelled), lambda: labelled, lambda: distilled)
-
-        def fail():
-            names = tf.strings.reduce_join(tf.boolean_mask(list(self.peers), bad), separator=", ")
-            step = tf.strings.as_string(self.optimizer.iterations.value)
-            parts = ["peer ", names, ", step ", step, ", lambda ", tf.strings.as_string(strength)]
-            message = tf.strings.join([_NON_FINITE, *parts])
-            return tf.debugging.Assert(False, [message])
-
-        tf.cond(tf.reduce_any(bad), fail, tf.no_op)
-
-
-def _over_replicas(values):
-    """Return the sums over the replicas."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return values
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-
 
 def _unpack(data):
-    """Return images, labels int64 [B], weights [B] or None; either may come as [B, 1]."""
-    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    """Return images, labels int64 [B], sample_weight [B] or None; either may come as [B, 1]."""
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] != 1:
         raise InputError(
-            f"labels: received shape {labels.shape}; valid: class numbers [batch] (for one-hot"
-            " labels: labels.argmax(-1))."
+            f"received shape {labels.shape}; valid: class numbers [batch] (for one-hot labels:"
+            " labels.argmax(-1)).",
+            argument="labels",
         )
     labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
-    return images, labels, None if weights is None else tf.reshape(weights, [-1])
+    return images, labels, None if sample_weight is None else tf.reshape(sample_weight, [-1])
 
 
-def _mean(values, weights):
+def _mean(values, sample_weight):
     """Return the mean over the batch, [..., B] -> [...], as Keras weighs examples: sum(w v) / B."""
-    if weights is not None:
-        values = values * tf.cast(weights, tf.float32)
+    if sample_weight is not None:
+        values = values * tf.cast(sample_weight, tf.float32)
     count = tf.cast(tf.shape(values)[-1], values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none

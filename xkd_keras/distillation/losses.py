@@ -1,4 +1,4 @@
-"""The mathematics of co-training: losses, ensemble, agreement. Logits in, [batch] out, no state.
+"""The mathematics of co-training: losses and agreement. Logits in, [batch] out, no state.
 
 Shapes: P peers, B images in the batch, C classes. Logits are float [P, B, C] (or [B, C] for one
 peer); every loss is computed in float32 whatever the precision of the network.
@@ -43,44 +43,6 @@ def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, temperature: floa
     log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32) / temperature)
     term = temperature**2 * tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), axis=-1)
     return tf.reduce_mean(term, axis=0) if several else term
-
-
-def ensemble(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Return sum_j w_j z_j.
-
-    Args:
-        logits: float [P, B, C].
-        weights: float [P], summing to 1.
-
-    Returns:
-        float [B, C].
-    """
-    return tf.tensordot(tf.cast(weights, logits.dtype), logits, axes=1)
-
-
-def finite_or_zero(values: tf.Tensor) -> tf.Tensor:
-    """Return values with 0 where they are not finite: same shape and dtype."""
-    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
-
-
-def sound(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Return logits with those that are not finite replaced by the other peers' mean.
-
-    In the ensemble of them, that peer then has no say for that image.
-
-    Args:
-        logits: float [P, B, C]; all of a peer's count as broken for an image where one is.
-        weights: float [P], summing to 1.
-
-    Returns:
-        float [P, B, C], finite; zeros where all peers are broken.
-    """
-    fine = tf.reduce_all(tf.math.is_finite(logits), axis=-1, keepdims=True)  # [P, B, 1]
-    safe = tf.where(fine, logits, tf.zeros_like(logits))
-    shares = tf.cast(weights, logits.dtype)[:, None, None] * tf.cast(fine, logits.dtype)
-    total = tf.reduce_sum(shares, axis=0)
-    others = tf.math.divide_no_nan(tf.reduce_sum(shares * safe, axis=0), total)
-    return tf.where(fine, logits, others)
 
 
 def top1(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

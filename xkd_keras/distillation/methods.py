@@ -1,11 +1,11 @@
-"""The methods of co-training that `--method` names: who teaches, and how strongly at each step.
+"""The methods of co-training that `--method` names: who teaches, and lambda at each step.
 
 Every method minimises, for each peer i, with logits z_i, labels y and temperature T,
 
     L_i = CE(y, z_i) + lambda(t) T^2 KL(softmax(z_T / T) || softmax(z_i / T))
 
-and is a choice of the teacher z_T (a name in `xkd_keras.distillation.teachers`) and of lambda(t) (from
-`xkd_keras.distillation.schedules`). A function here takes a Course and returns both.
+and is a choice of the teacher z_T (a name in `teachers`) and of lambda(t) (from `schedules`). A
+function here takes a Course and returns both.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class Course:
     """What the flags say about lambda, counted in steps.
 
     Attributes:
-        weight: lambda at full strength.
+        distill_weight_max: lambda of the last window.
         total: Steps of the whole training.
         start: Steps before the first period or the ramp.
         period: Steps of one period of `mcod`.
@@ -26,7 +26,7 @@ class Course:
         growth: A key of `schedules.GROWTHS`.
     """
 
-    weight: float
+    distill_weight_max: float
     total: int
     start: int = 0
     period: int = 1
@@ -45,38 +45,38 @@ def mcod(course: Course):
     z_T = sum_j w_j z_j; lambda(t) is 0 outside windows, and grows from window to window
     (`schedules.Windows`). Gao et al., Entropy 2019, 21(4), 357.
     """
-    names = ("weight", "total", "period", "window", "start", "growth")
+    names = ("distill_weight_max", "total", "period", "window", "start", "growth")
     return "mean", schedules.Windows(*(getattr(course, name) for name in names))
 
 
 def ensemble(course: Course):
-    """The same teacher all the time and equally strong: lambda(t) = lambda_max."""
-    return "mean", schedules.Constant(course.weight)
+    """The same teacher all the time: lambda(t) = lambda_max."""
+    return "mean", schedules.Constant(course.distill_weight_max)
 
 
 def ramp(course: Course):
     """The same teacher, growing from step to step without windows (`schedules.Ramp`)."""
     steps = course.total - course.start
-    return "mean", schedules.Ramp(course.weight, steps, course.start, course.growth)
+    return "mean", schedules.Ramp(course.distill_weight_max, steps, course.start, course.growth)
 
 
 def dml(course: Course):
-    """Deep Mutual Learning: the mean over the other peers j of KL(p_j || p_i), at equal strength.
+    """Deep Mutual Learning: the mean over the other peers j of KL(p_j || p_i), constant lambda.
 
     Zhang et al., CVPR 2018; there lambda = 1 and T = 1, and within a step each network is updated
     before the next one is taught. Here all are taught by what all said before the step.
     """
-    return "pairwise", schedules.Constant(course.weight)
+    return "pairwise", schedules.Constant(course.distill_weight_max)
 
 
 def kdcl(course: Course):
     """Knowledge Distillation via Collaborative Learning: a teacher made with the labels' help.
 
     `--teacher=best`, `linear` or `min_logit` (the default) are its naive, linear and min-logit
-    targets, at equal strength. Guo et al., CVPR 2020; there T = 2, and each network sees another
+    targets, with constant lambda. Guo et al., CVPR 2020; there T = 2, and each network sees another
     view of an image. Here all see the same.
     """
-    return "min_logit", schedules.Constant(course.weight)
+    return "min_logit", schedules.Constant(course.distill_weight_max)
 
 
 def one(course: Course):
@@ -85,16 +85,18 @@ def one(course: Course):
     Lan et al., NeurIPS 2018; there T = 3 and t_0 is epoch 80 of 300. What is reported as the
     ensemble is the plain mean here, as for every method, not the gate's.
     """
-    return "gate", schedules.Ramp(course.weight, round(course.total * 80 / 300), 0, "sigmoid")
+    return "gate", schedules.Ramp(
+        course.distill_weight_max, round(course.total * 80 / 300), 0, "sigmoid"
+    )
 
 
 def kd(course: Course):
-    """Traditional distillation: a teacher trained before and frozen, at equal strength.
+    """Traditional distillation: a teacher trained before and frozen, with constant lambda.
 
     Hinton, Vinyals and Dean, 2015, section 2. The teacher is one peer or the
     ensemble of an earlier run.
     """
-    return "frozen", schedules.Constant(course.weight)
+    return "frozen", schedules.Constant(course.distill_weight_max)
 
 
 METHODS = {each.__name__: each for each in (mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}

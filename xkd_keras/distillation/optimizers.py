@@ -1,4 +1,4 @@
-"""One optimizer a peer, because different networks need different recipes; Keras sees only one."""
+"""One optimizer per peer, as different networks learn differently; Keras sees only one."""
 
 from collections.abc import Collection, Mapping
 
@@ -62,10 +62,6 @@ class SGD(keras.optimizers.SGD):
 
 OPTIMIZERS = ("sgd", "adamw")
 
-# Of the scaled loss (Micikevicius et al., 2018, section 3.2), with the numbers of Keras.
-FIRST_SCALE = 2.0**15
-GROW_AFTER = 2000  # steps
-
 
 def build(
     kind: str = "sgd",
@@ -98,7 +94,7 @@ def build(
 
 
 def each(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimizer]:
-    """Return one optimizer a peer, by name, from one for all (copied) or a dict by name.
+    """Return one optimizer per peer, by name, from one for all (copied) or a dict by name.
 
     Raises:
         InputError: The dict is not of exactly these peers.
@@ -106,8 +102,9 @@ def each(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimi
     if isinstance(optimizer, Mapping):
         if set(optimizer) != set(peers):
             raise InputError(
-                f"optimizer: received one for {', '.join(optimizer) or 'no peer'};"
-                f" valid: one for each of {', '.join(peers)}."
+                f"received one for {', '.join(optimizer) or 'no peer'};"
+                f" valid: one for each of {', '.join(peers)}.",
+                argument="optimizer",
             )
     else:
         optimizer = dict.fromkeys(peers, optimizer)
@@ -127,92 +124,31 @@ class CohortOptimizer(keras.optimizers.Optimizer):
     that they were built with.
 
     Args:
-        optimizers: One Keras optimizer a peer, by the peer's name.
+        optimizers: One Keras optimizer per peer, by the peer's name.
     """
 
     def __init__(self, optimizers: dict[str, keras.optimizers.Optimizer], name="cohort", **kwargs):
         super().__init__(learning_rate=0.0, name=name, **kwargs)
         self.by_peer = dict(optimizers)
 
-    def build_peers(self, variables: dict[str, list], may_skip=False, scaled=False) -> None:
+    def build_peers(self, variables: dict[str, list]) -> None:
         """Create the state (momenta, ...) of each peer's optimizer, under the strategy's scope.
 
         Args:
             variables: What each of them trains.
-            may_skip: `apply_peers` may be told to leave a peer out.
-            scaled: The loss is scaled, dynamically.
         """
         for name, optimizer in self.by_peer.items():
             if not optimizer.built:
                 optimizer.build(variables[name])
-            if may_skip:
-                self._guard(name, optimizer)
         rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
         self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
-        self.decays = {name: optimizer.weight_decay for name, optimizer in self.by_peer.items()}
-        self.loss_scale = self.since = None
-        if scaled:
-            first = {"shape": (), "aggregation": "only_first_replica"}
-            start = keras.initializers.Constant(FIRST_SCALE)
-            self.loss_scale = self.add_variable(initializer=start, name="loss_scale", **first)
-            self.since = self.add_variable(
-                initializer="zeros", dtype="int32", name="since_overflow", **first
-            )
         self.built = True
 
-    def scale_loss(self, loss):
-        """Return the loss, float32 scalar, as its gradients are wanted in half precision."""
-        return loss if self.loss_scale is None else loss * self.loss_scale
-
-    def apply_peers(
-        self, gradients: dict[str, list], variables: dict[str, list], fine: dict | None = None
-    ) -> None:
-        """Apply each peer's gradients (of this replica) to its variables: one cohort step.
-
-        Args:
-            gradients: Of the scaled loss, by the peer's name.
-            variables: What they are the gradients of.
-            fine: By name, bool scalars: False leaves that peer and its momenta as they are.
-        """
-        self.fine = fine
-        if self.loss_scale is not None:
-            gradients = {name: self._unscaled(each) for name, each in gradients.items()}
+    def apply_peers(self, gradients: dict[str, list], variables: dict[str, list]) -> None:
+        """Apply each peer's gradients (of this replica) to its variables: one cohort step."""
         for name, optimizer in self.by_peer.items():
-            decay = self.decays[name]
-            if fine is not None and decay:  # decoupled: Keras applies it beside the gradient
-                optimizer.weight_decay = decay * tf.cast(fine[name], tf.float32)
             optimizer.apply(_clippable(gradients[name], optimizer), variables[name])
-            optimizer.weight_decay = decay
-        if self.loss_scale is not None:
-            self._adapt_scale(tf.reduce_all(list(fine.values())))
         self._iterations.assign_add(1)
-
-    def _unscaled(self, gradients: list) -> list:
-        return [None if g is None else g / tf.cast(self.loss_scale, g.dtype) for g in gradients]
-
-    def _adapt_scale(self, fine):
-        """Double the scale after many steps without an overflow; halve it after one."""
-        since = tf.where(fine, self.since + 1, 0)
-        grown = tf.equal(since, GROW_AFTER)
-        factor = tf.where(fine, tf.where(grown, 2.0, 1.0), 0.5)
-        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
-        self.since.assign(tf.where(grown, 0, since))
-
-    def _guard(self, name: str, optimizer) -> None:
-        """Let each variable's update ask `self.fine`: there, conditions are allowed everywhere.
-
-        (Keras' own LossScaleOptimizer asks one replica, before the gradients are summed.)
-        """
-        update = optimizer.update_step
-
-        def update_if_fine(gradient, variable, learning_rate):
-            def do():
-                update(gradient, variable, learning_rate)
-                return 0
-
-            tf.cond(self.fine[name], do, lambda: 0)
-
-        optimizer.update_step = update_if_fine
 
     @property
     def learning_rate(self):

@@ -140,9 +140,9 @@ class Windows(keras.optimizers.schedules.LearningRateSchedule):
         if not windows:  # the training is shorter than a period
             return tf.zeros(tf.shape(step))
         elapsed = tf.cast(step, tf.int64) - (self.total - windows * self.period)
-        strength = growth((elapsed // self.period + 1) / windows, self.kind)
+        grown = growth((elapsed // self.period + 1) / windows, self.kind)
         on = (elapsed >= 0) & (elapsed % self.period >= self.period - self.window)
-        return tf.where(on, self.value * strength, 0.0)
+        return tf.where(on, self.value * grown, 0.0)
 
     def get_config(self):
         names = ("value", "total", "period", "window", "start", "kind")

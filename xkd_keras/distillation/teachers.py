@@ -17,12 +17,13 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.distillation import losses
+from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.errors import InputError
 
 
 def mean(logits, weights, **_):
     """One teacher for all: z_T = sum_j w_j z_j (MCOD, Gao et al., 2019)."""
-    return tf.broadcast_to(losses.ensemble(logits, weights), tf.shape(logits))
+    return tf.broadcast_to(ensemble_shares.ensemble(logits, weights), tf.shape(logits))
 
 
 def leave_one_out(logits, weights, **_):
@@ -34,7 +35,7 @@ def leave_one_out(logits, weights, **_):
         return logits
     w = tf.cast(weights, logits.dtype)[:, None, None]
     # Where one peer has all the weight, it has no others: its own logits again.
-    others = tf.math.divide_no_nan(losses.ensemble(logits, weights) - w * logits, 1.0 - w)
+    others = tf.math.divide_no_nan(ensemble_shares.ensemble(logits, weights) - w * logits, 1.0 - w)
     return tf.where(w < 1.0, others, logits)
 
 
@@ -147,10 +148,10 @@ class Frozen(keras.layers.Layer):
         self.built = True  # the models are
 
     def call(self, logits, images, **_):
-        total = sum(self.weights_by_name[name] for name in self.models)
-        shares = [self.weights_by_name[name] / total for name in self.models]
-        each = [tf.cast(m(images, training=False), tf.float32) for m in self.models.values()]
-        return tf.broadcast_to(losses.ensemble(tf.stack(each), shares), tf.shape(logits))
+        shares = ensemble_shares.normalized(self.weights_by_name, self.models)
+        stacked = ensemble_shares.stacked(self.models.values(), images)
+        taught = ensemble_shares.ensemble(stacked, list(shares.values()))
+        return tf.broadcast_to(taught, tf.shape(logits))
 
     def get_config(self):
         models = keras.saving.serialize_keras_object(self.models)

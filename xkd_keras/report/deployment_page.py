@@ -10,19 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from xkd_keras.report.run_page import page, plots
-from xkd_keras.report.run_page.page import escape, grid, picture
+from xkd_keras.report import page, plots
+from xkd_keras.report.page import escape, grid, picture
 
-# How each is made, for people; in the order of the tables.
-VARIANTS = {
-    "float32": "as trained",
-    "float16": "weights in half precision, computes in float32",
-    "dynamic": "weights int8, activations float32 (dynamic range)",
-    "int8": "weights and activations int8 (post-training)",
-    "int16x8": "weights int8, activations int16 (post-training)",
-}
-SAVED_MODEL = "savedmodel"
-KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
 SHOWN = 15  # points below the best that the picture shows
 _EXPLAINED = (

@@ -40,21 +40,6 @@ def confused_pairs(counts: np.ndarray) -> list[tuple[int, int, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def disagreements(labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the indices of images where a peer and the ensemble differ, most dissenters first.
-
-    Among as many dissenters, images that the ensemble gets wrong come first: they are the rarer.
-
-    Args:
-        labels: int [n], the true classes.
-        answers: Each peer and "ensemble" -> int [n].
-    """
-    teacher = answers["ensemble"]
-    dissenters = np.sum([answer != teacher for answer in answers.values()], axis=0)
-    order = np.lexsort((teacher == labels, -dissenters))  # stable: then by position
-    return order[dissenters[order] > 0]
-
-
 def classes_shown(counts: np.ndarray) -> list[int]:
     """Return the classes of the matrix: all, or of many the most confused, side by side."""
     if len(counts) <= MATRIX:

@@ -4,16 +4,16 @@ Everything is computed from what is in the run directory already; nothing here t
 TensorFlow.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.report.run_page import deployment_page, findings, page, plots
-from xkd_keras.report.run_page.page import (
+from xkd_keras.report import deployment_page, findings, page, plots
+from xkd_keras.report.page import (
     aligned,
     both,
     circumstances,
@@ -23,8 +23,9 @@ from xkd_keras.report.run_page.page import (
     many,
     picture,
 )
+from xkd_keras.runs import answers, history
 
-_PAIRS, _IMAGES = 10, 12  # shown of confusions and disputed images
+_PAIRS = 10  # shown of confusions
 # heading, key of metrics.json, factor, format
 _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
@@ -35,66 +36,63 @@ _COLUMNS = (
 )
 
 
-class Predictions(Protocol):
-    """What the networks answered on the test images.
-
-    Attributes:
-        labels: int [n], the true classes.
-        logits: Each peer and "ensemble" -> float32 [n, classes].
-    """
-
-    labels: np.ndarray
-    logits: Mapping[str, np.ndarray]
-
-    def fetch(self, indices: Sequence[int]) -> np.ndarray:
-        """Return test images, uint8 [len(indices), height, width, channels]."""
-
-
-def write(
-    run_dir: str | os.PathLike,
-    metrics: Mapping,
-    history: Sequence[Mapping],
-    predictions: Predictions,
-    weights: np.ndarray,
-    manifest: Mapping | None = None,
-) -> Path:
+def write(run_dir: str | os.PathLike) -> Path:
     """Write RUN/plots, RUN/report.md, RUN/report.html, each whole or not at all; return the last.
 
     Args:
-        run_dir: The run's directory.
-        metrics: What RUN/metrics.json holds.
-        history: One mapping an epoch, what RUN/logs/history.csv holds; may be empty.
-        predictions: The networks' answers on the test images.
-        weights: [steps], the distillation weight at every training step.
-        manifest: What RUN/export/manifest.json holds, if anything was exported.
+        run_dir: Of a finished run: its metrics.json, logs/ and export/manifest.json are read.
     """
     run_dir = Path(run_dir)
-    labels = np.asarray(predictions.labels)
-    everyone = ["ensemble", *metrics["peers"]]
-    answers = {name: np.argmax(predictions.logits[name], axis=-1) for name in everyone}
-    disputed = findings.disagreements(labels, answers)
-    counts = findings.confusion(labels, answers["ensemble"], len(metrics["data"]["class_names"]))
-    pictures = {
-        **_draw(metrics, history, weights, counts),
-        **_gallery(metrics, predictions, answers, disputed),
-        **(deployment_page.draw(manifest) if manifest else {}),
-    }
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    manifest = run_dir / "export" / "manifest.json"
+    shipped = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
+    text, pictures = compose(metrics, history.read(run_dir), answers.read(run_dir), shipped)
     for name, data in pictures.items():
         with files.whole(run_dir / "plots" / name) as beside:
             beside.write_bytes(data)
+    files.write(run_dir / "report.md", text)
+    files.write(run_dir / "report.html", page.whole(_title(metrics), text, pictures))
+    return run_dir / "report.html"
+
+
+def write_if_trained(run_dir: Path) -> None:
+    """Write the report of a run; the networks that a study keeps have no history, and no report."""
+    if history.path(run_dir).exists():
+        write(run_dir)
+
+
+def compose(
+    metrics: Mapping,
+    rows: Sequence[Mapping],
+    answered: answers.Answers,
+    manifest: Mapping | None = None,
+) -> tuple[str, dict[str, bytes]]:
+    """Return the report as Markdown, and its pictures by file name.
+
+    Args:
+        metrics: What RUN/metrics.json holds.
+        rows: One mapping per epoch, what RUN/logs/history.csv holds; may be empty.
+        answered: The networks' answers on the test images.
+        manifest: What RUN/export/manifest.json holds, if anything was exported.
+    """
+    labels = answered.labels
+    given = {name: answered.given[name] for name in ["ensemble", *metrics["peers"]]}
+    counts = findings.confusion(labels, given["ensemble"], len(metrics["data"]["class_names"]))
+    pictures = {
+        **_draw(metrics, rows, answered.distill_weights, counts),
+        **_gallery(metrics, answered, given),
+        **(deployment_page.draw(manifest) if manifest else {}),
+    }
     parts = [
         *_opening(metrics, len(labels)),
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics),
-        *_training(weights, pictures),
-        *_confusions(metrics, labels, answers, counts, pictures),
-        *_disputes(labels, answers, disputed),
+        *_training(answered.distill_weights, pictures),
+        *_confusions(metrics, labels, given, counts, pictures),
+        *_disputes(labels, given),
         *_particulars(metrics),
     ]
-    text = "\n\n".join(parts) + "\n"
-    files.write(run_dir / "report.md", text)
-    files.write(run_dir / "report.html", page.whole(_title(metrics), text, pictures))
-    return run_dir / "report.html"
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def table(metrics: Mapping) -> str:
@@ -120,12 +118,12 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _draw(
-    metrics: Mapping, history: Sequence[Mapping], weights: np.ndarray, counts: np.ndarray
+    metrics: Mapping, rows: Sequence[Mapping], distill_weights: np.ndarray, counts: np.ndarray
 ) -> dict[str, bytes]:
     """Return the curves and the confusion matrix by file name, where there is something to draw."""
     names, shown = metrics["data"]["class_names"], findings.classes_shown(counts)
     with plots.style():
-        figures = plots.charts(history, list(metrics["peers"]), weights) if history else {}
+        figures = plots.charts(rows, list(metrics["peers"]), distill_weights) if rows else {}
         if shown:
             part = counts[np.ix_(shown, shown)]
             figures["confusion"] = plots.confusion(part, [names[i] for i in shown])
@@ -133,21 +131,16 @@ def _draw(
 
 
 def _gallery(
-    metrics: Mapping,
-    predictions: Predictions,
-    answers: Mapping[str, np.ndarray],
-    disputed: np.ndarray,
+    metrics: Mapping, answered: answers.Answers, given: Mapping[str, np.ndarray]
 ) -> dict[str, bytes]:
     """Return the picture of the first disputed images by file name, if there are any."""
-    if not disputed.size:
+    some = answered.disputed
+    if not some.size:
         return {}
-    some = disputed[:_IMAGES]
-    given = {name: answer[some] for name, answer in answers.items()}
-    labels = np.asarray(predictions.labels)[some]
+    chosen = {name: answer[some] for name, answer in given.items()}
+    names = metrics["data"]["class_names"]
     with plots.style():
-        figure = plots.gallery(
-            predictions.fetch(some), labels, given, metrics["data"]["class_names"]
-        )
+        figure = plots.gallery(answered.images, answered.labels[some], chosen, names)
         return {"disagreements.png": plots.render(figure, "png")}
 
 
@@ -232,15 +225,15 @@ def _use(metrics: Mapping) -> list[str]:
     ]
 
 
-def _training(weights: np.ndarray, pictures: Mapping) -> list[str]:
+def _training(distill_weights: np.ndarray, pictures: Mapping) -> list[str]:
     """Return when the teacher taught, and the curves."""
-    on = np.asarray(weights) > 0
+    on = distill_weights > 0
     windows = len(plots.spans(on))
     if windows:
         teaching = (
             f"Shaded is when the ensemble taught the peers: {many(windows, 'window')},"
             f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to"
-            f" {np.max(weights):g}."
+            f" {np.max(distill_weights):g}."
         )
     else:
         teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
@@ -257,7 +250,7 @@ def _training(weights: np.ndarray, pictures: Mapping) -> list[str]:
 def _confusions(
     metrics: Mapping,
     labels: np.ndarray,
-    answers: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
     counts: np.ndarray,
     pictures: Mapping,
 ) -> list[str]:
@@ -274,29 +267,28 @@ def _confusions(
         return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
     rows = []
     for true, answer, _ in pairs[:_PAIRS]:
-        same = [np.sum((labels == true) & (given == answer)) for given in answers.values()]
+        same = [np.sum((labels == true) & (answer_of == answer)) for answer_of in given.values()]
         rows.append([names[true], names[answer], *map(str, same)])
     return [
         *parts,
         f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
         " often each peer makes the same one:",
-        grid(["true", "answered", *map(escape, answers)], rows, words=2),
+        grid(["true", "answered", *map(escape, given)], rows, words=2),
     ]
 
 
-def _disputes(
-    labels: np.ndarray, answers: Mapping[str, np.ndarray], disputed: np.ndarray
-) -> list[str]:
+def _disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
     """Return where the peers and the ensemble differ, and who is right then."""
     parts = ["## Where the networks differ"]
+    disputed = answers.disagreements(labels, given)
     if not disputed.size:
         return [*parts, "Nowhere: every peer gives the ensemble's answer on every test image."]
-    teacher = answers["ensemble"]
+    teacher = given["ensemble"]
     rows = []
-    for name, given in answers.items():
+    for name, answer in given.items():
         if name != "ensemble":
-            differs = given != teacher
-            right, taught = differs & (given == labels), differs & (teacher == labels)
+            differs = answer != teacher
+            right, taught = differs & (answer == labels), differs & (teacher == labels)
             counts = (differs, right, taught, differs & ~right & ~taught)
             rows.append([escape(name), *(f"{count.sum():,}" for count in counts)])
     return [

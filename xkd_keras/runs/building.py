@@ -1,18 +1,105 @@
-"""From a Config, which counts in epochs, to schedules and optimizers, which count in steps."""
+"""From a Config, which counts in epochs, to the cohort that it describes, which counts in steps."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from xkd_keras import data as datasets
 from xkd_keras import peers
-from xkd_keras.distillation import methods, optimizers, schedules, teachers
+from xkd_keras.devices import cluster
+from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers
+from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
+from xkd_keras.flags import peer as peer_options
+from xkd_keras.flags.peer import Peer
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation
+
+
+def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
+    """Return the compiled cohort; initial weights depend only on the seed and the peer's name.
+
+    Args:
+        config: Says which peers, how they learn and how they teach each other.
+        data: Gives image shape, classes and the statistics that the peers normalise with.
+        steps: Steps per epoch.
+    """
+    members, learning = {}, {}
+    for peer in config.peers():
+        with _policy(config):
+            model = build_peer(config, data, peer)
+        if ":" in peer.builder:
+            rundir.check_loads(peer.name, model)
+        members[peer.name] = peers.fused(model, config.sync_batch_norm)
+        learning[peer.name] = optimizer(peer.learning, config.epochs, steps)
+    teacher, schedule = distillation(config, steps)
+    if teacher == "frozen":
+        teacher = frozen_teacher(config, data)
+    if teacher == "gate":  # it learns as a peer without options of its own would
+        own = {name: getattr(config, name) for name in fields.LEARNING}
+        learning["ensemble"] = optimizer(own, config.epochs, steps)
+    weights = {peer.name: peer.weight for peer in config.peers()}
+    cohort = Cohort(members, schedule, teacher, weights, config.temperature)
+    cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
+    return cohort
+
+
+def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:
+    """Return a peer with its first weights, in the precision of Keras' policy."""
+    return peers.build(
+        peer.builder,
+        data.image_shape,
+        len(data.class_names),
+        label=peer.name,
+        mean=data.mean,
+        std=data.std,
+        seed=config.seed,
+    )
+
+
+@contextlib.contextmanager
+def _policy(config: configs.Config) -> Iterator[None]:
+    """Build in the precision of the configuration."""
+    before = keras.config.dtype_policy()
+    if config.mixed_precision != "none":
+        keras.config.set_dtype_policy(f"mixed_{config.mixed_precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _jit(config: configs.Config, cohort: Cohort) -> bool | str:
+    """Return Keras' jit_compile: on CPUs XLA makes these networks 1.4 to 14 times slower."""
+    if config.jit_compile != "auto":
+        return config.jit_compile == "on"
+    one_gpu = tf.config.list_logical_devices("GPU")
+    return "auto" if one_gpu and cohort.distribute_strategy.num_replicas_in_sync == 1 else False
+
+
+def set_up(config: configs.Config) -> tf.distribute.Strategy:
+    """Set seeds, determinism and devices of this process; return the strategy."""
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = cluster.strategy(config.strategy, config.logical_cpus)
+    replicas = strategy.num_replicas_in_sync
+    equally = ["batch_size"]
+    if cluster.several(strategy):  # of a batch in evaluation, one machine's may have unequal parts
+        equally.append("eval_batch_size")
+    for name in equally:
+        if getattr(config, name) % replicas:
+            raise InputError(
+                f"received {getattr(config, name)}; valid: a multiple of the {replicas} devices.",
+                argument=name,
+            )
+    return strategy
 
 
 def distillation(config: configs.Config, steps: int):
@@ -20,11 +107,11 @@ def distillation(config: configs.Config, steps: int):
 
     Args:
         config: Says which method, and its options in epochs.
-        steps: Steps an epoch.
+        steps: Steps per epoch.
     """
     period = max(1, round(config.distill_period * steps))
     course = methods.Course(
-        weight=config.distill_weight_max,
+        distill_weight_max=config.distill_weight_max,
         total=config.epochs * steps,
         start=round(config.distill_start * steps),
         period=period,
@@ -35,30 +122,30 @@ def distillation(config: configs.Config, steps: int):
     return (teacher if config.teacher == "auto" else config.teacher), schedule
 
 
-def optimizer(recipe: Mapping[str, Any], epochs: int, steps: int) -> keras.optimizers.Optimizer:
+def optimizer(learning: Mapping[str, Any], epochs: int, steps: int) -> keras.optimizers.Optimizer:
     """Return a peer's optimizer: its learning rate over `epochs` of `steps` steps, and the rest.
 
     Args:
-        recipe: The flags of `config.RECIPE`, by name.
+        learning: The flags of `config.LEARNING`, by name.
         epochs: Epochs of the run.
-        steps: Steps an epoch.
+        steps: Steps per epoch.
     """
-    rate = learning_rate(recipe, epochs, steps)
+    rate = learning_rate(learning, epochs, steps)
     names = ("momentum", "nesterov", "weight_decay", "clip_norm")
-    return optimizers.build(recipe["optimizer"], rate, **{name: recipe[name] for name in names})
+    return optimizers.build(learning["optimizer"], rate, **{name: learning[name] for name in names})
 
 
-def learning_rate(recipe: Mapping[str, Any], epochs: int, steps: int):
+def learning_rate(learning: Mapping[str, Any], epochs: int, steps: int):
     """Return the learning rate as a function of the step: constant, step or cosine, warmed up."""
-    rate = recipe["learning_rate"]
-    if recipe["learning_rate_schedule"] == "cosine":
+    rate = learning["learning_rate"]
+    if learning["learning_rate_schedule"] == "cosine":
         schedule = schedules.Cosine(rate, epochs * steps)
-    elif recipe["learning_rate_schedule"] == "step":
-        falls = configs.learning_rate_epochs(recipe["learning_rate_epochs"], epochs)
+    elif learning["learning_rate_schedule"] == "step":
+        falls = peer_options.learning_rate_epochs(learning["learning_rate_epochs"], epochs)
         schedule = schedules.Step(rate, [round(epoch * steps) for epoch in falls])
     else:
         schedule = schedules.Constant(rate)
-    warm = round(recipe["warmup_epochs"] * steps)
+    warm = round(learning["warmup_epochs"] * steps)
     return schedules.WarmUp(schedule, warm) if warm else schedule
 
 
@@ -85,4 +172,9 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
     names = [config.teacher_peer] if config.teacher_peer else list(weights)
     rundir.import_builders(taught)
     models = {name: peers.fused(model) for name, model in rundir.load_peers(run_dir, names).items()}
-    return teachers.Frozen(models, evaluation.shares(names, weights))
+    return teachers.Frozen(models, shares.normalized(weights, names))
+
+
+def distill_weights(schedule: Callable, steps: int) -> np.ndarray:
+    """Return lambda at each of the steps, float32 [steps]."""
+    return np.asarray(schedule(np.arange(steps)))

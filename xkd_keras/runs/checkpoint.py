@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.devices.cluster import cluster
+from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 
@@ -86,16 +86,16 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
         InputError: Every file is damaged, or they are of other peers.
     """
     strategy, variables = cohort.distribute_strategy, state(cohort)
-    with cluster.agreed(strategy):
+    with collectives.agreed(strategy):
         about, arrays = _newest(directory, variables) if cluster.is_chief(strategy) else ({}, [])
     done, batch = len(about.get("history", ())), about.get("batch", 0)
-    done, batch = (int(n) for n in cluster.from_chief(strategy, np.array([done, batch])))
+    done, batch = (int(n) for n in collectives.from_chief(strategy, np.array([done, batch])))
     if not done and not batch:
         return Progress()
     metrics = _metrics(cohort) if batch else []
     # (To read a metric would ask all workers for their parts.)
     arrays = arrays or [_zeros(variable) for variable in [*variables, *metrics]]
-    arrays = cluster.from_chief(strategy, arrays)
+    arrays = collectives.from_chief(strategy, arrays)
     for variable, array in zip(variables, arrays, strict=False):
         variable.assign(array)
     history = about.get("history", [{}] * done)

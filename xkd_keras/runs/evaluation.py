@@ -5,7 +5,7 @@ python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras import data as datasets
+from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
 
@@ -32,16 +33,6 @@ class Predictions:
     logits: dict[str, np.ndarray]
     milliseconds: dict[str, float]
     fetch: Callable[[Iterable[int]], np.ndarray]
-
-
-def shares(names: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """Return these peers' weights in their ensemble, summing to 1.
-
-    Of peers that all have weight 0, each has the same.
-    """
-    weights = {name: weights[name] for name in names}
-    total = sum(weights.values())
-    return {name: w / total if total else 1 / len(weights) for name, w in weights.items()}
 
 
 def predict(
@@ -73,8 +64,8 @@ def predict(
     logits = {name: np.concatenate(row) for name, row in rows.items()}
     # The first batch traces the graph; it only counts where there is no other.
     speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
-    each = shares(models, weights)
-    logits["ensemble"] = sum(np.float32(each[name]) * logits[name] for name in models)
+    own = shares.normalized(weights, models)
+    logits["ensemble"] = sum(np.float32(own[name]) * logits[name] for name in models)
     speed["ensemble"] = sum(speed.values())
 
     def fetch(indices):

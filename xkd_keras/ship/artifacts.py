@@ -12,11 +12,13 @@ from scipy.special import softmax
 
 from xkd_keras import data as datasets
 from xkd_keras import files
+from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
-from xkd_keras.report.run_page.deployment_page import KINDS, SAVED_MODEL
+from xkd_keras.report import run_page
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, training
+from xkd_keras.runs import evaluation, result
 from xkd_keras.ship import latency, lite, manifest, metadata, quality, savedmodel
+from xkd_keras.ship.variants import KINDS, SAVED_MODEL
 
 REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
@@ -32,7 +34,7 @@ def export(
     Args:
         run_dir: Of a finished run.
         names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
-        variants: Of `deployment.KINDS`; empty: all of them.
+        variants: Of `variants.KINDS`; empty: all of them.
         version: Of the SavedModels; 0: one above the highest there.
 
     Returns:
@@ -171,11 +173,11 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     """Write a SavedModel into the stage, run it back, and return its entry."""
     run, file = tested.run, f"savedmodel/{name}/{version}"
     members = run.models if name == ENSEMBLE else {name: run.models[name]}
-    shares = evaluation.shares(members, run.weights)
+    own = shares.normalized(run.weights, members)
     savedmodel.write(
         stage / file,
         members,
-        shares,
+        own,
         run.data.class_names,
         run.data.crop_ratio,
         tested.examples[0],
@@ -270,7 +272,8 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     found = {**_circumstances(run), **found}
     with _placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, found)
-    training.report_again(run, tested.predictions["test"], found)
+    result.keep_answers(run, tested.predictions["test"])
+    run_page.write_if_trained(run.directory)
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xkd_keras.flags import command_line
+from xkd_keras.devices import start_up
 
 ROUNDS, SECONDS = 50, 30  # as many rounds as this, or until this much time has passed
 _FEWEST, _WARM = 10, 3
@@ -70,7 +70,7 @@ def _call(path: Path, image: np.ndarray) -> Callable[[], object]:
 
 
 def _main(request: Mapping) -> list[dict[str, float]]:
-    command_line.load_tensorflow()
+    start_up.load_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter, schema_py_generated
 
+from xkd_keras.devices.start_up import quiet
 from xkd_keras.errors import InputError
-from xkd_keras.flags.command_line import quiet
 
 INTEGER = ("int8", "int16x8")
 _TYPES = schema_py_generated.TensorType
@@ -33,7 +33,7 @@ def converters(model: keras.Model) -> Iterator[Callable[..., bytes]]:
     Args:
         model: Images [B, H, W, C] of pixels -> logits [B, classes]: Keras 3, of stock layers.
 
-    The function takes a key of `deployment.VARIANTS` and uint8 [n, H, W, C], images that stand for
+    The function takes a key of `variants.VARIANTS` and uint8 [n, H, W, C], images that stand for
     all where activations are quantised (None: the model itself has their ranges). It raises
     InputError where this model has no such variant.
     """

@@ -14,9 +14,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from xkd_keras.data import preparation
-from xkd_keras.distillation import losses
+from xkd_keras.devices.start_up import quiet
+from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.errors import InputError
-from xkd_keras.flags.command_line import quiet
 from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
 
 TOP = 5  # classes that `serving_bytes` names
@@ -40,8 +40,8 @@ class Served(tf.Module):
         top = min(TOP, len(names))
 
         def predict(pixels):
-            each = tf.stack([models[name](pixels, training=False) for name in shares])
-            logits = losses.ensemble(each, list(shares.values()))
+            stacked = ensemble_shares.stacked([models[name] for name in shares], pixels)
+            logits = ensemble_shares.ensemble(stacked, list(shares.values()))
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
         def predict_bytes(image_bytes):

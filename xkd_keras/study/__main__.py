@@ -14,10 +14,7 @@ from xkd_keras.study import options
 def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
     plan = options.plan(flags.FLAGS)
-    from xkd_keras.study import orchestration
-    from xkd_keras.study.report.document import (
-        document,  # slow: after what may be wrong with the flags
-    )
+    from xkd_keras.study import orchestration, report  # slow: after what may be wrong with flags
 
     try:
         study = orchestration.run(plan)
@@ -25,7 +22,7 @@ def main() -> None:
         print(f"\ninterrupted; the same command goes on from {plan.directory}", file=sys.stderr)
         sys.exit(130)
     print(f"\ntest images, {study['data']['examples']['test']} of {study['dataset']}:")
-    print(document.table(study))
+    print(report.table(study))
     failed = [run for run in study["runs"] if run["status"] == "failed"]
     if failed:
         print(f"{len(failed)} runs failed; the same command tries them again")

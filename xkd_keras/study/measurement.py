@@ -13,7 +13,8 @@ from xkd_keras import data as datasets
 from xkd_keras import files
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import checkpoint, evaluation, training
+from xkd_keras.flags import fields
+from xkd_keras.runs import building, checkpoint, evaluation, result, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study.plan import Task
 
@@ -46,19 +47,19 @@ def run(task: Task) -> None:
             shuffle=False,
             verbose=0,
         )
-    strongest = training.strengths(cohort.schedule, config.epochs * steps).max()
+    strongest = building.distill_weights(cohort.schedule, config.epochs * steps).max()
     measured = {**watch.measured(), "lambda_max": float(strongest)}
     if task.test:
         measured |= _tested(config, cohort, data)
     if task.keep:
-        training.save_peers(config, task.networks, cohort, data, measured)
+        result.save_peers(config, task.networks, cohort, data, measured)
     about = {"data": rundir.about(data), "versions": rundir.versions()}
     whole = {"config": dataclasses.asdict(config), **about, **measured}
     files.write(task.result, json.dumps(whole, indent=1) + "\n")
 
 
 _NOT_OF_DATA = {
-    **{name: configs.Config.__dataclass_fields__[name].default for name in configs.TEACHING},
+    **{name: configs.Config.__dataclass_fields__[name].default for name in fields.TEACHING},
     **{"method": "mcod", "teacher_run": "", "peer": ()},
 }
 
@@ -78,8 +79,8 @@ def _cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohor
     To trace a graph takes longer than a small run's training. What a run starts from is all in the
     cohort's variables, so they are built anew and copied.
     """
-    with training.set_up(config).scope():
-        fresh = training.build_cohort(config, data, steps)
+    with building.set_up(config).scope():
+        fresh = building.build_cohort(config, data, steps)
     if len(_TRACED) > 32:
         _TRACED.clear()
     same = dataclasses.replace(config, seed=0, teacher_run="")
@@ -96,8 +97,8 @@ def _points(epochs: int) -> list[int]:
 
 def _tested(config: configs.Config, cohort, data: datasets.Dataset) -> dict[str, Any]:
     """Return the metrics on the test images after the last epoch."""
-    weights = dict(zip(cohort.peers, cohort.ensemble_weights, strict=True))
-    predictions = evaluation.predict(cohort.peers, weights, data, "test", config.eval_batch_size)
+    shares = cohort.shares
+    predictions = evaluation.predict(cohort.peers, shares, data, "test", config.eval_batch_size)
     return evaluation.summarize(cohort.peers, predictions)
 
 

@@ -11,6 +11,8 @@ from absl import flags
 from xkd_keras import train
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
+from xkd_keras.flags import peer as peer_options
 from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
 
 PRESETS = {
@@ -35,7 +37,7 @@ def define(values: flags.FlagValues) -> None:
         "compare",
         [],
         "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
-        f" {', '.join(configs.METHODS)}. Options: {', '.join(configs.TEACHING)}; a second variant"
+        f" {', '.join(fields.METHODS)}. Options: {', '.join(fields.TEACHING)}; a second variant"
         " of a method needs a name.",
         **kwargs,
     )
@@ -90,15 +92,15 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
     arms: dict[str, Arm] = {}
     for text in texts:
         method, *pairs = [part.strip() for part in text.split(",")]
-        if method not in configs.METHODS:
-            raise FlagError.unknown("compare", method, configs.METHODS)
+        if method not in fields.METHODS:
+            raise FlagError.unknown("compare", method, fields.METHODS)
         names = [pair.partition("=")[2] for pair in pairs if pair.startswith("name=")]
         if len(names) > 1:
             raise FlagError(f"--compare={text}: name: received {len(names)}; valid: one.")
         rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
-        options = configs.options(f"--compare={text}", rest, configs.TEACHING)
+        options = peer_options.options(f"--compare={text}", rest, fields.TEACHING)
         name = names[0] if names else method
-        if name in configs.METHODS and (name != method or (name == "solo" and options)):
+        if name in fields.METHODS and (name != method or (name == "solo" and options)):
             raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
             raise FlagError(
@@ -118,7 +120,9 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
         parts = [part for part in values.split(":") if part]
         if not parts:
             raise FlagError(f"received '{text}'; valid: OPTION=VALUE:VALUE...", argument="sweep")
-        each = [configs.options("--sweep", f"{option}={part}", configs.TEACHING) for part in parts]
+        each = [
+            peer_options.options("--sweep", f"{option}={part}", fields.TEACHING) for part in parts
+        ]
         if option in grid:
             raise FlagError(
                 f"'{option}' is given twice; join its values by colons.", argument="sweep"
@@ -132,7 +136,7 @@ def check(plan: Plan) -> None:
     names = [arm.name for arm in plan.arms]
     if not names:
         raise FlagError(
-            f"missing. Methods to compare: {', '.join(configs.METHODS)}.", argument="compare"
+            f"missing. Methods to compare: {', '.join(fields.METHODS)}.", argument="compare"
         )
     taught = any(arm.method == "kd" for arm in plan.arms)
     if plan.base.teacher_peer and not taught:

@@ -9,10 +9,9 @@ from pathlib import Path
 from xkd_keras import files
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags.command_line import clock
-from xkd_keras.study import results, search, statistics, workers
+from xkd_keras.runs.progress import clock
+from xkd_keras.study import report, results, search, statistics, workers
 from xkd_keras.study.plan import Plan, Task
-from xkd_keras.study.report.document import document
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
 
@@ -171,7 +170,7 @@ def _finish(plan: Plan, tasks: Sequence[Task], table, errors: dict[Path, str]) -
         raise InputError(f"every run failed, the first with: {first}")
     study["summary"] = statistics.summarize(study)
     files.write(plan.directory / "study.csv", results.table(study))
-    document.write(plan.directory, study)
+    report.write(plan.directory, study)
     files.write(plan.directory / "study.json", json.dumps(study, indent=1) + "\n")
     return study
 

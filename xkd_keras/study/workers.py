@@ -133,9 +133,9 @@ def _end_with_parent() -> None:
 
 
 def _load(threads: int, wants_logs: bool) -> Callable:
-    from xkd_keras.flags import command_line
+    from xkd_keras.devices import start_up
 
-    command_line.load_tensorflow(wants_logs)
+    start_up.load_tensorflow(wants_logs)
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):  # or the first process takes all memory

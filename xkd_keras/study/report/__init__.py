@@ -1,1 +1,5 @@
-"""The report of a study: `write` and `table`. No other room needs more."""
+"""The report of a study: `write` makes its page, `table` its summary as text."""
+
+from xkd_keras.study.report.document import table, write
+
+__all__ = ["table", "write"]

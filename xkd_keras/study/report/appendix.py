@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.report.run_page.page import both, circumstances, code, escape, grid, many
+from xkd_keras.report.page import both, circumstances, code, escape, grid, many
 from xkd_keras.study import statistics
-from xkd_keras.study.report.document import words
+from xkd_keras.study.report import words
 
 _SETTING = ("method", "setting", "error %", "top-1 %", "sd", "cross-entropy")
 _LONG = 100  # seeds; of more, the table of runs would be longer than the report

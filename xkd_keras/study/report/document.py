@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras import files
-from xkd_keras.report.run_page import page
-from xkd_keras.report.run_page.page import both, escape, grid, many, picture
+from xkd_keras.report import page
+from xkd_keras.report.page import both, escape, grid, many, picture
 from xkd_keras.study import statistics
-from xkd_keras.study.report.document import appendix, figures, words
-from xkd_keras.study.report.document.words import difference, mean, p_value
+from xkd_keras.study.report import appendix, figures, words
+from xkd_keras.study.report.words import difference, mean, p_value
 
 _WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
 _BOOTSTRAP = 10  # pairs; of fewer, its intervals are visibly too narrow

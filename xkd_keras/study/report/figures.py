@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from xkd_keras.report.run_page import plots
+from xkd_keras.report import plots
 from xkd_keras.study import statistics
 
 _ROW, _HEAD = 0.3, 0.42  # inches: one method of a forest plot, the heading of a network

@@ -5,10 +5,10 @@ Whatever comes from the user is escaped for Markdown.
 
 from collections.abc import Mapping
 
-from xkd_keras.report.run_page import findings
-from xkd_keras.report.run_page.page import both, escape, many
+from xkd_keras.report import findings
+from xkd_keras.report.page import both, escape, many
 from xkd_keras.study import statistics
-from xkd_keras.study.report.document.figures import signed
+from xkd_keras.study.report.figures import signed
 from xkd_keras.study.statistics import BETTER, SAME, UNKNOWN, WORSE
 
 _ALONE, _UNIT = "training alone", " points, 95 % interval"

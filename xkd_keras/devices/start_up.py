@@ -1,0 +1,38 @@
+"""TensorFlow, imported without its notices. This module imports it only when told to."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from xkd_keras import WANTS_LOGS
+
+
+def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
+    """Import TensorFlow without its start-up notices, unless TF_CPP_MIN_LOG_LEVEL was set.
+
+    It takes seconds, so commands call this only after their flags have been found right.
+    """
+    with quiet(wants_logs):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them
+    if not wants_logs:
+        tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def quiet(wants_logs: bool = WANTS_LOGS) -> Iterator[None]:
+    """Send what is written to stderr nowhere, C++ code's notices too, unless logs are wanted."""
+    if wants_logs:
+        yield
+        return
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)

@@ -1,0 +1,78 @@
+"""What a person sees while a run trains."""
+
+import sys
+import time
+
+import keras
+
+
+class Progress(keras.callbacks.Callback):
+    """One line an epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
+
+    Args:
+        peers: Names, in the order to show.
+        epochs: Epochs of the whole run.
+        steps: Steps an epoch.
+        first: Steps of the first epoch that an earlier process did.
+        stream: Where to write.
+    """
+
+    SECONDS = 0.5  # between two updates of the line on a terminal
+    SECONDS_LOG = 60  # the same where lines cannot be overwritten
+
+    def __init__(self, peers: list[str], epochs: int, steps: int, first: int = 0, stream=None):
+        super().__init__()
+        self.peers, self.epochs, self.steps, self.first = peers, epochs, steps, first
+        self.stream = stream or sys.stdout
+        self.terminal = self.stream.isatty()
+        self.mark = None  # (time, step) after the first step, which takes long to trace
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.shown = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        batch += self.first
+        now, done = time.monotonic(), self.epoch * self.steps + batch + 1
+        if self.mark is None:
+            self.mark = (now, done)
+        if now - self.shown > (self.SECONDS if self.terminal else self.SECONDS_LOG):
+            self.shown = now
+            text = f"step {batch + 1}/{self.steps}  {self._pace(done)}"
+            self._write(f"epoch {self.epoch + 1:>3}/{self.epochs}  {text}", passing=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = [*self.peers, "ensemble"] if len(self.peers) > 1 else self.peers
+        shown = [f"{name} {self._top1(logs, name)}" for name in names]
+        text = f"lambda {logs['distill_weight']:.2f}  {'  '.join(shown)}"
+        pace = self._pace((epoch + 1) * self.steps)
+        skipped = [(name, int(logs.get(f"{name}_skipped", 0))) for name in self.peers]
+        text += "".join(f"  {name} skipped {count}" for name, count in skipped if count)
+        self._write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")
+        self.first = 0
+
+    def _top1(self, logs, name):
+        train, held_out = logs[f"{name}_top1"], logs.get(f"val_{name}_top1")
+        return f"{100 * (train if held_out is None else held_out):5.1f}%"
+
+    def _pace(self, done: int) -> str:
+        began, first = self.mark
+        seconds = time.monotonic() - began
+        if done == first:
+            return ""
+        rate = (done - first) / seconds
+        left = (self.epochs * self.steps - done) / rate
+        return f"{rate:.1f} steps/s  {clock(left)} left"
+
+    def _write(self, line: str, passing: bool = False):
+        if self.terminal:
+            # Back to the first column, and clear what the longer line before may have left.
+            line = f"\r{line}\x1b[K"
+        end = "" if passing and self.terminal else "\n"
+        print(line, end=end, file=self.stream, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Return 1:02:03, or 2:03 below an hour."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,95 @@
+"""What remains of a run after its last epoch: networks, final numbers, answers."""
+
+import dataclasses
+import datetime
+import json
+import shlex
+from pathlib import Path
+
+from xkd_keras import data as datasets
+from xkd_keras import files, peers
+from xkd_keras.distillation.cohort import Cohort
+from xkd_keras.runs import answers, building, evaluation, history
+from xkd_keras.runs import directory as rundir
+
+
+def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: list) -> dict:
+    """Save the peers, evaluate the saved files once on test; return what metrics.json holds.
+
+    Args:
+        config: What was run.
+        run_dir: Its directory.
+        cohort: Trained.
+        data: Its images.
+        rows: Its history, one dict per epoch.
+    """
+    _save_models(config, run_dir, cohort, data)
+    models = rundir.load_peers(run_dir, cohort.peers)
+    predictions = evaluation.predict(models, cohort.shares, data, "test", config.eval_batch_size)
+    measured = evaluation.summarize(models, predictions)
+    for name, row in measured["peers"].items():
+        row["file"] = f"peers/{name}.keras"
+    metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
+    weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
+    answers.write(run_dir, answers.of(predictions, weights))
+    # Last: its presence says that the run is complete.
+    files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def keep_answers(run: rundir.Run, predictions: evaluation.Predictions) -> None:
+    """Write the answers of a finished run that has none: one of an earlier version."""
+    if history.path(run.directory).exists() and not answers.path(run.directory).exists():
+        steps = datasets.steps_per_epoch(run.data, run.config.batch_size)
+        _, schedule = building.distillation(run.config, steps)
+        weights = building.distill_weights(schedule, run.metrics["training"]["steps"])
+        answers.write(run.directory, answers.of(predictions, weights))
+
+
+def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
+    """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
+    _save_models(config, run_dir, cohort, data)
+    files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
+    metrics = {"dataset": config.dataset, "data": rundir.about(data), **measured}
+    files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def _save_models(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset) -> None:
+    """Write RUN/peers/NAME.keras: stock layers, float32."""
+    for peer in config.peers():
+        model = peers.stock(cohort.peers[peer.name])
+        if config.mixed_precision != "none":
+            half, model = model, building.build_peer(config, data, peer)
+            model.set_weights(half.get_weights())
+        with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
+            model.save(beside)
+
+
+def _circumstances(config, run_dir: Path, cohort: Cohort, data, rows: list) -> dict:
+    """Return the part of metrics.json that says what was run, on what, and how long."""
+    seconds = sum(row["seconds"] for row in rows)
+    return {
+        "dataset": config.dataset,
+        "method": config.method,
+        "seed": config.seed,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": "python -m xkd_keras.train "
+        + shlex.join([f"--flagfile={run_dir / 'config.flags'}", f"--run_dir={run_dir}-again"]),
+        "config": dataclasses.asdict(config),
+        "versions": rundir.versions(),
+        "data": rundir.about(data),
+        "training": {
+            "epochs": len(rows),
+            "steps": rows[-1]["step"],
+            "batch_size": config.batch_size,
+            "seconds": round(seconds, 3),
+            "steps_per_second": round(rows[-1]["step"] / seconds, 3),
+            "replicas": cohort.distribute_strategy.num_replicas_in_sync,
+            "skipped": {name: _skipped(rows, name) for name in cohort.peers},
+        },
+    }
+
+
+def _skipped(rows: list, name: str) -> int:
+    """Return the steps that a peer sat out: its loss or gradients were not finite."""
+    return int(sum(row.get(f"{name}_skipped", 0) for row in rows))
