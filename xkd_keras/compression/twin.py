@@ -35,10 +35,10 @@ def twin(model: keras.Model) -> tf_keras.Model:
 
 def _layers(model) -> list:
     """Return the layers of a graph and of all nested in it."""
-    found = []
+    layers = []
     for layer in model.layers:
-        found += [layer, *(_layers(layer) if isinstance(layer, keras.Model) else ())]
-    return found
+        layers += [layer, *(_layers(layer) if isinstance(layer, keras.Model) else ())]
+    return layers
 
 
 def _graph(model, inputs, twins: dict, prefix: str):

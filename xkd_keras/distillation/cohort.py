@@ -95,8 +95,7 @@ class Cohort(keras.Model):
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, optimizers.CohortOptimizer):
-            each = optimizers.each(optimizer, self._variables())
-            optimizer = optimizers.CohortOptimizer(each)
+            optimizer = optimizers.CohortOptimizer(optimizers.by_peer(optimizer, self._variables()))
         optimizer.build_peers(self._variables())
         self.nonfinite.attach(optimizer)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)

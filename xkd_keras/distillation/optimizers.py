@@ -93,7 +93,7 @@ def build(
     raise InputError.unknown("optimizer", kind, OPTIMIZERS)
 
 
-def each(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimizer]:
+def by_peer(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Optimizer]:
     """Return one optimizer per peer, by name, from one for all (copied) or a dict by name.
 
     Raises:

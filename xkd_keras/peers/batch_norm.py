@@ -127,10 +127,10 @@ def _exchange(model, old, new, more=None):
 
 def _layers(model):
     """Return the layers of a graph and of the graphs nested in it, a graph before its own."""
-    found = []
+    layers = []
     for layer in model.layers if hasattr(model, "outputs") else ():
-        found += [layer, *_layers(layer)]
-    return found
+        layers += [layer, *_layers(layer)]
+    return layers
 
 
 def _copy_state(model, clone):

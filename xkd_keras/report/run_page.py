@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.report import deployment_page, findings, page, plots
+from xkd_keras.report import curves, deployment_page, findings, mistakes, page, plots
 from xkd_keras.report.page import (
     aligned,
     both,
@@ -25,7 +25,6 @@ from xkd_keras.report.page import (
 )
 from xkd_keras.runs import answers, history
 
-_PAIRS = 10  # shown of confusions
 # heading, key of metrics.json, factor, format
 _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
@@ -80,7 +79,7 @@ def compose(
     counts = findings.confusion(labels, given["ensemble"], len(metrics["data"]["class_names"]))
     pictures = {
         **_draw(metrics, rows, answered.distill_weights, counts),
-        **_gallery(metrics, answered, given),
+        **mistakes.gallery(metrics, answered, given),
         **(deployment_page.draw(manifest) if manifest else {}),
     }
     parts = [
@@ -88,8 +87,8 @@ def compose(
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics),
         *_training(answered.distill_weights, pictures),
-        *_confusions(metrics, labels, given, counts, pictures),
-        *_disputes(labels, given),
+        *mistakes.confusions(metrics, labels, given, counts, pictures),
+        *mistakes.disputes(labels, given),
         *_particulars(metrics),
     ]
     return "\n\n".join(parts) + "\n", pictures
@@ -123,25 +122,11 @@ def _draw(
     """Return the curves and the confusion matrix by file name, where there is something to draw."""
     names, shown = metrics["data"]["class_names"], findings.classes_shown(counts)
     with plots.style():
-        figures = plots.charts(rows, list(metrics["peers"]), distill_weights) if rows else {}
+        figures = curves.charts(rows, list(metrics["peers"]), distill_weights) if rows else {}
         if shown:
             part = counts[np.ix_(shown, shown)]
             figures["confusion"] = plots.confusion(part, [names[i] for i in shown])
         return {f"{name}.svg": plots.render(figure, "svg") for name, figure in figures.items()}
-
-
-def _gallery(
-    metrics: Mapping, answered: answers.Answers, given: Mapping[str, np.ndarray]
-) -> dict[str, bytes]:
-    """Return the picture of the first disputed images by file name, if there are any."""
-    some = answered.disputed
-    if not some.size:
-        return {}
-    chosen = {name: answer[some] for name, answer in given.items()}
-    names = metrics["data"]["class_names"]
-    with plots.style():
-        figure = plots.gallery(answered.images, answered.labels[some], chosen, names)
-        return {"disagreements.png": plots.render(figure, "png")}
 
 
 def _opening(metrics: Mapping, n: int) -> list[str]:
@@ -245,59 +230,6 @@ def _training(distill_weights: np.ndarray, pictures: Mapping) -> list[str]:
     }
     drawn = [picture(name, alt) for name, alt in words.items() if name in pictures]
     return ["## How training went", teaching, *drawn]
-
-
-def _confusions(
-    metrics: Mapping,
-    labels: np.ndarray,
-    given: Mapping[str, np.ndarray],
-    counts: np.ndarray,
-    pictures: Mapping,
-) -> list[str]:
-    """Return the confusion matrix and the most frequent confusions, the peers' beside them."""
-    names = [escape(name) for name in metrics["data"]["class_names"]]
-    pairs = findings.confused_pairs(counts)
-    parts = ["## What the ensemble confuses"]
-    if "confusion.svg" in pictures:
-        if len(names) > findings.MATRIX:
-            shown = len(findings.classes_shown(counts))
-            parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
-        parts.append(picture("confusion.svg", "Confusion matrix of the ensemble"))
-    if not pairs:
-        return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
-    rows = []
-    for true, answer, _ in pairs[:_PAIRS]:
-        same = [np.sum((labels == true) & (answer_of == answer)) for answer_of in given.values()]
-        rows.append([names[true], names[answer], *map(str, same)])
-    return [
-        *parts,
-        f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
-        " often each peer makes the same one:",
-        grid(["true", "answered", *map(escape, given)], rows, words=2),
-    ]
-
-
-def _disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
-    """Return where the peers and the ensemble differ, and who is right then."""
-    parts = ["## Where the networks differ"]
-    disputed = answers.disagreements(labels, given)
-    if not disputed.size:
-        return [*parts, "Nowhere: every peer gives the ensemble's answer on every test image."]
-    teacher = given["ensemble"]
-    rows = []
-    for name, answer in given.items():
-        if name != "ensemble":
-            differs = answer != teacher
-            right, taught = differs & (answer == labels), differs & (teacher == labels)
-            counts = (differs, right, taught, differs & ~right & ~taught)
-            rows.append([escape(name), *(f"{count.sum():,}" for count in counts)])
-    return [
-        *parts,
-        f"On {disputed.size:,} of {len(labels):,} test images a peer differs from the ensemble.",
-        grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
-        "Those on which the most peers differ (✓ right, ✗ wrong):",
-        picture("disagreements.png", "Test images with what every network answered"),
-    ]
 
 
 def _particulars(metrics: Mapping) -> list[str]:

@@ -135,8 +135,8 @@ def _zeros(variable) -> np.ndarray:
 
 def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
     """Return what the newest readable file says and holds; empty if there is no file."""
-    found = _found(directory)
-    for path in found:
+    paths = _found(directory)
+    for path in paths:
         try:
             with np.load(path) as file:
                 about = json.loads(str(file["about"]))
@@ -148,7 +148,7 @@ def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
         if shapes != [array.shape for array in arrays][: len(shapes)]:
             raise InputError(f"{path}: is of other peers or optimizers than this configuration's.")
         return about, arrays
-    if found:
+    if paths:
         raise InputError(f"{directory}: every checkpoint is damaged; delete it to start over.")
     return {}, []
 

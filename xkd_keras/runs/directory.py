@@ -86,8 +86,8 @@ def about(data: datasets.Dataset) -> dict:
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    installed = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **installed}
 
 
 def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, dict]:
@@ -174,10 +174,10 @@ def check_loads(name: str, model: keras.Model) -> None:
 def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
     """Refuse a network that does not take the run's images or has other classes."""
     own = (None, *data["image_shape"]), (None, len(data["class_names"]))
-    found = tuple(model.input_shape), tuple(model.output_shape)
-    if found != own:
+    shapes = tuple(model.input_shape), tuple(model.output_shape)
+    if shapes != own:
         raise InputError(
-            f"{path}: is not a network of this run: it makes {found[1]} of {found[0]}, and the"
+            f"{path}: is not a network of this run: it makes {shapes[1]} of {shapes[0]}, and the"
             f" run's make {own[1]} of {own[0]}; restore the file."
         )
 

@@ -166,15 +166,15 @@ def evaluate_run(
     return {"examples": len(predictions.labels), **summarize(run.models, predictions)}
 
 
-def joined(parts: list[Predictions], found: tuple, known: tuple) -> Predictions:
+def joined(parts: list[Predictions], names: tuple, known: tuple) -> Predictions:
     """Return the parts as one, labels renumbered from the dataset's classes to the run's."""
-    missing = [name for name in found if name not in known]
+    missing = [name for name in names if name not in known]
     if missing:
         raise InputError(
             f"its class '{missing[0]}' is unknown to the run; valid: {', '.join(known)}.",
             argument="dataset",
         )
-    number = np.array([known.index(name) for name in found])
+    number = np.array([known.index(name) for name in names])
     return Predictions(
         number[np.concatenate([part.labels for part in parts])],
         {name: np.concatenate([part.logits[name] for part in parts]) for name in parts[0].logits},

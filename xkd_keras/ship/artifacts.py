@@ -144,10 +144,10 @@ class Tested:
         return float(np.mean(test.logits[name].argmax(-1) == test.labels))
 
     def _check_own(self, name: str) -> None:
-        found, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
-        if abs(found - told) > OWN:
+        measured, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
+        if abs(measured - told) > OWN:
             raise InputError(
-                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * found:.2f} on"
+                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * measured:.2f} on"
                 f" the test images, and metrics.json says {100 * told:.2f}: it is not the network"
                 " of this run; restore the file."
             )
@@ -160,13 +160,13 @@ class Tested:
 
     def quality(self, name: str, call: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """Return how well a file answers: `call` takes images [n, H, W, 3], gives probabilities."""
-        found = {}
+        scores = {}
         for split, each in self.predictions.items():
             reference = softmax(each.logits[name], axis=-1)
             given = evaluation.answers(call, self.run.data, split, self.run.config.eval_batch_size)
             result = quality.quality(each.labels, reference, given)
-            found |= result if split == "test" else {"validation_top1": result["top1"]}
-        return found
+            scores |= result if split == "test" else {"validation_top1": result["top1"]}
+        return scores
 
 
 def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
@@ -262,19 +262,19 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     """
     run = tested.run
     export = run.directory / "export"
-    found = manifest.merged(run.directory, fresh, failed)
+    listed = manifest.merged(run.directory, fresh, failed)
     new = {entry["file"] for entry in fresh}
-    paths = [(stage if e["file"] in new else export) / e["file"] for e in found["artifacts"]]
+    paths = [(stage if e["file"] in new else export) / e["file"] for e in listed["artifacts"]]
     print(f"measuring latency of {len(paths)} files, one thread ...", flush=True)
     times = latency.measure(paths, tested.examples[0]) if paths else []
-    for entry, each in zip(found["artifacts"], times, strict=True):
+    for entry, each in zip(listed["artifacts"], times, strict=True):
         entry["latency_ms"] = each
-    found = {**_circumstances(run), **found}
+    listed = {**_circumstances(run), **listed}
     with _placed(stage, export, [entry["file"] for entry in fresh]):
-        manifest.write(run.directory, found)
+        manifest.write(run.directory, listed)
     result.keep_answers(run, tested.predictions["test"])
     run_page.write_if_trained(run.directory)
-    return found
+    return listed
 
 
 @contextmanager

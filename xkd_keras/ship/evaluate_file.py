@@ -42,12 +42,12 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
     data = _data(path, run_dir, dataset, call.image_shape[0])
     splits = rundir.SPLITS if split == "all" else (split,)
     parts = [_predictions(call, name, data, part) for part in splits]
-    found = evaluation.joined(parts, data.class_names, labels)
+    predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
-        **evaluation.scores(found.labels, found.logits[name]),
-        "milliseconds_per_image": found.milliseconds[name],
+        **evaluation.scores(predictions.labels, predictions.logits[name]),
+        "milliseconds_per_image": predictions.milliseconds[name],
     }
-    return {"examples": len(found.labels), "peers": {name: row}, "ensemble": row}
+    return {"examples": len(predictions.labels), "peers": {name: row}, "ensemble": row}
 
 
 def _tflite(path: Path):

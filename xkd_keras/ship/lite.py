@@ -103,13 +103,15 @@ def kernels(model: bytes) -> list[np.ndarray]:
         for op in graph.operators
         if kinds[op.opcodeIndex] == codes.DEQUANTIZE
     }
-    found = []
+    constants = []
     for op in graph.operators:
         if kinds[op.opcodeIndex] in (codes.CONV_2D, codes.FULLY_CONNECTED):
             tensor = graph.tensors[stored.get(op.inputs[1], op.inputs[1])]
             data = tables.buffers[tensor.buffer].data
-            found.append(np.frombuffer(data.tobytes(), _DTYPES[tensor.type]).reshape(tensor.shape))
-    return found
+            constants.append(
+                np.frombuffer(data.tobytes(), _DTYPES[tensor.type]).reshape(tensor.shape)
+            )
+    return constants
 
 
 class Lite:

@@ -24,8 +24,12 @@ def read(run_dir: Path) -> dict:
     if not file.exists():
         return {"artifacts": [], "failed": []}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {**found, "artifacts": list(found["artifacts"]), "failed": list(found["failed"])}
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            **content,
+            "artifacts": list(content["artifacts"]),
+            "failed": list(content["failed"]),
+        }
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: is damaged; delete it and export again.") from None
 

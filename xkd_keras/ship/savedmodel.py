@@ -140,8 +140,8 @@ def _warm_up(name: str, example: np.ndarray) -> list[predict_pb2.PredictRequest]
 
 def versions(base: Path) -> list[int]:
     """Return the versions of a model, lowest first."""
-    found = base.iterdir() if base.is_dir() else ()
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    entries = base.iterdir() if base.is_dir() else ()
+    return sorted(int(path.name) for path in entries if path.name.isdigit())
 
 
 def place(directory: Path, base: Path, version: int) -> Path:
@@ -195,8 +195,8 @@ class Caller:
     def of_bytes(self, encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Return what `serving_bytes` answers to encoded images."""
         signature = self._loaded.signatures["serving_bytes"]
-        found = signature(image_bytes=tf.constant(list(encoded), tf.string))
-        return {name: value.numpy() for name, value in found.items()}
+        outputs = signature(image_bytes=tf.constant(list(encoded), tf.string))
+        return {name: value.numpy() for name, value in outputs.items()}
 
     def labels(self) -> tuple[str, ...]:
         """Return the class names in the order of the outputs."""

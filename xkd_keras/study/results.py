@@ -20,10 +20,10 @@ def results(tasks: Sequence[Task]) -> dict[tuple[str, int], dict]:
     Raises:
         InputError: The runs saw different images.
     """
-    found, prints = {}, {}
+    measured, prints = {}, {}
     for task in tasks:
         if task.result.exists():
-            found[task.name, task.config.seed] = result = json.loads(task.result.read_text())
+            measured[task.name, task.config.seed] = result = json.loads(task.result.read_text())
             # A subset (--train_examples) has a fingerprint of its own for each seed.
             prints.setdefault(task.config.seed, set()).add(result["data"]["fingerprint"])
     if any(len(each) > 1 for each in prints.values()):
@@ -32,7 +32,7 @@ def results(tasks: Sequence[Task]) -> dict[tuple[str, int], dict]:
             " or choose another --run_dir.",
             argument="dataset",
         )
-    return found
+    return measured
 
 
 def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) -> dict:
@@ -76,11 +76,11 @@ def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) 
 
 def _versions(measured: Mapping) -> dict[str, str]:
     """Return the versions that the runs had; of several for one package, all of them."""
-    found: dict[str, dict] = {}
+    seen: dict[str, dict] = {}
     for result in measured.values():
         for name, version in result.get("versions", {}).items():
-            found.setdefault(name, {})[version] = None
-    return {name: ", ".join(versions) for name, versions in found.items()}
+            seen.setdefault(name, {})[version] = None
+    return {name: ", ".join(versions) for name, versions in seen.items()}
 
 
 def _methods(plan: Plan, chosen: Mapping[str, Mapping]) -> dict[str, dict]:
@@ -107,13 +107,13 @@ def _rows(plan: Plan, tasks, measured: Mapping, errors: Mapping[Path, str]) -> l
         seed = task.config.seed
         row = {"method": task.name, "seed": seed}
         if (task.name, seed) in measured:
-            found, teacher = measured[task.name, seed], 0.0
+            run, teacher = measured[task.name, seed], 0.0
             if task.config.method == "kd":
                 alone = measured.get(("solo", seed), {}).get("seconds")
                 teacher = alone if task.after else outside
             row |= {"status": "done", "teacher_seconds": teacher}
             kept = ("seconds", "peers", "ensemble", "agreement", "history", "lambda_max")
-            rows.append(row | {name: found[name] for name in kept if name in found})
+            rows.append(row | {name: run[name] for name in kept if name in run})
         elif task.result in errors:
             rows.append(row | {"status": "failed", "error": errors[task.result]})
     return rows

@@ -287,17 +287,17 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
 
 def _judge(methods: Mapping[str, Mapping], rival: str) -> dict:
     """Return the answer on mcod minus `rival` for one peer, whichever of them was the reference."""
-    found = methods["mcod"]["against"].get(rival)
-    if not found and (turned := methods[rival]["against"].get("mcod")):
+    result = methods["mcod"]["against"].get(rival)
+    if not result and (turned := methods[rival]["against"].get("mcod")):
         mean, low, high = (v if v is None else -v for v in map(turned.get, ("mean", "high", "low")))
-        found = {**turned, "mean": mean, "low": low, "high": high}
-    if not found:
+        result = {**turned, "mean": mean, "low": low, "high": high}
+    if not result:
         return {"answer": UNKNOWN, "n": 0, "mean": None, "low": None, "high": None, "holm": None}
     # The same difference on every seed leaves nothing to test with.
-    answer = UNKNOWN if found["n"] < 2 or (found["p"] is None and found["mean"]) else SAME
-    if found["holm"] is not None and found["holm"] < ALPHA and found["low"] * found["high"] > 0:
-        answer = BETTER if found["mean"] > 0 else WORSE
-    return {"answer": answer, **{key: found[key] for key in ("n", "mean", "low", "high", "holm")}}
+    answer = UNKNOWN if result["n"] < 2 or (result["p"] is None and result["mean"]) else SAME
+    if result["holm"] is not None and result["holm"] < ALPHA and result["low"] * result["high"] > 0:
+        answer = BETTER if result["mean"] > 0 else WORSE
+    return {"answer": answer, **{key: result[key] for key in ("n", "mean", "low", "high", "holm")}}
 
 
 def _number(value: float | None) -> float | None:

@@ -57,8 +57,8 @@ def table(study: Mapping) -> str:
     summary = _summary(study)
     for network, by in summary["networks"].items():
         for method, values in by.items():
-            found = values["against"].get("solo")
-            cells = [mean(values), difference(found), p_value(found and found["holm"])]
+            to_solo = values["against"].get("solo")
+            cells = [mean(values), difference(to_solo), p_value(to_solo and to_solo["holm"])]
             rows.append([network, method, str(values["n"]), *cells])
     if "solo" not in study["methods"]:
         rows = [row[:4] for row in rows]
@@ -114,13 +114,13 @@ def _headings(reference: str) -> list[str]:
     return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
 
 
-def _cells(found: Mapping | None) -> list[str]:
+def _cells(result: Mapping | None) -> list[str]:
     """Return the cells on a comparison: difference, p, seeds, errors."""
-    if not found:
+    if not result:
         return ["–"] * 4
-    fewer = difference(found["error_reduction"], 1)  # both are percent: of images, of errors
-    seeds = f"{found['wins']} / {found['ties']} / {found['losses']}"
-    return [difference(found), escape(p_value(found["holm"])), seeds, fewer]
+    fewer = difference(result["error_reduction"], 1)  # both are percent: of images, of errors
+    seeds = f"{result['wins']} / {result['ties']} / {result['losses']}"
+    return [difference(result), escape(p_value(result["holm"])), seeds, fewer]
 
 
 def _explained(study: Mapping) -> str:
@@ -161,13 +161,13 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
     apart, tested = [], 0
     for peer in study["peers"]:
         for method in study["main"]:
-            found = summary["networks"][peer][method]["against"].get("solo")
-            if not found or found["n"] < _WILCOXON:
+            result = summary["networks"][peer][method]["against"].get("solo")
+            if not result or result["n"] < _WILCOXON:
                 continue
-            if found["p"] is not None and found["wilcoxon"] is not None:
+            if result["p"] is not None and result["wilcoxon"] is not None:
                 tested += 1
-                if (found["p"] < statistics.ALPHA) != (found["wilcoxon"] < statistics.ALPHA):
-                    both = f"{p_value(found['p'])} and {p_value(found['wilcoxon'])}"
+                if (result["p"] < statistics.ALPHA) != (result["wilcoxon"] < statistics.ALPHA):
+                    both = f"{p_value(result['p'])} and {p_value(result['wilcoxon'])}"
                     apart.append(f"{escape(method)} for {escape(peer)} ({escape(both)})")
     if not tested:
         return []

@@ -78,8 +78,8 @@ def forest(
         axes.grid(visible=True, axis="x")
         axes.set_axisbelow(True)
         for y, method in enumerate(rows):
-            if found := by[method]["against"].get(reference):
-                _difference(axes, y, found, _row_look(study, method))
+            if result := by[method]["against"].get(reference):
+                _difference(axes, y, result, _row_look(study, method))
         axes.set_yticks(range(len(rows)), [name_of(study, method) for method in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
@@ -100,10 +100,10 @@ def _row_look(study: Mapping, method: str) -> dict:
     return shown if method in study["main"] else {**shown, "color": _PALE}
 
 
-def _difference(axes: Axes, y: float, found: Mapping, shown: Mapping) -> None:
+def _difference(axes: Axes, y: float, result: Mapping, shown: Mapping) -> None:
     """Draw one row: the interval, the mean, and at the right both as numbers."""
     mean, low, high = (
-        None if v is None else 100 * v for v in (found["mean"], found["low"], found["high"])
+        None if v is None else 100 * v for v in (result["mean"], result["low"], result["high"])
     )
     words = signed(mean)
     if low is not None:

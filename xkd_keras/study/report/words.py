@@ -42,14 +42,14 @@ def mean(values: Mapping, factor: float = 100, digits: int = 2, best: bool = Fal
     return f"{text} ± {factor * (values['high'] - values['mean']):.{digits}f}"
 
 
-def difference(found: Mapping | None, digits: int = 2) -> str:
+def difference(result: Mapping | None, digits: int = 2) -> str:
     """Return a paired difference in points with its interval; a dash for none."""
-    if not found or found["mean"] is None:
+    if not result or result["mean"] is None:
         return "–"
-    text = signed(100 * found["mean"], digits)
-    if found["low"] is None:
+    text = signed(100 * result["mean"], digits)
+    if result["low"] is None:
         return text
-    low, high = (signed(100 * found[key], digits) for key in ("low", "high"))
+    low, high = (signed(100 * result[key], digits) for key in ("low", "high"))
     return f"{text} ({low} … {high})"
 
 
@@ -109,22 +109,22 @@ def _clauses(judged: Mapping[str, Mapping], rival: str) -> list[str]:
     clauses = []
     for answer, phrase in _SAID.items():
         peers = [
-            escape(peer) + _amount(found)
-            for peer, found in judged.items()
-            if found["answer"] == answer
+            escape(peer) + _amount(result)
+            for peer, result in judged.items()
+            if result["answer"] == answer
         ]
         if peers:
             clauses.append(f"{phrase.format(rival)} {both(peers)}")
     return clauses
 
 
-def _amount(found: Mapping) -> str:
-    if not found["n"]:
+def _amount(result: Mapping) -> str:
+    if not result["n"]:
         return ""
-    if found["low"] is None:
-        return f" ({signed(100 * found['mean'])} points, but one seed proves nothing)"
-    low, high = signed(100 * found["low"]), signed(100 * found["high"])
-    return f" ({signed(100 * found['mean'])}{_UNIT} {low} … {high})"
+    if result["low"] is None:
+        return f" ({signed(100 * result['mean'])} points, but one seed proves nothing)"
+    low, high = signed(100 * result["low"]), signed(100 * result["high"])
+    return f" ({signed(100 * result['mean'])}{_UNIT} {low} … {high})"
 
 
 def _compared(study: Mapping) -> str:
@@ -149,8 +149,8 @@ def _sure(study: Mapping, summary: Mapping) -> str:
     if len(study["seeds"]) < 2:
         return f"**How sure:** not at all, for one seed proves nothing. {images}"
     peers = [summary["networks"][peer] for peer in study["peers"]]
-    found = [by[m]["against"].get("solo", {}) for by in peers for m in study["main"]]
-    sizes = {result["family"] for result in found if "family" in result}
+    comparisons = [by[m]["against"].get("solo", {}) for by in peers for m in study["main"]]
+    sizes = {result["family"] for result in comparisons if "family" in result}
     number = f", here {many(max(sizes), 'comparison')} with solo" if sizes else ""
     return (
         "**How sure:** differences are paired by seed. “Better” and “worse” are said only where"
@@ -164,13 +164,13 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
     """Return all that did not work: where mcod is not better, is behind, and unfinished runs."""
     runs, items = summary["runs"], _nothing_learned(study, summary)
     alone = said["against"].get("solo", {}) if runs["done"] else {}
-    if unshown := [escape(p) for p, found in alone.items() if found["answer"] in (SAME, UNKNOWN)]:
+    if unshown := [escape(p) for p, result in alone.items() if result["answer"] in (SAME, UNKNOWN)]:
         which = "any network" if len(unshown) == len(alone) > 1 else both(unshown)
         items.append(f"mcod is not shown to be better than {_ALONE} for {which}")
     if runs["done"] and "solo" not in said["against"]:
         items.append(f"whether mcod is better than {_ALONE} is not known: it was not measured")
     for rival, judged in [*said["against"].items(), *said["variants"].items()]:
-        behind = {p: found for p, found in judged.items() if found["answer"] == WORSE}
+        behind = {p: result for p, result in judged.items() if result["answer"] == WORSE}
         name = _ALONE if rival == "solo" else escape(rival)
         items += [f"mcod {clause}" for clause in _clauses(behind, name)]
     for count, what in ((runs["failed"], "failed"), (runs["missing"], "not there yet")):
@@ -209,7 +209,7 @@ def _rivals(said: Mapping) -> list[str]:
     for answer, start in _STANDS.items():
         rivals = {}  # which networks -> the rivals with this answer for just these
         for rival, judged in said["against"].items():
-            peers = [peer for peer, found in judged.items() if found["answer"] == answer]
+            peers = [peer for peer, result in judged.items() if result["answer"] == answer]
             if peers and rival != "solo":
                 every = len(peers) == len(judged) > 1
                 key = "every network" if every else ", ".join(map(escape, peers))

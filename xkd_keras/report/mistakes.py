@@ -1,0 +1,78 @@
+"""What the networks get wrong: confusions, and the images on which they differ."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xkd_keras.report import findings, plots
+from xkd_keras.report.page import escape, grid, many, picture
+from xkd_keras.runs import answers
+
+_PAIRS = 10  # shown of confusions
+
+
+def gallery(
+    metrics: Mapping, answered: answers.Answers, given: Mapping[str, np.ndarray]
+) -> dict[str, bytes]:
+    """Return the picture of the first disputed images by file name, if there are any."""
+    some = answered.disputed
+    if not some.size:
+        return {}
+    chosen = {name: answer[some] for name, answer in given.items()}
+    names = metrics["data"]["class_names"]
+    with plots.style():
+        figure = plots.gallery(answered.images, answered.labels[some], chosen, names)
+        return {"disagreements.png": plots.render(figure, "png")}
+
+
+def confusions(
+    metrics: Mapping,
+    labels: np.ndarray,
+    given: Mapping[str, np.ndarray],
+    counts: np.ndarray,
+    pictures: Mapping,
+) -> list[str]:
+    """Return the confusion matrix and the most frequent confusions, the peers' beside them."""
+    names = [escape(name) for name in metrics["data"]["class_names"]]
+    pairs = findings.confused_pairs(counts)
+    parts = ["## What the ensemble confuses"]
+    if "confusion.svg" in pictures:
+        if len(names) > findings.MATRIX:
+            shown = len(findings.classes_shown(counts))
+            parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
+        parts.append(picture("confusion.svg", "Confusion matrix of the ensemble"))
+    if not pairs:
+        return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
+    rows = []
+    for true, answer, _ in pairs[:_PAIRS]:
+        same = [np.sum((labels == true) & (answer_of == answer)) for answer_of in given.values()]
+        rows.append([names[true], names[answer], *map(str, same)])
+    return [
+        *parts,
+        f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
+        " often each peer makes the same one:",
+        grid(["true", "answered", *map(escape, given)], rows, words=2),
+    ]
+
+
+def disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
+    """Return where the peers and the ensemble differ, and who is right then."""
+    parts = ["## Where the networks differ"]
+    disputed = answers.disagreements(labels, given)
+    if not disputed.size:
+        return [*parts, "Nowhere: every peer gives the ensemble's answer on every test image."]
+    teacher = given["ensemble"]
+    rows = []
+    for name, answer in given.items():
+        if name != "ensemble":
+            differs = answer != teacher
+            right, taught = differs & (answer == labels), differs & (teacher == labels)
+            counts = (differs, right, taught, differs & ~right & ~taught)
+            rows.append([escape(name), *(f"{count.sum():,}" for count in counts)])
+    return [
+        *parts,
+        f"On {disputed.size:,} of {len(labels):,} test images a peer differs from the ensemble.",
+        grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
+        "Those on which the most peers differ (✓ right, ✗ wrong):",
+        picture("disagreements.png", "Test images with what every network answered"),
+    ]
