@@ -147,9 +147,9 @@ class Tested:
         measured, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
         if abs(measured - told) > OWN:
             raise InputError(
-                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of {100 * measured:.2f} on"
-                f" the test images, and metrics.json says {100 * told:.2f}: it is not the network"
-                " of this run; restore the file."
+                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of"
+                f" {100 * measured:.2f} on the test images, and metrics.json says {100 * told:.2f}:"
+                " it is not the network of this run; restore the file."
             )
 
     def representative(self) -> np.ndarray:
@@ -184,8 +184,8 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
         name,
     )
     call = savedmodel.Caller(stage / file)
-    quality = tested.quality(name, call)
-    _same(file, quality["max_difference"])
+    scores = tested.quality(name, call)
+    _same(file, scores["max_difference"])
     reference = tested.predictions["test"].logits[name][: len(tested.examples)]
     _same(file, _apart(call.outputs(tested.examples)["logits"], reference))
     encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
@@ -196,7 +196,7 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
         "network": name,
         "variant": SAVED_MODEL,
         **quality.size(stage / file),
-        **quality,
+        **scores,
     }
 
 
@@ -238,13 +238,13 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     classes = tested.run.data.class_names
     about = f"{entry['network']} on {tested.run.config.dataset}, {entry['variant']}."
     content = metadata.pack(content, entry["network"], about, classes)
-    quality = tested.quality(entry["network"], lite.Lite(content))
+    scores = tested.quality(entry["network"], lite.Lite(content))
     if entry["variant"] == "float32":
-        _same(entry["file"], quality["max_difference"])
+        _same(entry["file"], scores["max_difference"])
     path = stage / entry["file"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return {**entry, **quality.size(path), **quality.weights(lite.kernels(content)), **quality}
+    return {**entry, **quality.size(path), **quality.weights(lite.kernels(content)), **scores}
 
 
 def _tell(entry: Mapping) -> None:
