@@ -6,10 +6,13 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.devices import cluster
-from xkd_keras.distillation import losses, members, nonfinite, optimizers, teachers
+from xkd_keras.distillation import batches, losses, members, nonfinite, optimizers, teachers
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
 from xkd_keras.errors import InputError
+
+# Of `keras.Model.compile`: what a Cohort brings itself.
+_OWN = {"auto_scale_loss", "loss", "loss_weights", "metrics", "weighted_metrics"}
 
 
 @keras.saving.register_keras_serializable("xkd_keras")
@@ -64,6 +67,7 @@ class Cohort(keras.Model):
         self.temperature = temperature
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
+        members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
@@ -86,16 +90,19 @@ class Cohort(keras.Model):
                 `jit_compile` is off unless asked for: on CPUs XLA makes these networks slower.
 
         Raises:
-            InputError: A loss or metrics are given (a Cohort has its own), or an unknown
-                on_nonfinite.
+            InputError: A loss or metrics are given (a Cohort has its own), an unknown
+                on_nonfinite, or an optimizer asks for what a Cohort does otherwise.
         """
-        own = {"loss", "metrics", "weighted_metrics", "loss_weights"} & set(kwargs)
+        own = {"loss", "metrics", "weighted_metrics", "loss_weights", "auto_scale_loss"} & set(
+            kwargs
+        )
         if own:
             raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, optimizers.CohortOptimizer):
             optimizer = optimizers.CohortOptimizer(optimizers.by_peer(optimizer, self._variables()))
+        optimizers.check(optimizer.by_peer, self.nonfinite.may_skip)
         optimizer.build_peers(self._variables())
         self.nonfinite.attach(optimizer)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
@@ -116,7 +123,9 @@ class Cohort(keras.Model):
 
     def train_step(self, data):
         """One step of every peer: (images, labels[, sample_weight]) -> running metrics."""
-        images, labels, sample_weight = _unpack(data)
+        images, labels, sample_weight = self._batch(data)
+        if not self.jit_compile:
+            batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
@@ -145,7 +154,7 @@ class Cohort(keras.Model):
         The loss is here that of the labels alone: with lambda in it, it would rise and fall with
         the windows, and choosing the best epoch by it would choose among windows.
         """
-        images, labels, sample_weight = _unpack(data)
+        images, labels, sample_weight = self._batch(data)
         logits = self._logits(images, training=False)
         distill_weight = self.schedule(self.optimizer.iterations)
         terms = self._terms(images, labels, logits)
@@ -153,13 +162,42 @@ class Cohort(keras.Model):
             labels, logits, terms, distill_weight, sample_weight, loss=terms[0]
         )
 
+    def predict_step(self, data):
+        """Return the logits of one batch, as `call` does."""
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return batches.spared(self, images)
+
+    def _batch(self, data):
+        """Return images, labels int64 [B], sample_weight [B] or None of a batch."""
+        return batches.filled(*batches.unpacked(data, self.classes, not self.jit_compile))
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
 
     def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda."""
-        with nonfinite.explained():
-            return super().fit(*args, **kwargs)
+        """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda.
+
+        Raises:
+            FloatingPointError: A loss is not finite, where `on_nonfinite` is `stop`.
+            InputError: Labels are no class numbers.
+        """
+        with nonfinite.explained(), batches.explained():
+            history = super().fit(*args, **kwargs)
+        if self.jit_compile and not self.nonfinite.skips:  # XLA cannot say it in the step
+            nonfinite.check_ends(history.history, self.peers)
+        return history
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""
+        with batches.explained():
+            return super().evaluate(*args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        """Refuse: each peer is a Keras model that exports itself."""
+        raise InputError(
+            f"a Cohort is not exported as one; valid: cohort.peers['{next(iter(self.peers))}']"
+            ".export(PATH), for each peer."
+        )
 
     @property
     def metrics(self):
@@ -249,20 +287,6 @@ class Cohort(keras.Model):
     def of_teacher(self) -> list:
         """Return the teacher's own variables, learned or frozen; most teachers have none."""
         return getattr(self._teacher, "variables", [])
-
-
-def _unpack(data):
-    """Return images, labels int64 [B], sample_weight [B] or None; either may come as [B, 1]."""
-    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[-1] != 1:
-        raise InputError(
-            f"received shape {labels.shape}; valid: class numbers [batch] (for one-hot labels:"
-            " labels.argmax(-1)).",
-            argument="labels",
-        )
-    labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
-    return images, labels, None if sample_weight is None else tf.reshape(sample_weight, [-1])
 
 
 def _mean(values, sample_weight):

@@ -1,10 +1,12 @@
-"""What a cohort may be made of: names and classes of its peers, checked."""
+"""What a cohort may be made of: its peers and its teacher, checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from xkd_keras.errors import InputError
+
+_PROBABILITIES = {keras.activations.softmax, keras.activations.sigmoid}
 
 
 def named(
@@ -29,17 +31,75 @@ def named(
 
 
 def classes(peers: Mapping[str, keras.Model]) -> int:
-    """Return the number of classes that all peers share; raises InputError where they differ."""
-    counts = {name: getattr(peer, "output_shape", [None])[-1] for name, peer in peers.items()}
-    for name, count in counts.items():
-        if count is None or count < 2:
-            raise InputError(
-                f"'{name}' has {count or 'an unknown number of'} logits; valid: a built"
-                " functional model with one logit per class, two or more.",
-                argument="peers",
-            )
+    """Return the number of classes that all peers share.
+
+    Raises:
+        InputError: A peer does not return logits [B, C] with C of 2 or more, or they differ in C.
+    """
+    counts = {name: _logits(name, peer) for name, peer in peers.items()}
     if len(set(counts.values())) > 1:
         raise InputError(
             f"the numbers of logits differ: {counts}; valid: one for all.", argument="peers"
         )
     return next(iter(counts.values()))
+
+
+def _logits(name: str, peer: keras.Model) -> int:
+    """Return the number of a peer's logits."""
+    shape = getattr(peer, "output_shape", (None,))
+    named_outputs = isinstance(getattr(peer, "_outputs_struct", None), Mapping)
+    if named_outputs or not shape or isinstance(shape[0], list | tuple):
+        what = "outputs by name" if named_outputs else f"{len(shape)} outputs"
+        raise InputError(
+            f"'{name}' has {what}; valid: one output, the logits [batch, classes].",
+            argument="peers",
+        )
+    count = shape[-1]
+    if count is None or count < 2:
+        raise InputError(
+            f"'{name}' has {count or 'an unknown number of'} logits; valid: a built"
+            " functional model with one logit per class, two or more.",
+            argument="peers",
+        )
+    if len(shape) != 2:
+        raise InputError(
+            f"'{name}' returns {list(shape)}; valid: logits [batch, classes] (pool or flatten"
+            " before the last layer).",
+            argument="peers",
+        )
+    ending = _ending(peer)
+    if ending:
+        raise InputError(
+            f"'{name}' ends in {ending}; valid: logits, with no activation on the last layer"
+            " (keras.applications: classifier_activation=None).",
+            argument="peers",
+        )
+    return count
+
+
+def _ending(model: keras.Model) -> str:
+    """Return the name of the activation that makes probabilities of a model's logits, if any."""
+    operation = model
+    while isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        operation = operation.outputs[0]._keras_history.operation
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(operation, "activation", None)
+    return activation.__name__ if activation in _PROBABILITIES else ""
+
+
+def separate(peers: Mapping[str, keras.Model], teacher: Callable) -> None:
+    """Raise InputError where one variable belongs to two peers, or to a peer and its teacher."""
+    owners: dict[int, str] = {}
+    frozen = getattr(teacher, "models", {})
+    parts = [(f"peer '{name}'", model) for name, model in peers.items()]
+    parts += [(f"the teacher's '{name}'", model) for name, model in frozen.items()]
+    for owner, model in parts:
+        for variable in {id(v): v for v in model.variables}.values():
+            other = owners.setdefault(id(variable), owner)
+            if other != owner and not (owner.startswith("the") and other.startswith("the")):
+                raise InputError(
+                    f"{other} and {owner} share the variable '{variable.path}'; valid: networks"
+                    " of their own (keras.models.clone_model, then set_weights).",
+                    argument="peers",
+                )

@@ -7,7 +7,7 @@ unscaled and sparing, put_back.
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -212,6 +212,18 @@ def explained() -> Iterator[None]:
         if not message:
             raise
         raise FloatingPointError(message.group()) from None
+
+
+def check_ends(history: Mapping[str, list], peers: Iterable[str]) -> None:
+    """Raise FloatingPointError where a peer's loss of an epoch is not finite.
+
+    Args:
+        history: As `fit` returns it: by name, one value per epoch.
+        peers: Their names.
+    """
+    for name in peers:
+        for epoch, loss in enumerate(history.get(f"{name}_cross_entropy", ()), start=1):
+            hopeless(name, epoch, (loss,), every_step=False)
 
 
 def hopeless(name: str, epoch: int, losses: tuple[float, ...], every_step: bool) -> None:

@@ -115,6 +115,35 @@ def by_peer(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Opt
     return {name: type(one).from_config(one.get_config()) for name, one in chosen.items()}
 
 
+def check(by_peer: Mapping[str, keras.optimizers.Optimizer], may_skip: bool) -> None:
+    """Refuse what these optimizers ask for and a Cohort would not do.
+
+    Args:
+        by_peer: One optimizer per peer, by name.
+        may_skip: Whether a peer may sit a step out.
+
+    Raises:
+        InputError: A loss scale of their own (a Cohort has one for all peers), or gradients
+            accumulated over steps, of which one may be skipped.
+    """
+    for name, optimizer in by_peer.items():
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled or optimizer.loss_scale_factor:
+            what = "LossScaleOptimizer" if scaled else "loss_scale_factor"
+            raise InputError(
+                f"'{name}' has {what}; valid: without it (where peers compute in float16, a Cohort"
+                " scales their loss itself).",
+                argument="optimizer",
+            )
+        if may_skip and optimizer.gradient_accumulation_steps:
+            raise InputError(
+                f"'{name}' has gradient_accumulation_steps, and a step may be skipped"
+                " (on_nonfinite='skip', or float16); valid: without it, or on_nonfinite='stop'"
+                " and float32.",
+                argument="optimizer",
+            )
+
+
 @keras.saving.register_keras_serializable("xkd_keras")
 class CohortOptimizer(keras.optimizers.Optimizer):
     """The peers' optimizers behind Keras' interface of one.
@@ -143,6 +172,18 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
         self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
         self.built = True
+        # Where Keras' callbacks (SwapEMAWeights) look for averages.
+        averaged = [o for o in self.by_peer.values() if o.use_ema]
+        self.use_ema = bool(averaged)
+        if averaged:
+            self._trainable_variables = [v for o in averaged for v in o._trainable_variables]
+            averages = [v for o in averaged for v in o._model_variables_moving_average]
+            self._model_variables_moving_average = averages
+
+    def finalize_variable_values(self, var_list):
+        """Give peers whose optimizer keeps averages (`use_ema`) those; Keras calls it after fit."""
+        for optimizer in self.by_peer.values():
+            optimizer.finalize_variable_values(optimizer._trainable_variables)
 
     def apply_peers(self, gradients: dict[str, list], variables: dict[str, list]) -> None:
         """Apply each peer's gradients (of this replica) to its variables: one cohort step."""
