@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.small_cohorts import IMAGES, LABELS
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, optimizers
+from xkd_keras.distillation import nonfinite, optimizers
 from xkd_keras.errors import InputError
-
-from .small_cohorts import IMAGES, LABELS
 
 HUGE = IMAGES[:16] * np.float32(1e38)  # a product with weights overflows; a clipped one does not
 GOOD = IMAGES[16:32], LABELS[16:32]
@@ -95,7 +94,7 @@ def test_sound_logits_are_the_weighted_mean_of_the_finite_ones():
     broken = logits.copy()
     broken[1, 0, 2] = np.nan
     broken[:, 1, 0] = np.inf
-    sound = losses.sound(tf.constant(broken), tf.constant(weights)).numpy()
+    sound = nonfinite.sound(tf.constant(broken), tf.constant(weights)).numpy()
     expected = (0.5 * logits[0, 0] + 0.2 * logits[2, 0]) / 0.7
     np.testing.assert_allclose(sound[1, 0], expected, rtol=1e-6)
     np.testing.assert_array_equal(sound[[0, 2], 0], logits[[0, 2], 0])
@@ -156,7 +155,7 @@ def test_an_overflow_halves_the_scale_and_skips_the_step(half):
 
 
 def test_the_scale_doubles_after_steps_without_an_overflow(half, monkeypatch):
-    monkeypatch.setattr(optimizers, "GROW_AFTER", 3)
+    monkeypatch.setattr(nonfinite, "GROW_AFTER", 3)
     taught = in_half()
     taught.optimizer.loss_scale.assign(1.0)
     scales = []
