@@ -192,3 +192,48 @@ def test_half_precision_trains_on_two_replicas(half, two_cpus):
     history = taught.fit(*GOOD, batch_size=8, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["wild_skipped"] == [0, 0]
+
+
+class Counted(keras.optimizers.SGD):
+    """Counts the updates of variables that it is asked for."""
+
+    updates = 0
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.updates += 1
+        super().update_step(gradient, variable, learning_rate)
+
+
+def again(cohort, on_nonfinite):
+    """Compile with the optimizers that it has; run eagerly, for Python to be called."""
+    cohort.compile(cohort.optimizer.by_peer, on_nonfinite, run_eagerly=True)
+
+
+def test_compiled_twice_an_update_is_guarded_once(monkeypatch):
+    taught, own, asked = cohort("wild", optimizer=Counted(0.01)), Counted(0.01), []
+    taught.compile({"wild": own}, "skip")
+    again(taught, "skip")
+    again(taught, "skip")
+    assert taught.optimizer.by_peer["wild"] is own
+    cond = tf.cond
+    monkeypatch.setattr(nonfinite.tf, "cond", lambda *args: (asked.append(args), cond(*args))[1])
+    taught.train_on_batch(*GOOD)
+    variables = len(taught.peers["wild"].trainable_variables)
+    assert (len(asked), own.updates) == (variables, variables)
+    before = state(taught, "wild")
+    taught.train_on_batch(HUGE, LABELS[:16])
+    assert (len(asked), own.updates) == (2 * variables, variables)  # asked, and spared
+    assert_equal(state(taught, "wild"), before)
+
+
+def test_compiled_to_stop_after_skip_an_update_is_the_plain_one():
+    taught, own = cohort("wild"), Counted(0.01)
+    taught.compile({"wild": own}, "skip")
+    assert own.update_step != Counted.update_step.__get__(own)
+    again(taught, "stop")
+    assert own.update_step == Counted.update_step.__get__(own)
+    logs = taught.train_on_batch(*GOOD, return_dict=True)
+    assert own.updates == len(taught.peers["wild"].trainable_variables)
+    assert "wild_skipped" not in logs
+    with pytest.raises(tf.errors.InvalidArgumentError, match="non-finite loss: peer wild, step 1"):
+        taught.train_on_batch(HUGE, LABELS[:16])
