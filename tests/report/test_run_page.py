@@ -15,7 +15,7 @@ from scipy import stats
 
 from tests.html_page import Page
 from xkd_keras import files
-from xkd_keras.report import findings, plots, run_page
+from xkd_keras.report import curves, findings, plots, run_page
 from xkd_keras.runs import answers, history
 
 
@@ -211,7 +211,7 @@ def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
     weights = np.zeros(40)
     weights[5:10], weights[30:40] = 0.5, 1.0
     with plots.style():
-        figure = plots.charts(run.history, run.peers, weights)["accuracy"]
+        figure = curves.charts(run.history, run.peers, weights)["accuracy"]
     shades = [patch for patch in figure.axes[0].patches if patch.get_width() > 0]
     edges = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in shades]
     np.testing.assert_allclose(edges, [(0.5, 1.0), (3.0, 4.0)])
@@ -221,14 +221,14 @@ def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
 def test_a_ramp_is_shaded_in_a_few_levels():
     run = Run(epochs=2, steps=500)
     with plots.style():
-        figure = plots.charts(run.history, run.peers, np.linspace(0, 1, 1000))["accuracy"]
+        figure = curves.charts(run.history, run.peers, np.linspace(0, 1, 1000))["accuracy"]
     assert len(figure.axes[0].patches) <= 8
 
 
 def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
     run = Run(peers=tuple(f"p{i}" for i in range(8)), epochs=5)
     with plots.style():
-        charts = plots.charts(run.history, run.peers, run.weights)
+        charts = curves.charts(run.history, run.peers, run.weights)
     solid = [line for line in charts["accuracy"].axes[0].lines if line.get_linestyle() == "-"]
     expected = [[100 * row[f"val_p{i}_top1"] for row in run.history] for i in range(8)]
     np.testing.assert_allclose([line.get_ydata() for line in solid[:8]], expected)
@@ -239,7 +239,7 @@ def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
 def test_nothing_is_cut_off_at_the_edge_of_a_chart():
     run = Run()
     with plots.style():
-        for name, figure in plots.charts(run.history, run.peers, run.weights).items():
+        for name, figure in curves.charts(run.history, run.peers, run.weights).items():
             plots.render(figure, "svg")
             canvas = figure.bbox.padded(1)
             for axes in figure.axes:
@@ -254,8 +254,8 @@ def test_a_constant_learning_rate_is_not_drawn():
         {**row, "alexnet_learning_rate": 0.1, "resnet20_learning_rate": 0.1} for row in run.history
     ]
     with plots.style():
-        assert "learning_rate" not in plots.charts(constant, run.peers, run.weights)
-        assert "learning_rate" in plots.charts(run.history, run.peers, run.weights)
+        assert "learning_rate" not in curves.charts(constant, run.peers, run.weights)
+        assert "learning_rate" in curves.charts(run.history, run.peers, run.weights)
 
 
 def test_label_keeps_both_ends_and_falls_back_where_the_font_has_no_letters():
