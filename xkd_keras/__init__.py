@@ -1,13 +1,10 @@
 """Co-train different networks, let their ensemble teach each of them, ship the small one."""
 
+import json
 import os
 import pkgutil
-
-# Before keras is first imported: this package trains with TensorFlow's strategies.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# TensorFlow's start-up notices say nothing about the user's run.
-WANTS_LOGS = "TF_CPP_MIN_LOG_LEVEL" in os.environ
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
 # Importing TensorFlow takes seconds; a wrong flag should not wait.
@@ -18,9 +15,51 @@ _LAZY = {
     "data": "data",
     "peers": "peers",
 }
+# What the package is written for, by the names of Keras' own configuration.
+_KERAS = {"backend": "tensorflow", "image_data_format": "channels_last", "floatx": "float32"}
+_MARK = "_XKD_KERAS_COMMAND"  # in the environment of our commands, for the processes they start
 
 
 def __getattr__(name: str):
     if name in _LAZY:
         return pkgutil.resolve_name(f"xkd_keras.{_LAZY[name]}")
     raise AttributeError(f"module 'xkd_keras' has no attribute '{name}'")
+
+
+def _runs_a_command() -> bool:
+    """Whether this process is `python -m xkd_keras...`, or was started by one."""
+    after = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else [""]
+    return _MARK in os.environ or after[0].partition(".")[0] == __name__
+
+
+def _configured() -> dict[str, str]:
+    """Return how Keras is configured: as it is, or as it will be when it is imported."""
+    if keras := sys.modules.get("keras"):
+        return {name: getattr(keras.config, name)() for name in _KERAS}
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        stored = json.loads((home / "keras.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = {}
+    return {**stored, "backend": os.environ["KERAS_BACKEND"]}
+
+
+def _check(configured: dict[str, str]) -> None:
+    """Raise ImportError where a program of the user's has configured Keras otherwise."""
+    for name, needed in _KERAS.items():
+        if configured.get(name, needed) != needed:
+            variable = "KERAS_BACKEND" if name == "backend" else f"{name} of keras.json"
+            raise ImportError(
+                f"xkd_keras: Keras' {name} is '{configured[name]}'; valid: '{needed}' (set"
+                f" {variable} before Keras is imported)."
+            )
+
+
+# TensorFlow's start-up notices say nothing about the user's run.
+WANTS_LOGS = "TF_CPP_MIN_LOG_LEVEL" in os.environ
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if _runs_a_command():  # which is ours from its first line: `start_up` sets the rest
+    os.environ |= {"KERAS_BACKEND": "tensorflow", _MARK: "1"}
+else:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _check(_configured())

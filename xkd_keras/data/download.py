@@ -33,6 +33,8 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
         builder = _builder(name, data_dir)
         if not builder.info.splits:
             builder = _prepared_once(name, data_dir)
+    except InputError:
+        raise
     # A builder is somebody else's program: it may fail in any way.
     except Exception as error:
         raise InputError(_explain(name, data_dir, error), argument="dataset") from error
@@ -47,8 +49,7 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 
 def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Prepare a data set, or wait for the process that is preparing it already."""
-    os.makedirs(data_dir, exist_ok=True)
-    with open(os.path.join(data_dir, ".xkd_keras.lock"), "w") as file:
+    with _lock_file(data_dir) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
         builder = _builder(name, data_dir)  # one made before knows nothing of what is there now
         if not builder.is_prepared():
@@ -56,6 +57,19 @@ def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
                 print("drawing the glyphs, once: about 15 seconds", file=sys.stderr)
             _prepare(builder, quiet=name in _BUNDLED)
         return builder
+
+
+def _lock_file(data_dir: str) -> io.TextIOBase:
+    """Return a file that is open for writing in `data_dir`, which is made."""
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+        return open(os.path.join(data_dir, ".xkd_keras.lock"), "w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{data_dir}' ({error.strerror}); valid: a directory that can be made"
+            " or written; where none is given, it is tensorflow_datasets in the home directory.",
+            argument="data_dir",
+        ) from None
 
 
 def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:

@@ -11,12 +11,16 @@ from xkd_keras import WANTS_LOGS
 def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
     """Import TensorFlow without its start-up notices, unless TF_CPP_MIN_LOG_LEVEL was set.
 
-    It takes seconds, so commands call this only after their flags have been found right.
+    It takes seconds, so commands call this only after their flags have been found right. Keras is
+    then configured as the package needs it, whatever keras.json says.
     """
     with quiet(wants_logs):
+        import keras
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     if not wants_logs:
         tf.get_logger().setLevel("ERROR")
 
