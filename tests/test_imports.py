@@ -1,29 +1,35 @@
-"""Imports point one way, and heavy libraries stay behind their doors."""
+"""The package is what DESIGN.md draws: imports point down, and no file grows out of hand."""
 
 import ast
-from pathlib import Path
+import re
+import subprocess
+import sys
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "xkd_keras"
-# A module may import only from rooms of a lower floor; commands are at the top.
+from tests.shell import ENV, ROOT
+
+PACKAGE = ROOT / "xkd_keras"
+# A file may import its own room and rooms of lower floors; study measures all that is below it.
 FLOORS = [
     {"errors"},
-    {"devices", "distill", "schedules", "files", "findings", "members", "page", "parsing", "plots"},
-    {"deployment"},
-    {"optimizers", "data", "peers", "teachers", "methods"},
-    {"cohort", "config", "report"},
-    {"checkpoint", "cli", "rundir"},
-    {"callbacks", "evaluation"},
-    {"recipe"},
-    {"training"},
+    {"files", "signals", "devices", "data", "peers"},
+    {"flags", "distillation"},
+    {"runs"},
+    {"report"},
     {"ship"},
     {"compression"},
     {"train", "evaluate", "export", "compress"},
     {"study"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+COMMANDS = {"train", "evaluate", "export", "compress"}
+LONGEST = 320  # lines of a file
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def place(path):
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def room(path):
@@ -31,28 +37,45 @@ def room(path):
 
 
 def imported(path):
-    """Yield the full names of all modules that a file imports, anywhere in it."""
+    """Return the full names of all modules that a file imports, anywhere in it."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def rooms(path):
-    parts = [name.split(".") for name in imported(path)]
-    names = {p[1] for p in parts if p[0] == "xkd_keras" and len(p) > 1}
-    return {name for name in names if name in FLOOR} - {room(path)}
+def below(name, module):
+    """Whether an imported name is this module, or something in it."""
+    return f"{name}.".startswith(f"{module}.")
 
 
-def test_every_module_has_a_floor():
-    assert {room(path) for path in FILES} == set(FLOOR)
+IMPORTS = {path: imported(path) for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_module_imports_only_from_lower_floors(path):
-    above = {name for name in rooms(path) if FLOOR[name] >= FLOOR[room(path)]}
-    assert not above
+def users(module):
+    """Return the files that import a module, or something in it."""
+    return {place(path) for path, names in IMPORTS.items() if any(below(n, module) for n in names)}
+
+
+def test_the_package_has_the_rooms_that_are_drawn():
+    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name[:2] != "__"}
+    assert there == set(FLOOR)
+    assert (PACKAGE / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_imports_point_down(path):
+    parts = [name.split(".") for name in IMPORTS[path]]
+    rooms = {part[1] for part in parts if part[0] == "xkd_keras" and len(part) > 1} & set(FLOOR)
+    assert not {name for name in rooms - {room(path)} if FLOOR[name] >= FLOOR[room(path)]}
+
+
+def test_nothing_but_tests_knows_tests_and_nothing_but_serving_serving():
+    assert not users("tests") | users("serving")
 
 
 @pytest.mark.parametrize(
@@ -65,11 +88,69 @@ def test_a_module_imports_only_from_lower_floors(path):
     ],
 )
 def test_a_library_for_shipping_has_one_door(library, door):
-    users = [path for path in FILES if any(n.split(".")[0] == library for n in imported(path))]
-    assert {path.relative_to(PACKAGE).as_posix() for path in users} == door
+    assert users(library) == door
 
 
-def test_leaves_never_see_flags():
-    leaves = [path for path in FILES if FLOOR[room(path)] <= FLOOR["cohort"]]
-    seen = {path for path in leaves if any(name.startswith("absl") for name in imported(path))}
-    assert seen <= {PACKAGE / "config.py"}
+def test_only_flags_and_commands_know_the_library_of_flags():
+    allowed = {"flags", "study", *COMMANDS}
+    assert {each.split("/")[0].removesuffix(".py") for each in users("absl")} <= allowed
+
+
+def test_only_commands_start_and_end_as_commands_do():
+    mains = {*(f"{name}.py" for name in COMMANDS), "study/__main__.py"}
+    assert users("xkd_keras.flags.command_line") == mains
+
+
+def test_the_method_writes_no_files():
+    """A Keras user may take this room alone."""
+    own = {name for path in FILES if room(path) == "distillation" for name in IMPORTS[path]}
+    taken = {name.split(".")[1] for name in own if name.startswith("xkd_keras.")}
+    assert taken == {"distillation", "devices", "errors"}
+    assert not any(below(name, "absl") for name in own)
+
+
+def test_a_run_knows_nothing_of_what_is_made_of_it():
+    assert not {each for each in users("xkd_keras.report") if each.startswith("runs/")}
+
+
+def test_a_studys_report_has_one_door():
+    inside = "xkd_keras.study.report"
+    assert {each.split("/")[0] for each in users(inside)} == {"study"}
+    for path, names in IMPORTS.items():
+        if not place(path).startswith("study/report/"):
+            assert {name for name in names if below(name, inside)} <= {inside}, place(path)
+
+
+@pytest.mark.parametrize("name", ["data", "peers", "devices", "distillation", "files", "signals"])
+def test_who_knows_no_flags_speaks_of_none(name):
+    """An InputError carries its argument; the command line puts the dashes before it."""
+    spoken = {
+        f"{place(path)}:{node.lineno}"
+        for path in FILES
+        if room(path) == name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(^|[\s'(`])--[a-z]", node.value)
+    }
+    assert not spoken
+
+
+@pytest.mark.parametrize("where", ["xkd_keras", "serving"])
+def test_no_file_is_longer_than_a_person_can_hold(where):
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
+        for path in (ROOT / where).rglob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > LONGEST} == {}
+
+
+def test_help_waits_for_nothing_heavy():
+    """One process a command, as importing cannot be undone; a fifth of a second each."""
+    for module in [*sorted(COMMANDS), "study"]:
+        line = [sys.executable, "-X", "importtime", "-m", f"xkd_keras.{module}", "--help"]
+        done = subprocess.run(line, cwd=ROOT, env=ENV, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "--run_dir" in done.stdout
+        loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+        assert "absl" in loaded
+        assert not loaded & {"matplotlib", "tensorflow", "keras", "scipy", "tf_keras"}, module

@@ -2,13 +2,18 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.served_models import free_port
+from tests.shell import ROOT
 
-ROOT = Path(__file__).parent.parent
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def flags(run_dir, data_dir, *more):

@@ -40,7 +40,13 @@ def run(trained):
 
 
 def tuner(run, **options):
-    options = {"epochs": 2, "learning_rate": 0.01, "weight": 1.0, "temperature": 3.0, **options}
+    options = {
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "distill_weight": 1.0,
+        "temperature": 3.0,
+        **options,
+    }
     return tuning.Tuner(run, **options, batch_size=64, seed=0)
 
 
@@ -104,14 +110,14 @@ def test_the_loss_is_that_of_training():
     logits, teacher = rng.normal(size=(2, 5, 4)).astype(np.float32) * 3
     labels = np.array([0, 3, 1, 1, 2])
     taught = object.__new__(tuning.Tuner)
-    taught.weight, taught.temperature = 0.7, 2.0
+    taught.distill_weight, taught.temperature = 0.7, 2.0
     given = np.concatenate([labels[:, None], teacher], axis=1).astype(np.float32)
     q = softmax(teacher / 2.0, axis=-1)
     kl = (q * (np.log(q) - log_softmax(logits / 2.0, axis=-1))).sum(-1)
     own = -log_softmax(logits, axis=-1)[np.arange(5), labels]
     loss = taught._loss(tf.constant(given), tf.constant(logits))
     np.testing.assert_allclose(loss, own + 0.7 * 4.0 * kl, rtol=1e-4)
-    taught.weight = 0.0
+    taught.distill_weight = 0.0
     np.testing.assert_allclose(
         taught._loss(tf.constant(labels), tf.constant(logits)), own, rtol=1e-4
     )
@@ -232,7 +238,7 @@ def test_a_compressed_peer_joins_the_manifest(trained, tmp_path):
         assert entry["taught"] is True
         content = (tmp_path / "run" / "export" / entry["file"]).read_bytes()
         assert lite.Lite(content).classes == 10
-    again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, weight=0.0)
+    again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, distill_weight=0.0)
     assert len(again["artifacts"]) == 3
     assert again["artifacts"][-1]["taught"] is False
 
@@ -268,8 +274,8 @@ def test_a_file_that_lost_its_accuracy_is_warned_of(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("normalised", "quat"), "--recipe: unknown value 'quat'. Did you mean 'qat'"),
-        (("normalized", "qat"), "--peer: unknown value 'normalized'. Did you mean 'normalised'"),
+        (("normalised", "quat"), "^recipe: unknown value 'quat'. Did you mean 'qat'"),
+        (("normalized", "qat"), "^peer: unknown value 'normalized'. Did you mean 'normalised'"),
     ],
 )
 def test_a_wrong_request_is_told(trained, arguments, message):
@@ -284,7 +290,7 @@ def test_the_command_knows_every_recipe():
 
 def test_who_never_compresses_never_loads_tfmot():
     code = (
-        "import sys, xkd_keras.train, xkd_keras.training, xkd_keras.ship.exporting;"
+        "import sys, xkd_keras.train, xkd_keras.runs.training, xkd_keras.ship.artifacts;"
         "assert not {'tensorflow_model_optimization', 'tf_keras'} & set(sys.modules)"
     )
     # tfmot, which this process has imported, sets a variable that makes TensorFlow load tf_keras.

@@ -89,7 +89,7 @@ def test_subset_is_stratified_seeded_and_beside_the_validation_images(tmp_path, 
     assert first.validation.positions.tolist() == second.validation.positions.tolist()
     assert first.fingerprint != second.fingerprint
     for wrong in (9, 111):
-        with pytest.raises(InputError, match=rf"--train_examples: {wrong} .* Valid: 10 .* to 110 "):
+        with pytest.raises(InputError, match=rf"^train_examples: {wrong} .* Valid: 10 .* to 110 "):
             load(train_examples=wrong)
 
 
@@ -101,6 +101,6 @@ def test_a_download_without_network_fails_at_once_in_one_line(tmp_path, monkeypa
 
     monkeypatch.setattr("socket.getaddrinfo", unknown_host)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    with pytest.raises(InputError, match=r"cifar10 is not in .* --data_dir\.$") as caught:
+    with pytest.raises(InputError, match=r"^dataset: cifar10 is not in .* data_dir\.$") as caught:
         data.load("cifar10", data_dir=str(tmp_path))
     assert "\n" not in str(caught.value)

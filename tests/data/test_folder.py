@@ -31,7 +31,7 @@ def load(root, **options):
 def refused(root, line, **options):
     with pytest.raises(InputError, match=line) as caught:
         load(root, **options)
-    assert str(caught.value).startswith("--dataset: folder:")
+    assert str(caught.value).startswith("dataset: folder:")
     assert "\n" not in str(caught.value)
 
 

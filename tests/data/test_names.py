@@ -29,18 +29,18 @@ def test_good_names(name):
 def test_bad_names_get_one_line(name, error, line):
     with pytest.raises(error, match=line) as caught:
         data.check(name)
-    assert str(caught.value).startswith("--dataset: ")
+    assert str(caught.value).startswith("dataset: ")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"augment": "flip"}, r"--augment: unknown value 'flip'\. Did you mean 'crop_flip'\?"),
-        ({"image_size": -1}, r"--image_size: -1 is out of range"),
-        ({"train_examples": -5}, r"--train_examples: -5 is out of range"),
-        ({"validation_fraction": 1.0}, r"--validation_fraction: 1.0 is out of range"),
-        ({"cache_gib": -1}, r"--cache_gib: -1.0 is out of range"),
+        ({"augment": "flip"}, r"^augment: unknown value 'flip'\. Did you mean 'crop_flip'\?"),
+        ({"image_size": -1}, r"^image_size: -1 is out of range"),
+        ({"train_examples": -5}, r"^train_examples: -5 is out of range"),
+        ({"validation_fraction": 1.0}, r"^validation_fraction: 1.0 is out of range"),
+        ({"cache_gib": -1}, r"^cache_gib: -1.0 is out of range"),
     ],
 )
 def test_bad_options(options, line):

@@ -104,7 +104,7 @@ def test_images_come_in_the_order_asked_for():
 
 @pytest.mark.parametrize("size", [0, -3, 51])
 def test_batch_size_out_of_range(size):
-    with pytest.raises(InputError, match=rf"--batch_size: {size} .* Valid: 1 to 50\."):
+    with pytest.raises(InputError, match=rf"^batch_size: {size} .* Valid: 1 to 50\."):
         data.train_batches(toy(), batch_size=size, epochs=1)
     assert data.steps_per_epoch(toy(), 16) == 3
 
@@ -183,7 +183,7 @@ def test_workers_evaluate_each_image_once(rows):
 
 
 def test_a_batch_that_workers_cannot_share_is_refused():
-    with pytest.raises(InputError, match=r"--batch_size: received 8; valid: a multiple of the 3 "):
+    with pytest.raises(InputError, match=r"^batch_size: received 8; valid: a multiple of the 3 "):
         data.train_batches(toy(), batch_size=8, epochs=1, share=(0, 3))
 
 

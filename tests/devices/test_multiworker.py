@@ -137,5 +137,5 @@ def test_a_worker_that_waits_for_others_says_so_and_ctrl_c_ends_it(data_dir, tmp
 
 
 def test_a_tpu_that_is_not_there_is_one_line():
-    with pytest.raises(InputError, match="--strategy: tpu finds none"):
+    with pytest.raises(InputError, match=r"^strategy: tpu finds none"):
         cluster.strategy("tpu")

@@ -9,7 +9,7 @@ from tests.small_cohorts import IMAGES, LABELS, compiled, fit, linear
 from xkd_keras.distillation import methods, schedules, teachers
 from xkd_keras.distillation.methods import Course
 
-COURSE = Course(weight=2.0, total=60, start=6, period=10, window=4, growth="linear")
+COURSE = Course(distill_weight_max=2.0, total=60, start=6, period=10, window=4, growth="linear")
 FLAT = IMAGES.reshape(48, -1).astype("float64")
 
 
@@ -41,7 +41,7 @@ def kernel(model):
 
 def test_deep_mutual_learning_takes_the_steps_of_its_losses():
     """d/dz_i of mean_j KL(p_j || p_i) is p_i - mean_j p_j, at T = 1; all in the same step."""
-    teacher, schedule = methods.dml(Course(weight=0.7, total=3))
+    teacher, schedule = methods.dml(Course(distill_weight_max=0.7, total=3))
     cohort = compiled(
         [linear("a"), linear("b"), linear("c")], teacher=teacher, schedule=schedule, temperature=1.0
     )
@@ -60,7 +60,7 @@ def test_deep_mutual_learning_takes_the_steps_of_its_losses():
 def test_traditional_distillation_takes_the_steps_of_its_paper():
     """d/dz of T^2 KL(q || softmax(z / T)) is T (softmax(z / T) - q), with q of a fixed teacher."""
     fixed = {"s": linear("s"), "t": linear("t")}
-    _, schedule = methods.kd(Course(weight=0.4, total=3))
+    _, schedule = methods.kd(Course(distill_weight_max=0.4, total=3))
     teacher = teachers.Frozen(fixed, {"s": 1.0, "t": 1.0})
     cohort = compiled([linear("a")], teacher=teacher, schedule=schedule, temperature=4.0)
     start, other = kernel(cohort.peers["a"]), [kernel(model) for model in fixed.values()]
@@ -133,7 +133,7 @@ def test_the_ablations_change_one_thing_each():
 
 def test_every_method_trains_a_cohort_of_three():
     for name, method in methods.METHODS.items():
-        teacher, schedule = method(Course(weight=1.0, total=9, period=2))
+        teacher, schedule = method(Course(distill_weight_max=1.0, total=9, period=2))
         if teacher == "frozen":
             teacher = teachers.Frozen({"t": linear("t")}, {"t": 1.0})
         cohort = compiled([linear(p) for p in "abc"], teacher=teacher, schedule=schedule, rate=0.02)

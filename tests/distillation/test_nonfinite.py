@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.small_cohorts import IMAGES, LABELS
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, optimizers
+from xkd_keras.distillation import nonfinite, optimizers
 from xkd_keras.errors import InputError
-
-from .small_cohorts import IMAGES, LABELS
 
 HUGE = IMAGES[:16] * np.float32(1e38)  # a product with weights overflows; a clipped one does not
 GOOD = IMAGES[16:32], LABELS[16:32]
@@ -95,7 +94,7 @@ def test_sound_logits_are_the_weighted_mean_of_the_finite_ones():
     broken = logits.copy()
     broken[1, 0, 2] = np.nan
     broken[:, 1, 0] = np.inf
-    sound = losses.sound(tf.constant(broken), tf.constant(weights)).numpy()
+    sound = nonfinite.sound(tf.constant(broken), tf.constant(weights)).numpy()
     expected = (0.5 * logits[0, 0] + 0.2 * logits[2, 0]) / 0.7
     np.testing.assert_allclose(sound[1, 0], expected, rtol=1e-6)
     np.testing.assert_array_equal(sound[[0, 2], 0], logits[[0, 2], 0])
@@ -156,7 +155,7 @@ def test_an_overflow_halves_the_scale_and_skips_the_step(half):
 
 
 def test_the_scale_doubles_after_steps_without_an_overflow(half, monkeypatch):
-    monkeypatch.setattr(optimizers, "GROW_AFTER", 3)
+    monkeypatch.setattr(nonfinite, "GROW_AFTER", 3)
     taught = in_half()
     taught.optimizer.loss_scale.assign(1.0)
     scales = []
@@ -193,3 +192,48 @@ def test_half_precision_trains_on_two_replicas(half, two_cpus):
     history = taught.fit(*GOOD, batch_size=8, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["wild_skipped"] == [0, 0]
+
+
+class Counted(keras.optimizers.SGD):
+    """Counts the updates of variables that it is asked for."""
+
+    updates = 0
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.updates += 1
+        super().update_step(gradient, variable, learning_rate)
+
+
+def again(cohort, on_nonfinite):
+    """Compile with the optimizers that it has; run eagerly, for Python to be called."""
+    cohort.compile(cohort.optimizer.by_peer, on_nonfinite, run_eagerly=True)
+
+
+def test_compiled_twice_an_update_is_guarded_once(monkeypatch):
+    taught, own, asked = cohort("wild", optimizer=Counted(0.01)), Counted(0.01), []
+    taught.compile({"wild": own}, "skip")
+    again(taught, "skip")
+    again(taught, "skip")
+    assert taught.optimizer.by_peer["wild"] is own
+    cond = tf.cond
+    monkeypatch.setattr(nonfinite.tf, "cond", lambda *args: (asked.append(args), cond(*args))[1])
+    taught.train_on_batch(*GOOD)
+    variables = len(taught.peers["wild"].trainable_variables)
+    assert (len(asked), own.updates) == (variables, variables)
+    before = state(taught, "wild")
+    taught.train_on_batch(HUGE, LABELS[:16])
+    assert (len(asked), own.updates) == (2 * variables, variables)  # asked, and spared
+    assert_equal(state(taught, "wild"), before)
+
+
+def test_compiled_to_stop_after_skip_an_update_is_the_plain_one():
+    taught, own = cohort("wild"), Counted(0.01)
+    taught.compile({"wild": own}, "skip")
+    assert own.update_step != Counted.update_step.__get__(own)
+    again(taught, "stop")
+    assert own.update_step == Counted.update_step.__get__(own)
+    logs = taught.train_on_batch(*GOOD, return_dict=True)
+    assert own.updates == len(taught.peers["wild"].trainable_variables)
+    assert "wild_skipped" not in logs
+    with pytest.raises(tf.errors.InvalidArgumentError, match="non-finite loss: peer wild, step 1"):
+        taught.train_on_batch(HUGE, LABELS[:16])

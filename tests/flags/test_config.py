@@ -17,11 +17,11 @@ def test_options_of_a_peer_override_the_flags_of_the_same_name():
     )
     alexnet, small = config.peers()
     assert (alexnet.name, alexnet.builder, alexnet.weight) == ("alexnet", "alexnet", 2.0)
-    assert alexnet.recipe["learning_rate"] == 0.01
-    assert alexnet.recipe["nesterov"] is True
-    assert alexnet.recipe["weight_decay"] == 1e-4
+    assert alexnet.learning["learning_rate"] == 0.01
+    assert alexnet.learning["nesterov"] is True
+    assert alexnet.learning["weight_decay"] == 1e-4
     assert (small.name, small.builder, small.weight) == ("small", "resnet20", 1.0)
-    assert small.recipe["learning_rate"] == config.learning_rate
+    assert small.learning["learning_rate"] == config.learning_rate
 
 
 def test_a_users_peer_is_named_after_its_function():
@@ -87,7 +87,7 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
 @pytest.mark.parametrize(
     ("peer", "message"),
     [
-        ("", "--peer: received ''; valid: NAME[,option=value...]."),
+        ("", "peer: received ''; valid: NAME[,option=value...]."),
         ("alexnet,lerning_rate=1", "unknown option 'lerning_rate'. Did you mean 'learning_rate'?"),
         ("alexnet,learning_rate", "'learning_rate': has no value; valid: learning_rate=VALUE."),
         ("alexnet,learning_rate=fast", "received 'fast'; valid: a number."),
@@ -114,7 +114,7 @@ def test_the_same_network_twice_gets_two_names():
 
 
 def test_a_missing_flag_is_named_with_what_it_is():
-    with pytest.raises(FlagError, match=r"--dataset: missing\. digits, glyphs, cifar10"):
+    with pytest.raises(FlagError, match=r"^dataset: missing\. digits, glyphs, cifar10"):
         Config(run_dir="a").require("run_dir", "dataset")
 
 

@@ -2,23 +2,25 @@
 
 import base64
 import dataclasses
+import json
 import logging
 import re
 import subprocess
 import sys
 import warnings
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from tests.html_page import Page
 from xkd_keras import files
-from xkd_keras.report import findings, plots, run_page
+from xkd_keras.report import curves, findings, plots, run_page
+from xkd_keras.runs import answers, history
 
 
 @dataclasses.dataclass
-class Answers:
+class Predictions:
     labels: np.ndarray
     logits: dict[str, np.ndarray]
     shape: tuple[int, ...] = (32, 32, 3)
@@ -120,38 +122,23 @@ class Run:
         labels = rng.integers(0, len(self.names), self.images)
         logits = {}
         for name in self.peers:
-            answers = np.where(
+            chosen = np.where(
                 rng.random(self.images) < self.mistakes, (labels * 3 + 1) % len(self.names), labels
             )
             sure = rng.uniform(2, 5, (self.images, 1))
-            logits[name] = (sure * np.eye(len(self.names))[answers]).astype(np.float32)
+            logits[name] = (sure * np.eye(len(self.names))[chosen]).astype(np.float32)
         logits["ensemble"] = np.mean(list(logits.values()), axis=0)
-        return Answers(labels, logits)
+        return Predictions(labels, logits)
 
     def write(self, run_dir):
-        return run_page.write(run_dir, self.metrics, self.history, self.predictions, self.weights)
-
-
-class Page(HTMLParser):
-    """Collects the tags with their attributes, and the text of every table cell."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.cells, self._open = [], [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._open = tag in ("td", "th")
-        if self._open:
-            self.cells.append("")
-
-    def handle_endtag(self, tag):
-        self._open = self._open and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self._open:
-            self.cells[-1] += data
+        """Write what a run leaves behind, and the report of it; return the page's path."""
+        files.write(run_dir / "metrics.json", json.dumps(self.metrics))
+        if self.epochs:
+            history.write(run_dir, self.history)
+        else:
+            files.write(history.path(run_dir), "")
+        answers.write(run_dir, answers.of(self.predictions, self.weights))
+        return run_page.write(run_dir)
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (355, 360), (49_000, 50_000)])
@@ -202,21 +189,21 @@ def test_spans(weights, expected):
 
 def test_confusion_and_pairs_of_an_example_made_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-    answers = np.array([0, 1, 1, 1, 2, 0, 2, 0])
-    counts = findings.confusion(labels, answers, 3)
+    given = np.array([0, 1, 1, 1, 2, 0, 2, 0])
+    counts = findings.confusion(labels, given, 3)
     np.testing.assert_array_equal(counts, [[1, 2, 0], [0, 1, 1], [2, 0, 1]])
     assert findings.confused_pairs(counts) == [(0, 1, 2), (2, 0, 2), (1, 2, 1)]
 
 
 def test_disagreements_put_most_dissenters_first_then_the_errors_of_the_ensemble():
     labels = np.array([0, 0, 0, 0, 0])
-    answers = {
+    given = {
         "ensemble": np.array([0, 0, 1, 0, 0]),
         "a": np.array([0, 1, 0, 2, 1]),
         "b": np.array([0, 0, 1, 1, 0]),
     }
     # 3: two dissenters; 2: the ensemble is wrong; 1 and 4: in their order; 0: all agree.
-    assert findings.disagreements(labels, answers).tolist() == [3, 2, 1, 4]
+    assert answers.disagreements(labels, given).tolist() == [3, 2, 1, 4]
 
 
 def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
@@ -224,7 +211,7 @@ def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
     weights = np.zeros(40)
     weights[5:10], weights[30:40] = 0.5, 1.0
     with plots.style():
-        figure = plots.charts(run.history, run.peers, weights)["accuracy"]
+        figure = curves.charts(run.history, run.peers, weights)["accuracy"]
     shades = [patch for patch in figure.axes[0].patches if patch.get_width() > 0]
     edges = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in shades]
     np.testing.assert_allclose(edges, [(0.5, 1.0), (3.0, 4.0)])
@@ -234,14 +221,14 @@ def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
 def test_a_ramp_is_shaded_in_a_few_levels():
     run = Run(epochs=2, steps=500)
     with plots.style():
-        figure = plots.charts(run.history, run.peers, np.linspace(0, 1, 1000))["accuracy"]
+        figure = curves.charts(run.history, run.peers, np.linspace(0, 1, 1000))["accuracy"]
     assert len(figure.axes[0].patches) <= 8
 
 
 def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
     run = Run(peers=tuple(f"p{i}" for i in range(8)), epochs=5)
     with plots.style():
-        charts = plots.charts(run.history, run.peers, run.weights)
+        charts = curves.charts(run.history, run.peers, run.weights)
     solid = [line for line in charts["accuracy"].axes[0].lines if line.get_linestyle() == "-"]
     expected = [[100 * row[f"val_p{i}_top1"] for row in run.history] for i in range(8)]
     np.testing.assert_allclose([line.get_ydata() for line in solid[:8]], expected)
@@ -252,7 +239,7 @@ def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
 def test_nothing_is_cut_off_at_the_edge_of_a_chart():
     run = Run()
     with plots.style():
-        for name, figure in plots.charts(run.history, run.peers, run.weights).items():
+        for name, figure in curves.charts(run.history, run.peers, run.weights).items():
             plots.render(figure, "svg")
             canvas = figure.bbox.padded(1)
             for axes in figure.axes:
@@ -267,8 +254,8 @@ def test_a_constant_learning_rate_is_not_drawn():
         {**row, "alexnet_learning_rate": 0.1, "resnet20_learning_rate": 0.1} for row in run.history
     ]
     with plots.style():
-        assert "learning_rate" not in plots.charts(constant, run.peers, run.weights)
-        assert "learning_rate" in plots.charts(run.history, run.peers, run.weights)
+        assert "learning_rate" not in curves.charts(constant, run.peers, run.weights)
+        assert "learning_rate" in curves.charts(run.history, run.peers, run.weights)
 
 
 def test_label_keeps_both_ends_and_falls_back_where_the_font_has_no_letters():
@@ -289,11 +276,11 @@ def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
     assert f"| resnet20 | 97.20 | {100 * low:.1f} – {100 * high:.1f} | 0.1000 |" in text
     assert "6 windows, 50 % of 60 steps, with a weight λ of up to 1." in text
     labels = run.predictions.labels
-    answers = {name: z.argmax(-1) for name, z in run.predictions.logits.items()}
-    differ = answers["alexnet"] != answers["ensemble"]
-    right = differ & (answers["alexnet"] == labels)
+    given = {name: z.argmax(-1) for name, z in run.predictions.logits.items()}
+    differ = given["alexnet"] != given["ensemble"]
+    right = differ & (given["alexnet"] == labels)
     assert f"| alexnet | {differ.sum()} | {right.sum()} |" in text
-    mistakes = np.sum(answers["ensemble"] != labels)
+    mistakes = np.sum(given["ensemble"] != labels)
     assert f"its {mistakes} mistakes" in text
 
 

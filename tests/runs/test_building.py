@@ -17,7 +17,7 @@ def weights(**flags):
 
 def rates(steps, **flags):
     config = Config(peer=("alexnet",), **flags)
-    return np.asarray(building.learning_rate(config.peers()[0].recipe, 8, 10)(np.asarray(steps)))
+    return np.asarray(building.learning_rate(config.peers()[0].learning, 8, 10)(np.asarray(steps)))
 
 
 def test_solo_never_distils():
@@ -88,9 +88,9 @@ def test_the_rate_is_cosine_over_the_whole_run_after_warm_up():
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sgd", "SGD"), ("adamw", "AdamW")])
-def test_the_optimizer_is_the_recipes(kind, name):
+def test_the_optimizer_is_the_peers(kind, name):
     config = Config(peer=(f"alexnet,optimizer={kind},weight_decay=0.02,clip_norm=3",))
-    optimizer = building.optimizer(config.peers()[0].recipe, 8, 10)
+    optimizer = building.optimizer(config.peers()[0].learning, 8, 10)
     assert type(optimizer).__name__ == name
     assert optimizer.global_clipnorm == 3
     assert (optimizer.l2 if kind == "sgd" else optimizer.weight_decay) == 0.02

@@ -12,29 +12,15 @@ import tensorflow as tf
 from scipy.special import log_softmax
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
-from xkd_keras import files, train
+from xkd_keras import files, signals, train
 from xkd_keras.errors import FlagError, InputError, PreemptedError
 from xkd_keras.flags import config as configs
+from xkd_keras.runs import building, checkpoint, evaluation, history
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, training
 
-PLAIN = "tests.small_peers:plain,learning_rate=0.01"
 PLOTS = ["accuracy", "cross_entropy", "teaching", "learning_rate", "confusion", "disagreements"]
-NORMALISED = "tests.small_peers:normalised,optimizer=adamw,learning_rate=0.01,weight=2"
-
-
-def configuration(run_dir, data_dir, **flags):
-    flags = {
-        "peer": (PLAIN, NORMALISED),
-        "dataset": "digits",
-        "train_examples": 200,
-        "epochs": 3,
-        "batch_size": 50,
-        "distill_period": 0.5,
-        **flags,
-    }
-    return configs.Config(run_dir=str(run_dir), data_dir=str(data_dir), **flags)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +153,7 @@ def test_evaluate_takes_a_folder_with_some_of_the_classes(run, tmp_path, data_di
 
 
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
-    with pytest.raises(InputError, match=r"--peer: unknown value 'plan'\. Did you mean 'plain'"):
+    with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])
     with pytest.raises(InputError, match="holds no finished run"):
         evaluation.evaluate_run(tmp_path)
@@ -217,7 +203,7 @@ def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
 
 
 def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path):
-    with pytest.raises(InputError, match="--batch_size"):
+    with pytest.raises(InputError, match=r"^batch_size"):
         train.train_and_evaluate(configuration(tmp_path / "run", data_dir, batch_size=201))
     wild = (PLAIN.replace("0.01", "1e30"),)
     with pytest.raises(InputError, match="non-finite loss: peer plain"):
@@ -247,7 +233,7 @@ def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tm
 def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
     whole = train.train_and_evaluate(configuration(tmp_path / "a", data_dir, epochs=4))
     config = configuration(tmp_path / "b", data_dir, epochs=4)
-    save = training.checkpoint.save
+    save = checkpoint.save
 
     def interrupted(directory, cohort, history, *part):
         save(directory, cohort, history, *part)
@@ -255,7 +241,7 @@ def test_an_interrupted_run_goes_on(data_dir, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.checkpoint, "save", interrupted)
+        patch.setattr(checkpoint, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(config)
     parts = train.train_and_evaluate(config)
@@ -270,7 +256,7 @@ def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(data_dir, tmp_
     config, asked = configuration(tmp_path / "b", data_dir, epochs=3), iter(range(99))
     with monkeypatch.context() as patch:
         # Asked after steps 1 to 3 of an epoch of 4, and after the epoch: true within the second.
-        patch.setattr(training.callbacks, "terminated", lambda: next(asked) == 6)
+        patch.setattr(signals, "terminated", lambda: next(asked) == 6)
         with pytest.raises(PreemptedError, match="saved after 3 of 4 steps of epoch 2"):
             train.train_and_evaluate(config)
     parts = train.train_and_evaluate(config)
@@ -278,7 +264,7 @@ def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(data_dir, tmp_
         assert parts["peers"][name]["cross_entropy"] == pytest.approx(
             row["cross_entropy"], rel=1e-4
         )
-    rows = [training.callbacks.read_history(tmp_path / run) for run in "ab"]
+    rows = [history.read(tmp_path / run) for run in "ab"]
     for a, b in zip(*rows, strict=True):  # the running metrics went on too
         assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-4)
     assert rows[1][1]["seconds"] > 0
@@ -360,7 +346,7 @@ def test_seeds_give_other_runs_and_the_same_seed_the_same(data_dir):
     def first_weights(seed):
         config = configuration("unused", data_dir, seed=seed)
         data = rundir.load_dataset(config)
-        return training.build_cohort(config, data, 4).peers["plain"].get_weights()[2]
+        return building.build_cohort(config, data, 4).peers["plain"].get_weights()[2]
 
     assert np.array_equal(first_weights(1), first_weights(1))
     assert not np.array_equal(first_weights(1), first_weights(2))
@@ -369,7 +355,7 @@ def test_seeds_give_other_runs_and_the_same_seed_the_same(data_dir):
 def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
     peers = (PLAIN, PLAIN + ",name=other")
     config = configuration("unused", data_dir, peer=peers)
-    cohort = training.build_cohort(config, rundir.load_dataset(config), 4)
+    cohort = building.build_cohort(config, rundir.load_dataset(config), 4)
     one, two = (peer.get_weights()[2] for peer in cohort.peers.values())
     assert one.shape == two.shape
     assert not np.array_equal(one, two)
@@ -382,8 +368,8 @@ def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
         ({"dataset": "digit"}, FlagError, "Did you mean 'digits'?"),
         ({"peer": ("tests.small_peers:one_too_many",)}, InputError, "11"),
         ({"dataset": "folder:/no/such/place"}, InputError, "does not exist"),
-        ({"peer": ()}, FlagError, "--peer: missing."),
-        ({"train_examples": 5}, InputError, "--train_examples: 5 is out of range"),
+        ({"peer": ()}, FlagError, "peer: missing."),
+        ({"train_examples": 5}, InputError, "train_examples: 5 is out of range"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(data_dir, tmp_path, flags, error, message):

@@ -203,9 +203,9 @@ def test_a_keras_file_whose_weights_are_lost_is_told_with_a_remedy(run_dir):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["plane"],), "--peer: unknown value 'plane'. Did you mean 'plain'"),
-        (([], ["int9"]), "--variant: unknown value 'int9'. Did you mean 'int8'"),
-        (([], [], 1), r"--version: received 1, and .*plain/1 exists; valid: another number"),
+        ((["plane"],), "^peer: unknown value 'plane'. Did you mean 'plain'"),
+        (([], ["int9"]), "^variant: unknown value 'int9'. Did you mean 'int8'"),
+        (([], [], 1), r"^version: received 1, and .*plain/1 exists; valid: another number"),
     ],
 )
 def test_a_wrong_request_changes_nothing(run_dir, arguments, message):
@@ -303,7 +303,7 @@ def test_a_training_run_exports_the_peers_that_it_is_told_to(exported, run_dir):
 
 def test_exporting_an_unknown_peer_is_refused_before_training(exported, tmp_path):
     config = dataclasses.replace(exported[0], run_dir=str(tmp_path / "new"), export=("plane",))
-    with pytest.raises(FlagError, match=r"--export: unknown value 'plane'\. Did you mean 'plain'"):
+    with pytest.raises(FlagError, match=r"^export: unknown value 'plane'\. Did you mean 'plain'"):
         train.train_and_evaluate(config)
     assert not (tmp_path / "new").exists()
 
@@ -323,7 +323,7 @@ def test_a_shipped_file_is_evaluated_as_the_manifest_says(exported, file):
 
 def test_what_cannot_be_evaluated_is_told(exported, tmp_path):
     copied = shutil.copy(export_dir(exported) / "tflite/plain-int8.tflite", tmp_path)
-    with pytest.raises(FlagError, match="--dataset: missing; the model is not in a run"):
+    with pytest.raises(FlagError, match=r"^dataset: missing; the model is not in a run"):
         evaluate_file.evaluate_model(Path(copied), None, "", "test")
     (tmp_path / "x.tflite").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"x\.tflite: is not a TFLite model"):

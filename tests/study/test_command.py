@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_commands import ENV, ROOT, fails
+from tests.shell import ENV, ROOT, fails
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.runs import building, evaluation
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, training
 from xkd_keras.study import orchestration, workers
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan, Task
@@ -207,9 +207,9 @@ def test_what_the_search_chose_is_not_chosen_again(study, copy, monkeypatch):
 def test_methods_of_one_seed_share_initial_weights_and_batches(data_dir, method):
     def start(method):
         config = base("", data_dir, method=method, seed=3)
-        training.set_up(config)
+        building.set_up(config)
         data = rundir.load_dataset(config)
-        cohort = training.build_cohort(config, data, steps=2)
+        cohort = building.build_cohort(config, data, steps=2)
         batches = datasets.train_batches(data, batch_size=50, epochs=2, seed=config.seed)
         weights = [w for peer in cohort.peers.values() for w in peer.get_weights()]
         return weights, [part.numpy() for batch in batches for part in batch]

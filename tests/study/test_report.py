@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.test_report import Page
+from tests.html_page import Page
 from xkd_keras.report import plots
 from xkd_keras.study import statistics
 from xkd_keras.study.report import document, figures

@@ -76,7 +76,9 @@ def run(chain: str, model: tf_keras.Model, tune: Tune, sparsity: float, clusters
                 model = _quantized(model, tune, before)
     except (RuntimeError, ValueError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--recipe={chain}: this network cannot take it: {reason}") from None
+        raise InputError(
+            f"this network cannot take '{chain}': {reason}", argument="recipe"
+        ) from None
     return model
 
 

@@ -1,4 +1,4 @@
-"""`load`: a --dataset value becomes a Dataset with three splits and what a run must know of it."""
+"""`load`: a name becomes a Dataset with three splits and what a run must know of it."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ class Dataset:
     """Labelled images in three splits, and how they are prepared.
 
     Attributes:
-        name: The --dataset value.
+        name: As given to `load`.
         class_names: One per class, in the order of the labels.
         image_shape: (S, S, 3): every image becomes a square RGB image.
         train: What peers learn from; at most `train_examples`.
@@ -104,7 +104,7 @@ def readable(name: str) -> Iterator[None]:
         reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", str(error).splitlines()[0]).strip()
         raise InputError(
             f"{name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
-            " delete what was prepared in --data_dir for it to be prepared again.",
+            " delete what was prepared in data_dir for it to be prepared again.",
             argument="dataset",
         ) from None
 

@@ -35,7 +35,7 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
             builder = _prepared_once(name, data_dir)
     # A builder is somebody else's program: it may fail in any way.
     except Exception as error:
-        raise InputError(_explain(name, data_dir, error)) from error
+        raise InputError(_explain(name, data_dir, error), argument="dataset") from error
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise InputError(
             f"{name} is prepared there as {builder.info.file_format.value}. "
@@ -111,13 +111,13 @@ def _explain(name: str, data_dir: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if isinstance(error, AssertionError) and "manual" in reason.lower():
         manual = os.path.join(data_dir, "downloads", "manual")
-        return f"--dataset: {name} must be fetched by hand into {manual}: {_short(reason)}"
+        return f"{name} must be fetched by hand into {manual}: {_short(reason)}"
     if isinstance(error, OSError):
         return (
-            f"--dataset: {name} is not in {data_dir} and cannot be fetched ({_short(reason)}). "
-            f"Prepare it where there is a network, and give its directory as --data_dir."
+            f"{name} is not in {data_dir} and cannot be fetched ({_short(reason)}). "
+            "Prepare it where there is a network, and give its directory as data_dir."
         )
-    return f"--dataset: {name} cannot be prepared in {data_dir}: {_short(reason)}"
+    return f"{name} cannot be prepared in {data_dir}: {_short(reason)}"
 
 
 def _short(reason: str, limit: int = 400) -> str:

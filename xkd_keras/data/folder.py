@@ -59,7 +59,7 @@ def read(name: str, request: Request) -> Content:
     images, bad = _decode_all(files, preparation.image_size, keep)
     skipped = tuple((str(file.path.relative_to(root)), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
-        raise InputError(_unreadable(name, skipped))
+        raise InputError(_unreadable(name, skipped), argument="dataset")
     files = [file for file, image in zip(files, images, strict=True) if image]
     images = [image for image in images if image]
     class_names = _class_names(name, files)
@@ -184,8 +184,8 @@ def _unreadable(name: str, skipped) -> str:
     file, reason = skipped[0]
     more = f", and {len(skipped) - 1} more cannot be read" if len(skipped) > 1 else ""
     return (
-        f"--dataset: {name}: {file} cannot be read ({reason}){more}; "
-        f"--skip_unreadable leaves {'them' if more else 'it'} out."
+        f"{name}: {file} cannot be read ({reason}){more}; "
+        f"skip_unreadable leaves {'them' if more else 'it'} out."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a --dataset value means, and the preparation that goes with it. Needs no TensorFlow."""
+"""What the name of a dataset means, and the preparation that goes with it. Needs no TensorFlow."""
 
 import dataclasses
 import difflib
@@ -41,7 +41,7 @@ def resolve(
     """Fill in what was left to the data set: image_size 0 and augment "auto".
 
     Args:
-        name: The --dataset value.
+        name: Of the dataset.
         native: Height and width that all images share, or None where they differ.
         image_size: Side in pixels; 0 takes the data set's own.
         augment: One of `AUGMENTS`.
@@ -61,7 +61,7 @@ def resolve(
 
 
 def check(name: str, data_dir: str | None = None) -> None:
-    """Raise unless `name` can be a --dataset value; no data is read, nothing is downloaded.
+    """Raise unless `name` can be a dataset; no data is read, nothing is downloaded.
 
     Args:
         name: `digits`, `cifar10`, `cifar100`, `imagenet2012`, `glyphs`, `tfds:NAME`,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Held-out images stay whatever --seed says: no seed's model has seen another's test images.
+# Held-out images stay whatever the seed: no seed's model has seen another's test images.
 FIXED_SEED = 20190421
 TRAIN_VALIDATION_TEST = (0.7, 0.1, 0.2)
 

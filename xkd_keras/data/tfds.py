@@ -37,7 +37,7 @@ def read(name: str, request: Request) -> Content:
     """Read a data set of TFDS.
 
     Args:
-        name: The --dataset value.
+        name: Of the data set.
         request: What `load` was asked for.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The methods of co-training that `--method` names: who teaches, and lambda at each step.
+"""The methods of co-training by name: who teaches, and lambda at each step.
 
 Every method minimises, for each peer i, with logits z_i, labels y and temperature T,
 
@@ -72,7 +72,7 @@ def dml(course: Course):
 def kdcl(course: Course):
     """Knowledge Distillation via Collaborative Learning: a teacher made with the labels' help.
 
-    `--teacher=best`, `linear` or `min_logit` (the default) are its naive, linear and min-logit
+    The teachers `best`, `linear` and `min_logit` (the default) are its naive, linear and min-logit
     targets, with constant lambda. Guo et al., CVPR 2020; there T = 2, and each network sees another
     view of an image. Here all see the same.
     """

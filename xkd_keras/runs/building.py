@@ -157,7 +157,7 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
             such peer.
     """
     run_dir = Path(config.teacher_run)
-    taught, metrics = rundir.finished(run_dir, "--teacher_run")
+    taught, metrics = rundir.finished(run_dir, "teacher_run")
     there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
     if there != (list(data.class_names), list(data.image_shape)):
         raise InputError(

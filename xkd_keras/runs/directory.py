@@ -90,15 +90,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed}
 
 
-def finished(run_dir: Path, flag: str = "--run_dir") -> tuple[configs.Config, dict]:
-    """Return the configuration and the metrics of a finished run; InputError names `flag`."""
+def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, dict]:
+    """Return the configuration and the metrics of a finished run; InputError names `argument`."""
     try:
         metrics = json.loads((run_dir / "metrics.json").read_text())
         _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"{flag}: '{run_dir}' holds no finished run; valid: a directory that"
-            " xkd_keras.train has completed (it has a metrics.json)."
+            f"'{run_dir}' holds no finished run; valid: a directory that"
+            " xkd_keras.train has completed (it has a metrics.json).",
+            argument=argument,
         ) from None
     return configs.read(run_dir / "config.flags"), metrics
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from tests.test_training import NORMALISED, PLAIN, configuration
+from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
@@ -92,11 +92,11 @@ def test_a_gates_run_goes_on_where_it_was_interrupted(tmp_path, data_dir):
     [
         (
             {"teacher_peer": "plane"},
-            r"--teacher_peer: unknown value 'plane'\. Did you mean",
+            r"^teacher_peer: unknown value 'plane'\. Did you mean",
         ),
         (
             {"image_size": 24},
-            r"--teacher_run: '.*' knows 10 classes of digits, images \[32",
+            r"^teacher_run: '.*' knows 10 classes of digits, images \[32",
         ),
     ],
 )
@@ -108,16 +108,16 @@ def test_a_teacher_that_does_not_fit_is_told_before_training(
 
 
 def test_a_teacher_run_that_is_none_is_told(tmp_path, data_dir):
-    with pytest.raises(InputError, match=r"--teacher_run: '.*there' holds no finished run"):
+    with pytest.raises(InputError, match=r"^teacher_run: '.*there' holds no finished run"):
         train.train_and_evaluate(taught(tmp_path / "run", data_dir, tmp_path / "there"))
 
 
 @pytest.mark.parametrize(
     ("teacher", "flags", "line"),
     [
-        ("", {}, "--teacher_run: missing"),
-        ("x", {"method": "mcod"}, "--teacher_run: is for --method=kd only; received --method=mcod"),
-        ("", {"method": "mcod", "teacher_peer": "a"}, "--teacher_peer: is for --method=kd only"),
+        ("", {}, "^teacher_run: missing"),
+        ("x", {"method": "mcod"}, "^teacher_run: is for --method=kd only; received --method=mcod"),
+        ("", {"method": "mcod", "teacher_peer": "a"}, "^teacher_peer: is for --method=kd only"),
     ],
 )
 def test_flags_of_a_frozen_teacher_go_with_its_method(tmp_path, data_dir, teacher, flags, line):
