@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.served_models import free_port
+from tests.serving.served_models import free_port
 
 ROOT = Path(__file__).parent.parent
 

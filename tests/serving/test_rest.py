@@ -13,7 +13,7 @@ import pytest
 import requests
 import tensorflow as tf
 
-from tests import served_models
+from tests.serving import served_models
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,17 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.embedded import loading
-from serving.embedded.failure import Failure
-from tests import served_models
+from serving.embedded import factory
+from serving.embedded.errors import StatusError
+from tests.serving import served_models
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("half") / "1"
-    served_models.half_plus(path, 2)
-    return path
+def saved(half, tmp_path_factory):
+    """A version that tests may change."""
+    base = tmp_path_factory.mktemp("changed")
+    served_models.publish_copy(half / "1", base, 1)
+    return base / "1"
 
 
 @pytest.fixture
@@ -38,17 +39,17 @@ def runs(monkeypatch):
     """The names of the signatures that are run while a model is loaded."""
     names = []
 
-    class Watched(loading.Servable):
+    class Watched(factory.Servable):
         def run(self, name, *rest):
             names.append(name)
             return super().run(name, *rest)
 
-    monkeypatch.setattr(loading, "Servable", Watched)
+    monkeypatch.setattr(factory, "Servable", Watched)
     return names
 
 
 def load(path, **options):
-    servable = loading.Loader(1, **options)(path, "half")
+    servable = factory.ServableFactory(1, **options)(path, "half")
     servable.close()
 
 
@@ -134,7 +135,7 @@ def test_a_version_without_a_file_runs_nothing(saved, runs):
 )
 def test_a_request_that_fails_fails_the_load(saved, write, bad, message):
     write(predict(), bad)
-    with pytest.raises(Failure, match=message):
+    with pytest.raises(StatusError, match=message):
         load(saved)
     load(saved, warm=False)
 
@@ -142,7 +143,7 @@ def test_a_request_that_fails_fails_the_load(saved, write, bad, message):
 def test_a_damaged_file_fails_the_load(saved, write):
     file = write(predict(), predict())
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(Failure, match="warm-up requests cannot be read: DataLossError"):
+    with pytest.raises(StatusError, match="warm-up requests cannot be read: DataLossError"):
         load(saved)
 
 
@@ -151,7 +152,7 @@ def test_a_thousand_requests_are_run_and_one_more_is_too_many(saved, write, runs
     load(saved)
     assert len(runs) == 1000
     write(*[predict()] * 1001)
-    with pytest.raises(Failure, match=r"Number of warmup records exceeds the maximum \(1000\)"):
+    with pytest.raises(StatusError, match=r"Number of warmup records exceeds the maximum \(1000\)"):
         load(saved)
 
 
@@ -162,7 +163,7 @@ def test_the_flags_say_whether_and_how_often(saved, write, runs):
         assert runs == ["serving_default"] * 2
     write(predict("no"))
     with (
-        pytest.raises(Failure, match="warm-up request 1"),
+        pytest.raises(StatusError, match="warm-up request 1"),
         served_models.server(model_base_path=base),
     ):
         pass

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.embedded import json_examples, json_tensor
-from serving.embedded.failure import Failure
+from serving.embedded.errors import StatusError
 
 
 def signature(**dtypes):
@@ -25,7 +25,7 @@ def read(body, **dtypes):
 
 
 def failure(body, **dtypes):
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StatusError) as caught:
         read(body, **(dtypes or {"x": "float32"}))
     return caught.value
 
@@ -161,7 +161,7 @@ def test_values_of_another_type_are_refused(dtype, text):
     ],
 )
 def test_where_json_is_broken_is_told_in_bytes(body, offset):
-    with pytest.raises(Failure, match=rf"^JSON Parse error: .+ at offset: {offset}$"):
+    with pytest.raises(StatusError, match=rf"^JSON Parse error: .+ at offset: {offset}$"):
         json_tensor.parse(body)
 
 
@@ -243,9 +243,11 @@ def test_texts_are_written_as_text_and_bytes_as_base64():
 
 def test_rows_need_equal_batches_and_a_batch():
     one, two = np.zeros([1], np.float32), np.zeros([2], np.float32)
-    with pytest.raises(Failure, match="Tensor name: b has inconsistent batch size: 2 expecting: 1"):
+    with pytest.raises(
+        StatusError, match="Tensor name: b has inconsistent batch size: 2 expecting: 1"
+    ):
         json_tensor.answer({"a": one, "b": two}, by_row=True)
-    with pytest.raises(Failure, match="Tensor name: a has no shape information"):
+    with pytest.raises(StatusError, match="Tensor name: a has no shape information"):
         json_tensor.answer({"a": np.float32(1)}, by_row=True)
     assert json.loads(json_tensor.answer({"a": np.float32(1)}, by_row=False)) == {"outputs": 1.0}
 
@@ -288,7 +290,7 @@ def test_a_context_goes_with_all_examples():
     ],
 )
 def test_what_is_no_example_is_told(text, message):
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StatusError) as caught:
         fill(text)
     assert message in caught.value.message
 

@@ -9,7 +9,7 @@ import pytest
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving import command, load, loops
-from tests import served_models
+from tests.serving import served_models
 
 
 def test_a_closed_loop_has_so_many_clients_and_one_request_each():
@@ -73,12 +73,12 @@ def test_inputs_have_the_shapes_and_dtypes_of_the_signature():
         signature.inputs[name].dtype = dtype
         for size in sizes:
             signature.inputs[name].tensor_shape.dim.add(size=size)
-    found = load.inputs_of(signature, 3, b"image")
-    assert found["x"].shape == (3, 4, 1)
-    assert found["x"].dtype == np.float32
-    assert found["n"].shape == (3,)
-    assert found["n"].dtype == np.int64
-    assert found["b"].tolist() == [b"image"] * 3
+    inputs = load.inputs_of(signature, 3, b"image")
+    assert inputs["x"].shape == (3, 4, 1)
+    assert inputs["x"].dtype == np.float32
+    assert inputs["n"].shape == (3,)
+    assert inputs["n"].dtype == np.int64
+    assert inputs["b"].tolist() == [b"image"] * 3
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,0", "-1", "1.5", "inf"])
@@ -89,10 +89,8 @@ def test_loads_that_are_none_are_told(text):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    base = tmp_path_factory.mktemp("m")
-    served_models.half_plus(base / "1", 2)
-    with served_models.server(model_name="half", model_base_path=str(base)) as server:
+def served(half):
+    with served_models.server(model_name="half", model_base_path=str(half)) as server:
         yield server
 
 
@@ -117,10 +115,10 @@ def test_a_server_is_loaded_and_the_numbers_are_printed_and_written(run, rest, t
     assert code == 0
     heads, *rows = (line.split() for line in printed.splitlines())
     assert heads[:3] == ["clients", "answers/s", "p50"]
-    found = json.loads((tmp_path / "j").read_text())
-    assert [float(row[0]) for row in rows] == [step["load"] for step in found] == [1, 3]
-    assert all(step["throughput"] > 0 and step["errors"] == 0 for step in found)
-    assert [float(row[1]) for row in rows] == [round(step["throughput"], 1) for step in found]
+    steps = json.loads((tmp_path / "j").read_text())
+    assert [float(row[0]) for row in rows] == [step["load"] for step in steps] == [1, 3]
+    assert all(step["throughput"] > 0 and step["errors"] == 0 for step in steps)
+    assert [float(row[1]) for row in rows] == [round(step["throughput"], 1) for step in steps]
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
 
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.embedded.metrics import Metrics
-from tests import served_models
+from tests.serving import served_models
 
 OK, REFUSED = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
 COUNT = ":tensorflow:serving:request_count"
@@ -30,15 +30,15 @@ def labels(**values):
 
 def measured(*requests):
     metrics = Metrics()
-    for each in requests:
-        metrics.request(*each)
+    for request in requests:
+        metrics.request(*request)
     return samples(metrics.text().decode())
 
 
 def test_requests_are_counted_by_model_and_status():
     ok, refused = ("m", "predict", "REST", OK, 0.1), ("m", "Predict", "GRPC", REFUSED, 0.1)
-    found = measured(ok, ok, refused, ("n", "predict", "REST", OK, 0.1))
-    assert {key: value for key, value in found.items() if key[0] == COUNT} == {
+    values = measured(ok, ok, refused, ("n", "predict", "REST", OK, 0.1))
+    assert {key: value for key, value in values.items() if key[0] == COUNT} == {
         (COUNT, labels(model_name="m", status="OK")): 2,
         (COUNT, labels(model_name="m", status="INVALID_ARGUMENT")): 1,
         (COUNT, labels(model_name="n", status="OK")): 1,
@@ -46,24 +46,17 @@ def test_requests_are_counted_by_model_and_status():
 
 
 def test_latencies_are_in_microseconds_in_upstreams_buckets():
-    found = measured(("m", "Predict", "GRPC", OK, 0.02), ("m", "Predict", "GRPC", OK, 0.03))
+    values = measured(("m", "Predict", "GRPC", OK, 0.02), ("m", "Predict", "GRPC", OK, 0.03))
     where = {"model_name": "m", "API": "Predict", "entrypoint": "GRPC"}
-    assert found[LATENCY + "_sum", labels(**where)] == pytest.approx(50_000)
-    assert found[LATENCY + "_count", labels(**where)] == 2
+    assert values[LATENCY + "_sum", labels(**where)] == pytest.approx(50_000)
+    assert values[LATENCY + "_count", labels(**where)] == 2
     buckets = {
-        float(dict(key)["le"]): value for (name, key), value in found.items() if "bucket" in name
+        float(dict(key)["le"]): value for (name, key), value in values.items() if "bucket" in name
     }
     *finite, last = sorted(buckets)
     assert last == float("inf")
     assert finite == pytest.approx([10 * 1.8**i for i in range(33)])
     assert all(count == (edge > 20_000) + (edge > 30_000) for edge, count in buckets.items())
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    base = tmp_path_factory.mktemp("half")
-    served_models.half_plus(base / "1", 2)
-    return base
 
 
 def monitored(half, file, text):
@@ -84,11 +77,11 @@ def test_both_entrypoints_are_measured_by_the_names_of_their_calls(half, tmp_pat
         requests.post(f"{model}:regress", body, timeout=300)
         page = requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=300)
     assert page.headers["Content-Type"].startswith("text/plain")
-    found = samples(page.text)
+    values = samples(page.text)
     for api, entrypoint in (("Predict", "GRPC"), ("predict", "REST"), ("regress", "REST")):
         where = labels(model_name="default", API=api, entrypoint=entrypoint)
-        assert found[f"{LATENCY}_count", where] == 1
-    assert found[COUNT, labels(model_name="default", status="OK")] == 3
+        assert values[f"{LATENCY}_count", where] == 1
+    assert values[COUNT, labels(model_name="default", status="OK")] == 3
     assert f"# TYPE {COUNT} counter" in page.text
     assert f"# TYPE {LATENCY} histogram" in page.text
 

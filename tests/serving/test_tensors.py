@@ -30,25 +30,25 @@ def test_tensorflow_reads_what_is_written(name, content):
     array = some(name)
     proto = written(array, content)
     assert bool(proto.tensor_content) == content
-    found = tf.make_ndarray(proto)
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    read = tf.make_ndarray(proto)
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_tensorflow_writes_is_read(name):
     array = some(name)
-    found = tensors.to_array(tf.make_tensor_proto(array))
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    read = tensors.to_array(tf.make_tensor_proto(array))
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_typed_values_are_read(name):
     array = some(name)
-    found = tensors.to_array(written(array))
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    read = tensors.to_array(written(array))
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
 
 
 def test_texts_are_read_and_written():

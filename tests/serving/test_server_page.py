@@ -6,8 +6,8 @@ Needs Chromium and its driver, as .ci/run sees to.
 import pytest
 from selenium.webdriver.common.by import By
 
-from tests import served_models
-from tests.browser import body, browser, choose, said, wait
+from tests.serving import served_models
+from tests.serving.browser import body, browser, choose, said, wait
 
 pytestmark = pytest.mark.browser
 

@@ -14,9 +14,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from serving import command
 from serving import server as server_command
-from serving.embedded import grpc_api, loading, rest, serve
-from serving.embedded.failure import Failure
-from tests import served_models
+from serving.embedded import asgi, factory, grpc_api, lifecycle
+from serving.embedded.errors import StatusError
+from tests.serving import served_models
 
 # Of tensorflow_serving/model_servers/{main.cc,server.h}, but for `host`.
 DEFAULTS = {
@@ -35,13 +35,6 @@ DEFAULTS = {
     **{"enable_grpc_healthcheck_service": False, "version": False},
     **{"enable_serialization_as_tensor_content": False},
 }
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    base = tmp_path_factory.mktemp("half")
-    served_models.half_plus(base / "1", 2)
-    return base
 
 
 def parsed(*arguments):
@@ -92,12 +85,12 @@ def test_models_are_loaded_by_threads_of_their_own_where_that_is_asked_for(
 ):
     names = []
 
-    class Watched(loading.Servable):
+    class Watched(factory.Servable):
         def __init__(self, *given):
             names.append(threading.current_thread().name)
             super().__init__(*given)
 
-    monkeypatch.setattr(loading, "Servable", Watched)
+    monkeypatch.setattr(factory, "Servable", Watched)
     with served_models.server(model_base_path=str(half), num_load_threads=threads):
         assert names == [name]
 
@@ -116,22 +109,22 @@ def test_loading_a_model_takes_it_out_of_garbage_collections_rounds(half):
     ],
 )
 def test_four_requests_a_cpu_are_worked_on_at_a_time_unless_told(half, monkeypatch, given, threads):
-    found, real = {}, grpc_api.server
+    pools, real = {}, grpc_api.server
 
     def watched_grpc(inference, metrics, addresses, threads, *more):
-        found["grpc"] = threads
+        pools["grpc"] = threads
         return real(inference, metrics, addresses, threads, *more)
 
-    class WatchedRest(rest.Rest):
+    class WatchedApplication(asgi.Application):
         def __init__(self, inference, metrics, threads, *more):
-            found["rest"] = threads
+            pools["rest"] = threads
             super().__init__(inference, metrics, threads, *more)
 
-    monkeypatch.setattr(serve.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(lifecycle.os, "cpu_count", lambda: 3)
     monkeypatch.setattr(grpc_api, "server", watched_grpc)
-    monkeypatch.setattr(rest, "Rest", WatchedRest)
+    monkeypatch.setattr(asgi, "Application", WatchedApplication)
     with served_models.server(model_base_path=str(half), **given):
-        assert found == threads
+        assert pools == threads
 
 
 @pytest.mark.parametrize(
@@ -153,12 +146,12 @@ def test_sessions_have_the_parallelism_they_are_given(half, monkeypatch, given, 
     given = {f"tensorflow_{name}_parallelism": value for name, value in given.items()}
     with served_models.server(model_base_path=str(half), **given):
         (config,) = seen
-    found = config.intra_op_parallelism_threads, config.inter_op_parallelism_threads
-    assert found == (intra, inter)
+    assert config.intra_op_parallelism_threads == intra
+    assert config.inter_op_parallelism_threads == inter
 
 
-def test_the_graph_with_the_tags_is_loaded(tmp_path):
-    served_models.half_plus(tmp_path / "1", 2)
+def test_the_graph_with_the_tags_is_loaded(half, tmp_path):
+    served_models.publish_copy(half / "1", tmp_path, 1)
     file = tmp_path / "1" / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     model.meta_graphs[0].meta_info_def.tags[:] = ["serve", "odd"]
@@ -167,7 +160,9 @@ def test_the_graph_with_the_tags_is_loaded(tmp_path):
     with served_models.server(**given, saved_model_tags="serve,odd") as server:
         assert server.manager.model("default").ready
     with (
-        pytest.raises(Failure, match="Could not load version 1: MetaGraphDef associated with tags"),
+        pytest.raises(
+            StatusError, match="Could not load version 1: MetaGraphDef associated with tags"
+        ),
         served_models.server(**given),
     ):
         pass
@@ -210,24 +205,24 @@ def batching(tmp_path):
 
 
 @pytest.fixture
-def own(half):
-    """The file of the version's own parameters, gone after the test."""
-    file = half / "1" / "batching_params.pbtxt"
-    yield file
-    file.unlink(missing_ok=True)
+def own(half, tmp_path):
+    """A model, and the file of its version's own parameters."""
+    served_models.publish_copy(half / "1", tmp_path / "own", 1)
+    return tmp_path / "own", tmp_path / "own" / "1" / "batching_params.pbtxt"
 
 
-def test_a_versions_own_batching_parameters_are_read_where_that_is_asked_for(half, batching, own):
-    own.write_text("max_batch_size { value: 4 }")
-    assert asked(half, 3, **batching) == {"error": TOO_LARGE}
-    each = {**batching, "enable_per_model_batching_parameters": True}
-    assert asked(half, 4, **each) == {"outputs": [2.5] * 4}
-    assert asked(half, 5, **each) == {"error": TOO_LARGE.replace("3", "5").replace("2", "4")}
+def test_a_versions_own_batching_parameters_are_read_where_that_is_asked_for(batching, own):
+    base, file = own
+    file.write_text("max_batch_size { value: 4 }")
+    assert asked(base, 3, **batching) == {"error": TOO_LARGE}
+    per_model = {**batching, "enable_per_model_batching_parameters": True}
+    assert asked(base, 4, **per_model) == {"outputs": [2.5] * 4}
+    assert asked(base, 5, **per_model) == {"error": TOO_LARGE.replace("3", "5").replace("2", "4")}
 
 
 def test_a_version_without_its_own_parameters_is_not_batched_then(half, batching):
-    each = {**batching, "enable_per_model_batching_parameters": True}
-    assert asked(half, 3, **each) == {"outputs": [2.5] * 3}
+    per_model = {**batching, "enable_per_model_batching_parameters": True}
+    assert asked(half, 3, **per_model) == {"outputs": [2.5] * 3}
 
 
 @pytest.mark.parametrize(
@@ -237,8 +232,9 @@ def test_a_version_without_its_own_parameters_is_not_batched_then(half, batching
         ("max_batch_size { value: 0 }", "max_batch_size: received 0; valid: 1 or more"),
     ],
 )
-def test_a_version_with_wrong_parameters_is_not_loaded(half, own, text, message):
-    own.write_text(text)
-    with pytest.raises(Failure, match=message) as caught:
-        asked(half, 1, enable_per_model_batching_parameters=True)
-    assert str(half) not in caught.value.message
+def test_a_version_with_wrong_parameters_is_not_loaded(own, text, message):
+    base, file = own
+    file.write_text(text)
+    with pytest.raises(StatusError, match=message) as caught:
+        asked(base, 1, enable_per_model_batching_parameters=True)
+    assert str(base) not in caught.value.message

@@ -12,7 +12,7 @@ import pytest
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import client, command
-from tests import served_models
+from tests.serving import served_models
 
 RED, GREEN = served_models.picture(250, 9, 9), served_models.picture(9, 250, 9)
 
@@ -90,9 +90,9 @@ class Flaky(prediction_service_pb2_grpc.PredictionServiceServicer):
         answer = predict_pb2.PredictResponse()
         answer.outputs["labels"].string_val.append(b"yes")
         answer.outputs["scores"].float_val.append(1)
-        for each in answer.outputs.values():
-            each.tensor_shape.dim.add(size=1)
-            each.tensor_shape.dim.add(size=1)
+        for output in answer.outputs.values():
+            output.tensor_shape.dim.add(size=1)
+            output.tensor_shape.dim.add(size=1)
         return answer
 
 
@@ -153,10 +153,10 @@ def test_a_folder_is_printed_in_order(run, tmp_path):
 
 def test_stdin_and_json_serve_programs(run):
     code, printed, _ = run("-", stdin=RED, json=True)
-    found = json.loads(printed)
+    answer = json.loads(printed)
     assert code == 0
-    assert found["image"] == "-"
-    assert next(iter(found["labels"])) == "rot"
+    assert answer["image"] == "-"
+    assert next(iter(answer["labels"])) == "rot"
 
 
 def test_one_bad_image_does_not_cost_the_others(run, tmp_path):

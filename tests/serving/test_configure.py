@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving import command, configure, server
-from serving.embedded.batching import Options
+from serving.embedded.batching import BatchingOptions
 from serving.embedded.manager import configs_of
 from serving.embedded.protos import BatchingParameters, MonitoringConfig
 
@@ -64,8 +64,10 @@ def test_models_are_listed_with_their_versions_and_labels(export, write):
 
 def test_batching_and_monitoring_are_what_the_server_reads(export, write):
     write()
-    options = Options.of(parsed(export / "serving" / "batching.config", BatchingParameters), 1)
-    assert options == Options(24, 0.0, 100, 4, ())
+    options = BatchingOptions.of(
+        parsed(export / "serving" / "batching.config", BatchingParameters), 1
+    )
+    assert options == BatchingOptions(24, 0.0, 100, 4, ())
     message = parsed(export / "serving" / "monitoring.config", MonitoringConfig)
     assert message.prometheus_config.enable
     assert message.prometheus_config.path == "/monitoring/prometheus/metrics"
@@ -84,10 +86,10 @@ def test_compose_mounts_the_models_and_the_configuration(export, write, tmp_path
 
 def test_kubernetes_has_all_it_needs_and_its_parts_fit(export, write):
     write()
-    found = list(yaml.safe_load_all((export / "serving" / "kubernetes.yaml").read_text()))
-    config, deployment, service, scaler = found
+    documents = list(yaml.safe_load_all((export / "serving" / "kubernetes.yaml").read_text()))
+    config, deployment, service, scaler = documents
     kinds = ["ConfigMap", "Deployment", "Service", "HorizontalPodAutoscaler"]
-    assert [each["kind"] for each in found] == kinds
+    assert [document["kind"] for document in documents] == kinds
     for name in ("models.config", "batching.config", "monitoring.config"):
         assert config["data"][name].strip() == (export / "serving" / name).read_text().strip()
     pod = deployment["spec"]["template"]

@@ -1,6 +1,7 @@
-"""Small SavedModels for the tests of `serving`, by plain TensorFlow, and a server of them."""
+"""Small SavedModels for the tests of `serving`, written by plain TensorFlow, and servers of them."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from serving import server as server_command
-from serving.embedded import serve
-from serving.embedded.failure import invalid
+from serving.embedded import lifecycle
+from serving.embedded.errors import ConfigError, invalid
 
 FLAGS = {name: default for name, (default, *_) in server_command.FLAGS.items()} | {
     "port": 0,
@@ -36,7 +38,7 @@ def free_port():
 def server(**flags):
     """Run a server in this process; yields it, with `url` and `address`."""
     flags = SimpleNamespace(**{**FLAGS, "rest_api_port": free_port(), **flags})
-    running = serve.Server(flags)
+    running = lifecycle.Server(server_command.options_of(flags))
     running.url = f"http://127.0.0.1:{flags.rest_api_port}"
     running.address = f"127.0.0.1:{running.port}"
     try:
@@ -45,8 +47,15 @@ def server(**flags):
         running.stop(5)
 
 
+def refused(**flags):
+    """Return the line that the command prints for a configuration that cannot be used."""
+    with pytest.raises(ConfigError) as caught, server(**flags):
+        pass
+    return server_command.line_of(caught.value)
+
+
 def command(*flags, module="serving.server", errors=subprocess.PIPE):
-    """Start a command; its output is to be read."""
+    """Start a command; the caller reads its output."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [sys.executable, "-m", module, *flags],
@@ -96,7 +105,7 @@ def listed(*models):
 
 
 def wait_for(condition):
-    """Return when a condition holds; fails after five minutes: the machine may have paused."""
+    """Return when a condition holds. Fails after five minutes, as the machine may have paused."""
     end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
@@ -134,6 +143,18 @@ def half_plus(path, added):
         "classify_x_to_y": classify,
     }
     _save(module, path, signatures)
+
+
+def plus(path, added):
+    """Write x / 2 + `added` again, with its default signature alone: that takes a tenth of the time."""
+    module = tf.Module()
+    module.b = tf.Variable(float(added))
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, "x")])
+    def predict(x):
+        return {"y": x / 2 + module.b}
+
+    _save(module, path, {"serving_default": predict})
 
 
 def all_kinds(path):
@@ -247,6 +268,13 @@ class Loads:
             raise invalid(f"Could not load version {path.name}: broken")
         self.made.append(FakeServable(path))
         return self.made[-1]
+
+
+def publish_copy(version, base, number):
+    """Add a copy of a version to a model, by rename: whoever watches sees it whole."""
+    base.mkdir(exist_ok=True)
+    shutil.copytree(version, base / ".partial")
+    (base / ".partial").rename(base / str(number))
 
 
 def publish(base, *numbers, broken=False):

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests import served_models
+from tests.serving import served_models
 
 CODES = grpc.StatusCode
 

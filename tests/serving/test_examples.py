@@ -8,8 +8,8 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, regression_pb2
 
 from serving.embedded import examples
-from serving.embedded.failure import Failure
-from tests import served_models
+from serving.embedded.errors import StatusError
+from tests.serving import served_models
 
 LABELS = np.array([[b"a", b"b"], [b"c", "ü".encode()]], object)
 SCORES = np.float32([[0.25, 0.75], [1, 2]])
@@ -18,12 +18,12 @@ SCORES = np.float32([[0.25, 0.75], [1, 2]])
 class Fake:
     """A servable of one signature, `s`, that answers what it was made with."""
 
-    def __init__(self, found, inputs=None, outputs=None, method="tensorflow/serving/predict"):
-        self.found, self.asked = found, []
+    def __init__(self, answers, inputs=None, outputs=None, method="tensorflow/serving/predict"):
+        self.answers, self.asked = answers, []
         self.made = meta_graph_pb2.SignatureDef(method_name=method)
         for alias, dtype in (inputs or {"inputs": tf.string}).items():
             self.made.inputs[alias].dtype = dtype.as_datatype_enum
-        for alias in outputs or found:
+        for alias in outputs or answers:
             self.made.outputs[alias].dtype = tf.float32.as_datatype_enum
 
     def signature(self, name):
@@ -31,7 +31,7 @@ class Fake:
 
     def run(self, name, inputs, outputs, deadline):
         self.asked.append(inputs["inputs"])
-        return [self.found[alias] for alias in outputs]
+        return [self.answers[alias] for alias in outputs]
 
 
 def two_examples():
@@ -51,12 +51,12 @@ def run(servable, kind, source=None):
 
 
 def classified(result):
-    return [[(each.label, each.score) for each in one.classes] for one in result.classifications]
+    return [[(entry.label, entry.score) for entry in row.classes] for row in result.classifications]
 
 
 def test_labels_and_scores_go_together():
-    found = run(Fake({"classes": LABELS, "scores": SCORES}), examples.CLASSIFY)
-    assert classified(found) == [[("a", 0.25), ("b", 0.75)], [("c", 1), ("ü", 2)]]
+    result = run(Fake({"classes": LABELS, "scores": SCORES}), examples.CLASSIFY)
+    assert classified(result) == [[("a", 0.25), ("b", 0.75)], [("c", 1), ("ü", 2)]]
 
 
 def test_labels_or_scores_alone_will_do():
@@ -72,15 +72,15 @@ def test_labels_or_scores_alone_will_do():
 
 @pytest.mark.parametrize("values", [[3, 4], [[3], [4]]], ids=["vector", "column"])
 def test_regressions_are_a_number_an_example(values):
-    found = run(Fake({"outputs": np.float32(values)}), examples.REGRESS)
-    assert [each.value for each in found.regressions] == [3, 4]
+    result = run(Fake({"outputs": np.float32(values)}), examples.REGRESS)
+    assert [entry.value for entry in result.regressions] == [3, 4]
 
 
 def test_the_signature_is_given_serialized_examples():
     fake = Fake({"outputs": np.float32([3, 4])})
     run(fake, examples.REGRESS)
     expected = [served_models.example(x=value) for value in (1, 2)]
-    assert [tf.train.Example.FromString(each) for each in fake.asked[0]] == expected
+    assert [tf.train.Example.FromString(content) for content in fake.asked[0]] == expected
 
 
 def test_a_context_is_merged_into_every_example():
@@ -90,7 +90,7 @@ def test_a_context_is_merged_into_every_example():
     source.example_list_with_context.examples.extend(two_examples().example_list.examples)
     run(fake, examples.REGRESS, source)
     expected = [served_models.example(c=5, x=value) for value in (1, 2)]
-    assert [tf.train.Example.FromString(each) for each in fake.asked[0]] == expected
+    assert [tf.train.Example.FromString(content) for content in fake.asked[0]] == expected
 
 
 @pytest.mark.parametrize("method", ["", "tensorflow/serving/predict", "anything"])
@@ -119,7 +119,7 @@ INPUTS = {"inputs": tf.string}
 )
 def test_signatures_that_take_no_examples_are_told_before_they_run(kind, inputs, outputs, message):
     fake = Fake({}, inputs, outputs)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StatusError) as caught:
         run(fake, getattr(examples, kind))
     assert message in caught.value.message
     assert caught.value.http == 400
@@ -127,7 +127,7 @@ def test_signatures_that_take_no_examples_are_told_before_they_run(kind, inputs,
 
 
 @pytest.mark.parametrize(
-    ("kind", "found", "message"),
+    ("kind", "answers", "message"),
     [
         ("CLASSIFY", {"scores": SCORES[0]}, "[batch_size num_classes] but got [2]"),
         ("CLASSIFY", {"scores": SCORES.astype(np.float64)}, "Expected scores Tensor of DT_FLOAT"),
@@ -143,8 +143,8 @@ def test_signatures_that_take_no_examples_are_told_before_they_run(kind, inputs,
         ("REGRESS", {"outputs": np.array([3, 4])}, "Expected output Tensor of DT_FLOAT"),
     ],
 )
-def test_outputs_that_are_no_answers_are_told(kind, found, message):
-    with pytest.raises(Failure) as caught:
-        run(Fake(found), getattr(examples, kind))
+def test_outputs_that_are_no_answers_are_told(kind, answers, message):
+    with pytest.raises(StatusError) as caught:
+        run(Fake(answers), getattr(examples, kind))
     assert message in caught.value.message
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -9,11 +9,10 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.embedded.failure import Failure
+from serving.embedded.errors import ConfigError, StatusError
 from serving.embedded.manager import Manager, configs_of
-from serving.embedded.protos import ConfigError
 from serving.embedded.versions import Config, Model, State
-from tests.served_models import FakeServable, Loads, publish, wait_for
+from tests.serving.served_models import FakeServable, Loads, publish, wait_for
 
 
 @pytest.fixture
@@ -185,7 +184,7 @@ def test_a_missing_directory_unloads_nothing_and_an_empty_one_everything(base):
     (base.parent / "away").rename(base)
     one.refresh()
     settled(one, {1: "END"})
-    with pytest.raises(Failure, match=r"Servable not found for request: Latest\(m\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Latest\(m\)"):
         one.lease(None).__enter__()
 
 
@@ -193,7 +192,7 @@ def test_a_version_that_is_not_there_is_not_found(base):
     publish(base, 1)
     one = model(base)
     one.refresh()
-    with pytest.raises(Failure, match=r"Servable not found for request: Specific\(m, 5\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Specific\(m, 5\)"):
         one.lease(5).__enter__()
 
 
@@ -262,7 +261,7 @@ def test_labels_lead_to_versions(base):
     manager.set_configs([Config("m", base, latest=0, labels={"stable": 1, "canary": 2})])
     assert lease(manager, label="stable") == 1
     assert lease(manager, label="canary") == lease(manager) == 2
-    with pytest.raises(Failure, match="Unrecognized servable version label: beta"):
+    with pytest.raises(StatusError, match="Unrecognized servable version label: beta"):
         lease(manager, label="beta")
 
 
@@ -270,13 +269,13 @@ def test_a_label_of_a_version_that_is_not_loaded_is_refused_and_nothing_changes(
     publish(base, 1)
     manager = Manager(Loads())
     manager.set_configs([Config("m", base)])
-    with pytest.raises(Failure, match="Request to assign label stable to version 4 of model m"):
+    with pytest.raises(StatusError, match="Request to assign label stable to version 4 of model m"):
         manager.set_configs([Config("m", base, labels={"stable": 4})])
-    with pytest.raises(Failure, match="Unrecognized servable version label"):
+    with pytest.raises(StatusError, match="Unrecognized servable version label"):
         lease(manager, label="stable")
     early = Manager(Loads(), early_labels=True)
     early.set_configs([Config("m", base, labels={"stable": 4})])
-    with pytest.raises(Failure, match=r"Specific\(m, 4\)"):
+    with pytest.raises(StatusError, match=r"Specific\(m, 4\)"):
         lease(early, label="stable")
 
 
@@ -288,7 +287,7 @@ def test_models_come_and_go_with_the_configuration(base):
     manager.set_configs([Config("n", base), Config("o", base)])
     assert manager.names() == ["n", "o"]
     assert lease(manager, "o") == 1
-    with pytest.raises(Failure, match=r"Servable not found for request: Latest\(m\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Latest\(m\)"):
         lease(manager)
     assert load.made[0].closed.wait(300)
     assert not load.made[1].closed.is_set()
@@ -318,7 +317,7 @@ def test_waiting_ends_when_all_models_answer_and_fails_where_none_can(base):
     publish(base, 1, broken=True)
     broken = Manager(Loads())
     broken.set_configs([Config("m", base)])
-    with pytest.raises(Failure, match="Could not load version 1"):
+    with pytest.raises(StatusError, match="Could not load version 1"):
         broken.wait(threading.Event())
 
 
@@ -331,7 +330,7 @@ def test_a_manager_that_closes_refuses_new_requests_and_waits_for_those_that_run
         closing = threading.Thread(target=manager.close, args=(20,))
         closing.start()
         wait_for(lambda: manager._closing)
-        with pytest.raises(Failure, match="the server is shutting down") as refused:
+        with pytest.raises(StatusError, match="the server is shutting down") as refused:
             lease(manager)
         seen.append(closing.is_alive())
     closing.join(300)

@@ -7,9 +7,9 @@ import pytest
 import requests
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
-from serving.embedded.failure import Failure
-from tests import served_models
-from tests.served_models import listed
+from serving.embedded.errors import StatusError
+from tests.serving import served_models
+from tests.serving.served_models import listed
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def labelled(base, tmp_path, **given):
 
 def test_a_label_of_a_version_that_is_not_there_ends_the_start(base, tmp_path):
     message = "Request to assign label next to version 2 of model m, which is not currently"
-    with pytest.raises(Failure, match=message), labelled(base, tmp_path):
+    with pytest.raises(StatusError, match=message), labelled(base, tmp_path):
         pass
 
 

@@ -1,4 +1,10 @@
-"""What went wrong with a request, as gRPC and HTTP say it."""
+"""What can go wrong in the server: one family of exceptions.
+
+ServingError
+    ConfigError             the configuration cannot be used, so there is no server
+    StatusError             a request or a load failed, with a status code
+        BodyTooLargeError   HTTP has a code of its own for that
+"""
 
 import grpc
 import tensorflow as tf
@@ -23,8 +29,25 @@ _HTTP = {
 }
 
 
-class Failure(Exception):
-    """A request that cannot be answered.
+class ServingError(Exception):
+    """Anything that the server cannot do."""
+
+
+class ConfigError(ServingError):
+    """A configuration that cannot be used.
+
+    Args:
+        message: One line for the person who wrote it.
+        argument: The flag it is about, without its dashes; empty: none in particular.
+    """
+
+    def __init__(self, message: str, argument: str = ""):
+        super().__init__(message)
+        self.argument = argument
+
+
+class StatusError(ServingError):
+    """A request that cannot be answered, or a version that cannot be loaded.
 
     Args:
         code: gRPC's status code.
@@ -54,12 +77,26 @@ class Failure(Exception):
         return f"{self.code.name}: {self.message}"
 
 
-def invalid(message: str) -> Failure:
-    """Return a Failure with the commonest code, INVALID_ARGUMENT."""
-    return Failure(grpc.StatusCode.INVALID_ARGUMENT, message)
+class BodyTooLargeError(StatusError):
+    """The body of a REST request is larger than the server accepts."""
+
+    http = 413
+
+    def __init__(self, message: str):
+        super().__init__(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def of_tensorflow(error: Exception) -> Failure:
+def invalid(message: str) -> StatusError:
+    """Return an error with the most common code, INVALID_ARGUMENT."""
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def not_found(servable: str) -> StatusError:
+    """Return the error for a model or version that is not served."""
+    return StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {servable}")
+
+
+def of_tensorflow(error: Exception) -> StatusError:
     """Return an error of TensorFlow's runtime, without the stack of whoever traced the model."""
     if isinstance(error, tf.errors.OpError):
         code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
@@ -70,4 +107,4 @@ def of_tensorflow(error: Exception) -> Failure:
             text = str(error)
     for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):
         text = text.split(mark)[0]
-    return Failure(code, text)
+    return StatusError(code, text)

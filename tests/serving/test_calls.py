@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    predict_pb2,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from serving.embedded import grpc_api, servable
-from serving.embedded.failure import Failure
+from serving.embedded.errors import StatusError
 from serving.embedded.metrics import Metrics
-from tests import served_models
+from tests.serving import served_models
 
 CODES = grpc.StatusCode
 LONG = np.float32([3000])  # of the signature `slow`: a minute or more, if nothing ends it
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory):
-    base = tmp_path_factory.mktemp("kinds")
-    served_models.all_kinds(base / "1")
-    return base
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["alone", "batched"])
@@ -50,7 +47,7 @@ def asking(signature, **inputs):
 
 def slow(one, seconds):
     """Run the slow signature with a deadline; returns the code of its failure."""
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StatusError) as caught:
         one.run("slow", {"seconds": LONG}, ["done"], time.monotonic() + seconds)
     return caught.value.code
 
@@ -110,9 +107,9 @@ def test_a_call_that_was_cancelled_while_it_waited_for_a_thread_is_not_computed(
     asked, context, metrics = [], Context(), Metrics()
     names = ("predict", "classify", "regress", "multi", "metadata")
     answers = SimpleNamespace(**dict.fromkeys(names, lambda *_: asked.append(1)))
-    service = grpc_api.Predictions(answers, metrics)
-    spec = SimpleNamespace(name="m")
-    getattr(service, method)(SimpleNamespace(model_spec=spec, tasks=[]), context)
+    rpc = grpc_api.SERVICES[prediction_service_pb2][method]
+    request = SimpleNamespace(model_spec=SimpleNamespace(name="m"), tasks=[])
+    grpc_api.answered(method, rpc, answers, metrics, request, context)
     assert context.ended == (CODES.CANCELLED, "cancelled by the client")
     assert asked == []
     assert b'status="CANCELLED"' in metrics.text()

@@ -7,11 +7,11 @@ import socket
 import grpc
 import pytest
 import requests
-
-from serving.embedded.failure import Failure
-from serving.embedded.metrics import Metrics
 from serving.embedded.rest import Rest
-from tests import served_models
+
+from serving.embedded.errors import StatusError
+from serving.embedded.metrics import Metrics
+from tests.serving import served_models
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def call(served, method, path, body=None):
     ],
 )
 def test_every_code_has_its_http_status(code, status):
-    answers = Refusing(Failure(getattr(grpc.StatusCode, code), "why"))
+    answers = Refusing(StatusError(getattr(grpc.StatusCode, code), "why"))
     assert ask(answers, complete) == (status, {"error": "why"})
 
 
@@ -90,7 +90,7 @@ def test_a_client_that_goes_away_while_it_sends_is_not_computed_for():
     async def receive():
         return messages.pop(0)
 
-    answers = Refusing(Failure(grpc.StatusCode.INTERNAL, "asked"))
+    answers = Refusing(StatusError(grpc.StatusCode.INTERNAL, "asked"))
     assert ask(answers, receive) == (499, {"error": "the client went away"})
     assert answers.asked == 0
 

@@ -14,7 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from serving.mobile.web import __main__ as web
-from tests.browser import body, browser, choose, said, wait
+from tests.serving.browser import body, browser, choose, said, wait
 from xkd_keras.ship import lite, metadata
 
 pytestmark = pytest.mark.browser

@@ -18,10 +18,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import Client, RefusedError
-from serving.embedded.failure import Failure
-from serving.embedded.protos import ConfigError
-from tests import served_models
-from tests.served_models import Running, command
+from serving.embedded.errors import ConfigError, StatusError
+from tests.serving import served_models
+from tests.serving.served_models import Running, command
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def test_files_that_hold_something_else_are_told(tmp_path):
         pass
     (tmp_path / "m" / "1").mkdir(parents=True)
     with (
-        pytest.raises(Failure, match="Could not load version 1: ") as caught,
+        pytest.raises(StatusError, match="Could not load version 1: ") as caught,
         served_models.server(model_base_path=str(tmp_path / "m")),
     ):
         pass
