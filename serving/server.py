@@ -13,6 +13,8 @@ import threading
 from absl import flags
 
 from serving import command
+from serving.embedded import options
+from serving.embedded.errors import ServingError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FLAGS = {  # default, help, least
@@ -54,35 +56,17 @@ FLAGS = {  # default, help, least
 }
 
 
-def options_of(given):
+def options_of(given) -> options.Options:
     """Return the server's options; raises ConfigError.
 
     Args:
         given: With an attribute for each of FLAGS.
     """
-    from serving.embedded import options
-
-    both = given.tensorflow_session_parallelism
     return options.Options(
         host=given.host,
         most_requests=given.max_concurrent_requests,
-        grpc=options.Grpc(
-            port=given.port,
-            socket_path=given.grpc_socket_path,
-            threads=given.grpc_max_threads,
-            channel_arguments=given.grpc_channel_arguments,
-            health_service=given.enable_grpc_healthcheck_service,
-            ssl_file=given.ssl_config_file,
-            tensor_content=given.enable_serialization_as_tensor_content,
-        ),
-        rest=options.Rest(
-            port=given.rest_api_port,
-            threads=given.rest_api_num_threads,
-            timeout_seconds=given.rest_api_timeout_in_ms / 1000,
-            largest_body=given.rest_api_max_body_mib << 20,
-            cors=given.rest_api_enable_cors_support,
-            monitoring_file=given.monitoring_config_file,
-        ),
+        grpc=_grpc(given),
+        rest=_rest(given),
         batches=options.Batches(
             enabled=given.enable_batching,
             parameters_file=given.batching_parameters_file,
@@ -96,20 +80,48 @@ def options_of(given):
             version_poll_seconds=given.file_system_poll_wait_seconds,
             early_labels=given.allow_version_labels_for_unavailable_models,
         ),
-        loads=options.Loads(
-            tags=tuple(given.saved_model_tags.split(",")),
-            threads=given.num_load_threads,
-            retries=given.max_num_load_retries,
-            retry_seconds=given.load_retry_interval_micros / 1e6,
-            intra_op_threads=given.tensorflow_intra_op_parallelism or both,
-            inter_op_threads=given.tensorflow_inter_op_parallelism or both,
-            warm_up=given.enable_model_warmup,
-            warm_up_rounds=given.num_request_iterations_for_warmup,
-        ),
+        loads=_loads(given),
     )
 
 
-def line_of(error) -> str:
+def _grpc(given) -> options.Grpc:
+    return options.Grpc(
+        port=given.port,
+        socket_path=given.grpc_socket_path,
+        threads=given.grpc_max_threads,
+        channel_arguments=given.grpc_channel_arguments,
+        health_service=given.enable_grpc_healthcheck_service,
+        ssl_file=given.ssl_config_file,
+        tensor_content=given.enable_serialization_as_tensor_content,
+    )
+
+
+def _rest(given) -> options.Rest:
+    return options.Rest(
+        port=given.rest_api_port,
+        threads=given.rest_api_num_threads,
+        timeout_seconds=given.rest_api_timeout_in_ms / 1000,
+        largest_body=given.rest_api_max_body_mib << 20,
+        cors=given.rest_api_enable_cors_support,
+        monitoring_file=given.monitoring_config_file,
+    )
+
+
+def _loads(given) -> options.Loads:
+    both = given.tensorflow_session_parallelism
+    return options.Loads(
+        tags=tuple(given.saved_model_tags.split(",")),
+        threads=given.num_load_threads,
+        retries=given.max_num_load_retries,
+        retry_seconds=given.load_retry_interval_micros / 1e6,
+        intra_op_threads=given.tensorflow_intra_op_parallelism or both,
+        inter_op_threads=given.tensorflow_inter_op_parallelism or both,
+        warm_up=given.enable_model_warmup,
+        warm_up_rounds=given.num_request_iterations_for_warmup,
+    )
+
+
+def line_of(error: ServingError) -> str:
     """Return an error of the server as a line that names the flag it is about."""
     argument = getattr(error, "argument", "")
     return f"--{argument}: {error}" if argument else str(error)
@@ -122,7 +134,6 @@ def main() -> int:
     with command.quiet():
         import tensorflow as tf
 
-        from serving.embedded.errors import ServingError
         from serving.embedded.lifecycle import Server
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them

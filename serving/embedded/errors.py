@@ -7,10 +7,8 @@ ServingError
 """
 
 import grpc
-import tensorflow as tf
 
 LONGEST = 1024  # characters of a message that travel in gRPC's trailers
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # tensorflow_serving/model_servers/http_server.cc; every other code is 500.
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -94,17 +92,3 @@ def invalid(message: str) -> StatusError:
 def not_found(servable: str) -> StatusError:
     """Return the error for a model or version that is not served."""
     return StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {servable}")
-
-
-def of_tensorflow(error: Exception) -> StatusError:
-    """Return an error of TensorFlow's runtime, without the stack of whoever traced the model."""
-    if isinstance(error, tf.errors.OpError):
-        code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
-        text = error.message
-    else:  # a kernel's message with raw bytes in it, or an array that no tensor can be made of
-        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the inputs cannot be computed with"
-        if not isinstance(error, UnicodeDecodeError):
-            text = str(error)
-    for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):
-        text = text.split(mark)[0]
-    return StatusError(code, text)

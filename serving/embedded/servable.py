@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from serving.embedded.errors import StatusError, invalid, of_tensorflow
+from serving.embedded.errors import StatusError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _INIT = "__saved_model_init_op"  # TF 2's initialiser is stored among the signatures
 # A deadline is passed on to the runtime, which costs a tenth of a millisecond per call, only if it
 # is nearer than this many times the longest call of the signature so far.
@@ -93,7 +94,7 @@ class Servable:
                     tensors[1], dict(zip(tensors[0], feeds, strict=True)), options
                 )
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
-            raise of_tensorflow(error) from None
+            raise _computing(error) from None
         self._longest[name] = max(self._longest.get(name, 0.0), time.monotonic() - begin)
         return results
 
@@ -130,6 +131,20 @@ def settle() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def _computing(error: Exception) -> StatusError:
+    """Return why inputs cannot be computed with, without the stack of whoever traced the model."""
+    if isinstance(error, tf.errors.OpError):
+        code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+        text = error.message
+    else:  # a kernel's message with raw bytes in it, or an array that no tensor can be made of
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the inputs cannot be computed with"
+        if not isinstance(error, UnicodeDecodeError):
+            text = str(error)
+    for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):
+        text = text.split(mark)[0]
+    return StatusError(code, text)
 
 
 def _loading(path: Path, error: Exception) -> StatusError:

@@ -16,8 +16,8 @@ OPTIONS = (
 def browser(profile, size=(1000, 800)):
     """Yield a driver of a browser that keeps its files in `profile`."""
     options = webdriver.ChromeOptions()
-    for each in (*OPTIONS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
-        options.add_argument(each)
+    for option in (*OPTIONS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
+        options.add_argument(option)
     driver = webdriver.Chrome(options)
     try:
         yield driver

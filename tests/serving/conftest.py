@@ -1,6 +1,11 @@
 """Models that tests of serving share: each is exported once in a test run, and never changed."""
 
+import json
+
+import grpc
 import pytest
+import requests
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from tests.serving import served_models
 
@@ -28,3 +33,68 @@ def kinds(tmp_path_factory):
     base = tmp_path_factory.mktemp("kinds")
     served_models.all_kinds(base / "1")
     return base
+
+
+@pytest.fixture(scope="module")
+def grpc_served(halves, kinds, tmp_path_factory):
+    """A server of `halves` (both versions; label `stable` is 1) and `kinds`."""
+    file = tmp_path_factory.mktemp("served") / "models.config"
+    more = "model_version_policy { all {} } version_labels { key: 'stable' value: 1 }"
+    file.write_text(served_models.listed(("half", halves, more), ("kinds", kinds)))
+    with served_models.server(model_config_file=str(file)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(grpc_served):
+    """A channel to that server, without limits."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(grpc_served.address, options) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def predictions(channel):
+    """Its PredictionService."""
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def models(channel):
+    """Its ModelService."""
+    return model_service_pb2_grpc.ModelServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def rest_served(halves, kinds, tmp_path_factory):
+    """A server of half_plus_three (version 123, as in upstream's documentation) and of `kinds`."""
+    base = tmp_path_factory.mktemp("served")
+    served_models.publish_copy(halves / "2", base / "half", "00000123")
+    models, monitoring = base / "models.config", base / "monitoring.config"
+    models.write_text(
+        served_models.listed(
+            ("half_plus_three", base / "half", "version_labels { key: 'stable' value: 123 }"),
+            ("kinds", kinds),
+            ("a b/ä", base / "half"),
+        )
+    )
+    monitoring.write_text("prometheus_config { enable: true }")
+    with served_models.server(
+        model_config_file=str(models),
+        monitoring_config_file=str(monitoring),
+        rest_api_timeout_in_ms=3000,
+        rest_api_max_body_mib=8,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def call(rest_served):
+    """Sends requests to that server: a method, a path and a body each."""
+    session = requests.Session()
+
+    def send(method, path, body=None, **options):
+        data = body if isinstance(body, bytes | None) else json.dumps(body)
+        return session.request(method, rest_served.url + path, data=data, timeout=300, **options)
+
+    return send

@@ -1,4 +1,4 @@
-"""Small SavedModels for the tests of `serving`, written by plain TensorFlow, and servers of them."""
+"""Small SavedModels for the tests of `serving`, made by plain TensorFlow, and servers of them."""
 
 import os
 import shutil
@@ -54,11 +54,13 @@ def refused(**flags):
     return server_command.line_of(caught.value)
 
 
-def command(*flags, module="serving.server", errors=subprocess.PIPE):
-    """Start a command; the caller reads its output."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def command(*flags, module="serving.server", errors=subprocess.PIPE, python=()):
+    """Start a command, with options of Python's own; the caller reads its output."""
+    # tfmot, in another test, sets this: then TensorFlow itself imports tf_keras.
+    clean = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    environment = {**clean, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *flags],
+        [sys.executable, *python, "-m", module, *flags],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
@@ -146,7 +148,7 @@ def half_plus(path, added):
 
 
 def plus(path, added):
-    """Write x / 2 + `added` again, with its default signature alone: that takes a tenth of the time."""
+    """Write x / 2 + `added` with its default signature alone, which takes less time."""
     module = tf.Module()
     module.b = tf.Variable(float(added))
 

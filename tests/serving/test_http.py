@@ -7,22 +7,19 @@ import socket
 import grpc
 import pytest
 import requests
-from serving.embedded.rest import Rest
 
+from serving.embedded.asgi import Application
 from serving.embedded.errors import StatusError
 from serving.embedded.metrics import Metrics
 from tests.serving import served_models
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(halves, tmp_path_factory):
     """A server of versions 1 and 2 of a model; a label of version 1 has an odd name."""
-    base = tmp_path_factory.mktemp("half")
-    served_models.half_plus(base / "1", 2)
-    served_models.half_plus(base / "2", 3)
-    file = base / "models.config"
+    file = tmp_path_factory.mktemp("served") / "models.config"
     more = "model_version_policy { all {} } version_labels { key: 'a b/ä' value: 1 }"
-    file.write_text(served_models.listed(("half", base, more)))
+    file.write_text(served_models.listed(("half", halves, more)))
     with served_models.server(model_config_file=str(file)) as server:
         yield server
 
@@ -72,7 +69,7 @@ def ask(inference, receive):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Rest(inference, Metrics(), 1)(scope, receive, send))
+    asyncio.run(Application(inference, Metrics(), 1)(scope, receive, send))
     start, end = sent
     return start["status"], json.loads(end["body"])
 
@@ -139,8 +136,8 @@ def test_a_version_beyond_int64_is_refused(served):
 
 def test_labels_are_percent_decoded(served):
     path = "/v1/models/half/labels/{}:predict"
-    found = call(served, "POST", path.format("a%20b%2F%C3%A4"), b'{"instances": [1]}')
-    assert found == (200, {"predictions": [2.5]})
+    answer = call(served, "POST", path.format("a%20b%2F%C3%A4"), b'{"instances": [1]}')
+    assert answer == (200, {"predictions": [2.5]})
     assert call(served, "POST", path.format("%C3%A4"), b'{"instances": [1]}') == (
         400,
         {"error": "Unrecognized servable version label: ä"},
@@ -149,9 +146,9 @@ def test_labels_are_percent_decoded(served):
 
 def test_the_status_ignores_labels_and_not_versions(served):
     def versions(path):
-        status, found = call(served, "GET", f"/v1/models/half{path}")
+        status, answer = call(served, "GET", f"/v1/models/half{path}")
         assert status == 200
-        return [each["version"] for each in found["model_version_status"]]
+        return [entry["version"] for entry in answer["model_version_status"]]
 
     assert versions("") == versions("/labels/none") == ["2", "1"]
     assert versions("/versions/1") == ["1"]
@@ -159,8 +156,8 @@ def test_the_status_ignores_labels_and_not_versions(served):
 
 def test_the_metadata_is_that_of_the_version_asked_for(served):
     for where, version in (("", "2"), ("/versions/1", "1"), ("/labels/a%20b%2F%C3%A4", "1")):
-        _, found = call(served, "GET", f"/v1/models/half{where}/metadata")
-        assert found["model_spec"]["version"] == version
+        _, answer = call(served, "GET", f"/v1/models/half{where}/metadata")
+        assert answer["model_spec"]["version"] == version
 
 
 @pytest.mark.parametrize(
@@ -183,8 +180,8 @@ def test_examples_are_refused_like_inputs(served, verb):
     path = f"/v1/models/half:{verb}"
     body = '{"signature_name": "serving_default", "examples": [{"x": 1.0}]}'
     for broken in (b"", b"[]", b'{"examples": []}', b'{"signature_name": 1}', body):
-        status, found = call(served, "POST", path, broken)
-        assert (status, list(found)) == (400, ["error"])
+        status, answer = call(served, "POST", path, broken)
+        assert (status, list(answer)) == (400, ["error"])
     assert call(served, "POST", f"/v1/models/no:{verb}", body)[0] == 404
 
 

@@ -95,8 +95,8 @@ def test_what_is_no_image_is_told_and_the_page_goes_on(page, tmp_path):
 def test_nothing_comes_from_elsewhere(page):
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     origin = page.execute_script("return location.origin")
-    assert [each for each in loaded if not each.startswith(("data:", "blob:", origin))] == []
-    assert any(each.endswith(".wasm") for each in loaded)
+    assert [url for url in loaded if not url.startswith(("data:", "blob:", origin))] == []
+    assert any(url.endswith(".wasm") for url in loaded)
 
 
 def test_what_is_missing_is_told(tmp_path, capsys, monkeypatch):

@@ -1,7 +1,5 @@
 """Models that come and go while a server runs: configuration files, requests, and what is shown."""
 
-import shutil
-
 import grpc
 import pytest
 import requests
@@ -12,14 +10,6 @@ from tests.serving import served_models
 from tests.serving.served_models import listed
 
 
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    """A version of half_plus_two, to be copied."""
-    path = tmp_path_factory.mktemp("half") / "1"
-    served_models.half_plus(path, 2)
-    return path
-
-
 @pytest.fixture
 def base(half, tmp_path):
     """The directory of a model with version 1."""
@@ -28,10 +18,7 @@ def base(half, tmp_path):
 
 
 def publish(half, base, number):
-    """Add a version, by rename."""
-    base.mkdir(exist_ok=True)
-    shutil.copytree(half, base / ".partial")
-    (base / ".partial").rename(base / str(number))
+    served_models.publish_copy(half / "1", base, number)
 
 
 def rewrite(file, text):
@@ -42,13 +29,15 @@ def rewrite(file, text):
 
 
 def versions(server, model="default"):
-    found = requests.get(f"{server.url}/v1/models/{model}", timeout=300).json()
-    return found.get("model_version_status", found)
+    answer = requests.get(f"{server.url}/v1/models/{model}", timeout=300).json()
+    return answer.get("model_version_status", answer)
 
 
 def states(server, model="default"):
-    found = versions(server, model)
-    return [(one["version"], one["state"]) for one in found] if isinstance(found, list) else found
+    answer = versions(server, model)
+    if not isinstance(answer, list):
+        return answer  # an error
+    return [(version["version"], version["state"]) for version in answer]
 
 
 def missing(name):
@@ -84,6 +73,17 @@ def test_a_configuration_file_that_changes_changes_the_models(base, tmp_path):
         assert requests.post(url, json={"inputs": 2}, timeout=300).json() == {"outputs": 3.0}
 
 
+@pytest.fixture(scope="module")
+def rereading(half, tmp_path_factory):
+    """A server that serves `half` as `a`, and its configuration file, which it polls."""
+    file = tmp_path_factory.mktemp("rereading") / "models.config"
+    rewrite(file, listed(("a", half)))
+    with served_models.server(
+        model_config_file=str(file), model_config_file_poll_wait_seconds=0.02
+    ) as server:
+        yield server, file
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -96,19 +96,20 @@ def test_a_configuration_file_that_changes_changes_the_models(base, tmp_path):
     ],
     ids=["field", "empty", "open", "relative", "twice", "label"],
 )
-def test_a_configuration_file_that_becomes_wrong_changes_nothing(base, tmp_path, text, monkeypatch):
-    file, told = tmp_path / "models.config", []
+def test_a_configuration_file_that_becomes_wrong_changes_nothing(
+    rereading, half, text, monkeypatch
+):
+    server, file = rereading
+    told = []
     monkeypatch.setattr("absl.logging.error", lambda text, *values: told.append(text % values))
-    rewrite(file, listed(("a", base)))
-    with served_models.server(
-        model_config_file=str(file), model_config_file_poll_wait_seconds=0.02
-    ) as server:
-        rewrite(file, text.replace("{base}", str(base)))
-        served_models.wait_for(lambda: len(told) >= 2)  # and it goes on looking
-        assert told[0].startswith("--model_config_file: the old one stays: ")
-        assert states(server, "a") == [("1", "AVAILABLE")]
-        rewrite(file, listed(("a", base), ("c", base)))
-        served_models.wait_for(lambda: states(server, "c") == [("1", "AVAILABLE")])
+    rewrite(file, text.replace("{base}", str(half)))
+    served_models.wait_for(lambda: len(told) >= 2)  # and it goes on looking
+    assert told[0].startswith("--model_config_file: the old one stays: ")
+    assert states(server, "a") == [("1", "AVAILABLE")]
+    rewrite(file, listed(("a", half), ("c", half)))
+    served_models.wait_for(lambda: states(server, "c") == [("1", "AVAILABLE")])
+    rewrite(file, listed(("a", half)))
+    served_models.wait_for(lambda: states(server, "c") == missing("c"))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_broken_version_is_tried_again_as_the_flags_say(base, monkeypatch):
     with served_models.server(model_base_path=str(base), **again):
         (base / "2").mkdir()
         served_models.wait_for(lambda: len(told) == 3)
-        assert all(each.startswith("default, version 2: Could not load") for each in told)
+        assert all(line.startswith("default, version 2: Could not load") for line in told)
 
 
 def test_a_server_starts_when_the_last_missing_model_comes(half, base, tmp_path, monkeypatch):

@@ -53,28 +53,28 @@ def test_every_model_has_a_place_before_it_is_asked(page):
 
 
 def test_models_answer_side_by_side_with_labels_and_latencies(page):
-    found = ask(page, "red.png")
-    assert found["small"].get_attribute("data-answer") == "red"
-    assert found["größer"].get_attribute("data-answer") == "rot"
-    lines = found["small"].text.splitlines()
+    answers = ask(page, "red.png")
+    assert answers["small"].get_attribute("data-answer") == "red"
+    assert answers["größer"].get_attribute("data-answer") == "rot"
+    lines = answers["small"].text.splitlines()
     assert lines[1:3] == ["red", "100.0 %"]
     assert "ms a request (median of 5; at best" in lines[-1]
 
 
 def test_labels_are_text_and_no_markup(page):
-    found = ask(page, "blue.png")
-    assert found["größer"].get_attribute("data-answer") == "<b>blau</b>"
-    assert found["größer"].find_elements(By.TAG_NAME, "b") == []
+    answers = ask(page, "blue.png")
+    assert answers["größer"].get_attribute("data-answer") == "<b>blau</b>"
+    assert answers["größer"].find_elements(By.TAG_NAME, "b") == []
 
 
 def test_a_model_that_takes_no_images_says_so_and_the_others_answer(page):
-    found = ask(page, "red.png")
-    assert "not found in signature def" in found["half"].text
-    assert found["small"].get_attribute("data-answer") == "red"
+    answers = ask(page, "red.png")
+    assert "not found in signature def" in answers["half"].text
+    assert answers["small"].get_attribute("data-answer") == "red"
 
 
 def test_what_is_no_image_is_told_by_every_model(page):
-    found = ask(page, "text.png")
-    assert "Unknown image file format" in found["small"].text
-    assert "{{" not in found["small"].text  # names of the graph's nodes
+    answers = ask(page, "text.png")
+    assert "Unknown image file format" in answers["small"].text
+    assert "{{" not in answers["small"].text  # names of the graph's nodes
     assert ask(page, "red.png")["small"].get_attribute("data-answer") == "red"
