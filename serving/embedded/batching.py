@@ -81,10 +81,10 @@ class _Task:
 
 @dataclass
 class _Batch:
-    """Requests that run together, in the order they came."""
+    """Requests that run together, in order of arrival."""
 
     key: tuple  # signature, outputs, shapes
-    due: float  # when it runs at the latest
+    due: float  # the latest time to run it
     tasks: list[_Task] = field(default_factory=list)
     size: int = 0
     closed: bool = False  # nothing more goes in
@@ -147,7 +147,7 @@ class Batcher:
         return task.result
 
     def _size(self, inputs: Mapping[str, np.ndarray]) -> int:
-        """Return the number of examples; raises StatusError where inputs disagree on it."""
+        """Return the number of examples; raises StatusError if inputs disagree on it."""
         if any(array.ndim == 0 for array in inputs.values()):
             raise invalid("Batching session Run() input tensors must have at least one dimension")
         sizes = {len(array) for array in inputs.values()}
@@ -208,7 +208,7 @@ class Batcher:
         self._free += 1
 
     def _next(self) -> _Batch | None:
-        """Wait for a batch that is full or due, and take it; None when others took them all."""
+        """Wait for a batch that is full or due, and take it; None if others took them all."""
         with self._lock:
             while self._queue:
                 now = time.monotonic()

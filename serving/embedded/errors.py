@@ -64,7 +64,7 @@ class StatusError(ServingError):
 
     @property
     def details(self) -> str:
-        """The message as gRPC carries it: cut where it would outgrow the trailers."""
+        """The message as gRPC carries it: cut if it would outgrow the trailers."""
         if len(self.message) <= LONGEST:
             return self.message
         return self.message[:LONGEST] + "...TRUNCATED"

@@ -108,7 +108,7 @@ def _quickly(flat: list, dtype: tf.DType) -> np.ndarray | None:
                 array = wide.astype(dtype.as_numpy_dtype)
             return array if np.array_equal(np.isinf(array), np.isinf(wide)) else None
         if dtype.name in _INTEGERS and kinds <= {int}:
-            return np.array(flat, dtype.as_numpy_dtype)  # OverflowError where one does not fit
+            return np.array(flat, dtype.as_numpy_dtype)  # OverflowError if one does not fit
     except OverflowError:
         pass
     return None

@@ -105,8 +105,8 @@ class Server:
         addresses = [(ports.grpc_address(host, options.port), key)]
         if options.socket_path:
             addresses.append((ports.unix_address(options.socket_path), None))
-        # Whoever waits in a batch holds a thread, so batches are no larger than the number of
-        # threads.
+        # A request that waits in a batch holds a thread, so no batch can be larger than the number
+        # of threads.
         threads = 4 * self._cpus
         if batching is not None:
             threads = max(threads, min(2 * batching.size, 128))
@@ -162,7 +162,7 @@ class Server:
         self.manager.wait(stop)
 
     def _reread(self) -> None:
-        """Serve what the configuration file says now; keep what is served where it is wrong."""
+        """Serve what the configuration file says now; if it is wrong, change nothing."""
         try:
             self.manager.set_configs(self._configs())
         except ServingError as error:
@@ -178,10 +178,10 @@ class Server:
         return lines
 
     def stop(self, seconds: float) -> None:
-        """Take no more requests, and let those that run finish, for so long at most."""
+        """Take no more requests, and give those that run this long to finish."""
         end = time.monotonic() + seconds
         self.manager.close(seconds)
-        # What ran has finished, or may not: only answers are still to be sent.
+        # Running requests have finished or run out of time; only answers remain to be sent.
         left = min(max(end - time.monotonic(), 0), SEND_SECONDS)
         finished = self._grpc.stop(left)
         if self._rest is not None:

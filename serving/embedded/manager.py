@@ -1,4 +1,4 @@
-"""All models of a server: what is configured, what is watched, and look-up."""
+"""All models of a server: configuration, labels, watching for changes, and look-up."""
 
 import threading
 import time

@@ -32,7 +32,7 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
 
 
 def grpc_address(host: str, port: int) -> str:
-    """Return a TCP address for gRPC; raises ConfigError where it cannot be bound."""
+    """Return a TCP address for gRPC; raises ConfigError if it cannot be bound."""
     bound("port", host, port).close()  # gRPC's own message is C++, and vague
     return f"{host}:{port}"
 

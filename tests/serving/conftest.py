@@ -1,5 +1,6 @@
-"""Models that tests of serving share: each is exported once in a test run, and never changed."""
+"""What tests of serving share: models, exported once in a test run and never changed; servers."""
 
+import gc
 import json
 
 import grpc
@@ -7,7 +8,30 @@ import pytest
 import requests
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from serving.embedded import factory, servable
 from tests.serving import served_models
+
+SETTLE = servable.settle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _left_alone():
+    """Loads do not collect garbage: over the heap of all tests, that takes half a second each.
+
+    What is there already is excluded from collections, as a load would do.
+    """
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (factory, servable):
+            patch.setattr(module, "settle", lambda: None)
+        yield
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Loads collect garbage, as they do outside of tests."""
+    for module in (factory, servable):
+        monkeypatch.setattr(module, "settle", SETTLE)
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,7 @@ def test_models_are_loaded_by_threads_of_their_own_where_that_is_asked_for(
         assert names == [name]
 
 
+@pytest.mark.usefixtures("settled")
 def test_loading_a_model_takes_it_out_of_garbage_collections_rounds(half):
     gc.unfreeze()
     with served_models.server(model_base_path=str(half)):

@@ -98,7 +98,7 @@ def served(half):
 def run(served, monkeypatch, capsys):
     def call(**given):
         values = {name: default for name, (default, *_) in load.FLAGS.items()}
-        values |= {"model_name": "half", "seconds": 0.2, "warm_up": 0.05, "port": served.port}
+        values |= {"model_name": "half", "seconds": 0.4, "warm_up": 0.05, "port": served.port}
         if given.get("rest"):
             values["port"] = int(served.url.rpartition(":")[2])
         monkeypatch.setattr(load.flags, "FLAGS", type("Flags", (), {**values, **given}))
