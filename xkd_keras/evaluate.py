@@ -49,9 +49,13 @@ def _usual_split(dataset: str) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
-    flags.DEFINE_string("model", "", "A .tflite file, or a SavedModel's directory, instead.")
+    flags.DEFINE_string(
+        "model", "", "Instead of a run: a .tflite file, or a SavedModel's directory."
+    )
     flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
-    flags.DEFINE_string("dataset", "", "Another dataset, as xkd_keras.train takes; empty: its own.")
+    flags.DEFINE_string(
+        "dataset", "", "Another dataset, as in xkd_keras.train; empty: the run's own."
+    )
     flags.DEFINE_string(
         "split", "", "train, validation, test or all; empty: test, or all of a plain folder."
     )

@@ -18,7 +18,7 @@ from xkd_keras.flags import config as configs
 
 
 def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict:
-    """Train the cohort of a configuration, or go on with it, and write its run directory.
+    """Train the cohort of a configuration, or resume it, and write its run directory.
 
     Args:
         config: With run_dir, dataset and peer set.

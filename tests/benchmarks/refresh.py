@@ -1,12 +1,15 @@
-"""Measure again what BUILD_NOTES.md says of speed, and write it there.
+"""Measure again what RESULTS.md beside this file says of speed, and write it there.
 
 python tests/benchmarks/refresh.py [--only=train_step]
 
-Each table there stands between `<!-- SCRIPT --flags -->` and `<!-- /SCRIPT -->`: the script is run
-with those flags, and what it prints takes the place of what stood there. All of it takes about an
-hour on a quiet machine.
+Each table that a script writes stands between `<!-- SCRIPT --flags -->` and `<!-- /SCRIPT -->`. The
+script is run with those flags, and its output replaces what stood there, under a line with the
+command, the machine and the date. All of it takes about an hour on a quiet machine.
 """
 
+import datetime
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -14,10 +17,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-flags.DEFINE_string("only", "", "Only the scripts whose name begins so.")
+flags.DEFINE_string("only", "", "Only the scripts whose name begins with this.")
 HERE = Path(__file__).parent
-NOTES = HERE.parent.parent / "BUILD_NOTES.md"
+RESULTS = HERE / "RESULTS.md"
 BLOCK = re.compile(r"<!-- (?P<name>\w+)\.py(?P<flags>[^>]*) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
+MACHINE = re.compile(r"(.*, load average .*)\n+")  # the line of `measured.circumstances`
 
 
 def measured(block: re.Match) -> str:
@@ -29,14 +33,24 @@ def measured(block: re.Match) -> str:
     print(f"{name} ...", flush=True)
     done = subprocess.run(command, cwd=HERE.parent.parent, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{name}: exit code {done.returncode}; {NOTES.name} is as it was")
+        raise SystemExit(f"{name}: exit code {done.returncode}; {RESULTS.name} is as it was")
     begin = f"<!-- {name}.py{block['flags']} -->"
-    return f"{begin}\n{done.stdout.strip()}\n\n<!-- /{name} -->"
+    shown = " ".join(["python", f"tests/benchmarks/{name}.py", *options])
+    return f"{begin}\n{_dated(shown, done.stdout.strip())}\n\n<!-- /{name} -->"
+
+
+def _dated(command: str, output: str) -> str:
+    """Return a script's output under the line that says how, where and when it was measured."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    if printed := MACHINE.match(output):
+        machine, output = printed[1], output[printed.end() :]
+    today = datetime.date.today().isoformat()
+    return f"Command: `{command}`. Machine: {machine}. Date: {today}.\n\n{output}"
 
 
 def main(_):
-    """Run the scripts, and write the notes when all are done."""
-    NOTES.write_text(BLOCK.sub(measured, NOTES.read_text()))
+    """Run the scripts, and write the results when all are done."""
+    RESULTS.write_text(BLOCK.sub(measured, RESULTS.read_text()))
 
 
 if __name__ == "__main__":

@@ -129,8 +129,9 @@ def test_a_configurations_peers_take_one_step(path):
     assert int(cohort.optimizer.iterations) == 1
 
 
-def test_the_readme_names_every_flag_and_every_peer():
-    text = (ROOT / "README.md").read_text()
+def test_the_readmes_of_the_rooms_name_every_flag_and_every_peer():
+    text = (ROOT / "xkd_keras" / "flags" / "README.md").read_text()
     missing = [f.name for f in dataclasses.fields(configs.Config) if f"`--{f.name}" not in text]
     assert not missing
+    text = (ROOT / "xkd_keras" / "peers" / "README.md").read_text()
     assert not [name for name in peers.names() if f"`{name}`" not in text]

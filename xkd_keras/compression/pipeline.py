@@ -32,7 +32,7 @@ def compress(
         recipe: A key of `passes.CHAINS`.
         epochs: Of fine-tuning after each pass.
         learning_rate: Of fine-tuning; 0: a tenth of the peer's own.
-        distill_weight: lambda, the ensemble's weight; 0: labels alone.
+        distill_weight: lambda, the strength of the distillation term; 0: labels alone.
         temperature: Softens teacher and peer.
         sparsity: Share of zeros that pruning ends with.
         clusters: Different values in a kernel that clustering ends with.
@@ -49,7 +49,7 @@ def compress(
     if recipe not in passes.CHAINS:
         raise InputError.unknown("recipe", recipe, passes.CHAINS)
     run = rundir.load_run(run_dir)
-    manifest.read(run_dir)  # a damaged one is told before any work
+    manifest.read(run_dir)  # fails on a damaged one before any work
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
     (own,) = [each.learning["learning_rate"] for each in run.config.peers() if each.name == peer]

@@ -24,7 +24,7 @@ class Tuner:
         learning_rate: Of SGD with momentum 0.9, falling to 0 as a cosine.
         distill_weight: lambda; 0 learns from the labels alone.
         temperature: T.
-        batch_size: Images a step.
+        batch_size: Images per step.
         seed: Of order and augmentation.
     """
 
@@ -91,7 +91,7 @@ class Tuner:
 
 
 class _Progress(tf_keras.callbacks.Callback):
-    """A line an epoch: the loss, and top-1 on validation images."""
+    """One line per epoch: the loss, and top-1 on validation images."""
 
     def __init__(self, tuner: Tuner):
         super().__init__()

@@ -161,7 +161,7 @@ def _subset(content: Content, count: int, seed: int) -> Split:
     classes, pool = len(np.unique(content.train.labels)), len(content.train)
     if not classes <= count <= pool:
         raise InputError(
-            f"{count} is out of range. Valid: {classes} (one a class) to {pool} "
+            f"{count} is out of range. Valid: {classes} (one per class) to {pool} "
             f"(what is left of train beside validation), or 0 for all.",
             argument="train_examples",
         )

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from xkd_keras.errors import InputError
 
-_BUNDLED = ("digits", "glyphs")  # no download: ready before a bar would tell anything
+_BUNDLED = ("digits", "glyphs")  # no download: ready before a bar would show anything
 
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -1,4 +1,4 @@
-"""A person's own images: one folder a class. Every file is decoded before training starts."""
+"""A person's own images: one folder per class. Every file is decoded before training starts."""
 
 import concurrent.futures
 import dataclasses
@@ -97,7 +97,7 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
     ]
     if not files:
         raise InputError(
-            f"{name} holds no folders with images. Valid: one folder of images a class.",
+            f"{name} holds no folders with images. Valid: one folder of images per class.",
             argument="dataset",
         )
     return files

@@ -100,7 +100,7 @@ def _slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
     resolvers = tf.distribute.cluster_resolver
     if "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi"):
         return resolvers.SlurmClusterResolver()
-    # Without a GPU it fails; told of some, it knows the hosts, which is all that is wanted of it.
+    # Without GPUs it fails; given a number of them, it knows the hosts, which is all that we need.
     known = resolvers.SlurmClusterResolver(gpus_per_node=10**6, gpus_per_task=1, auto_set_gpu=False)
     workers = known.cluster_spec()
     kind, index = known.get_task_info()

@@ -227,9 +227,9 @@ def check_ends(history: Mapping[str, list], peers: Iterable[str]) -> None:
 
 
 def hopeless(name: str, epoch: int, losses: tuple[float, ...], every_step: bool) -> None:
-    """Raise FloatingPointError where an epoch shows that going on is no use.
+    """Raise FloatingPointError where an epoch shows that training further is useless.
 
-    XLA leaves the check of each step out, and `skip` would go on for ever.
+    XLA leaves the check of each step out, and `skip` would never end.
 
     Args:
         name: The peer's.

@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags in, exit code out, a mistake as one line."""
+"""How every command starts and ends: flags in, exit code out, an error as one line."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from xkd_keras.errors import FlagError, InputError, PreemptedError, nearest
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; a person's mistake becomes one line on stderr and exit code 1 or 2."""
+    """Run a command; an InputError becomes one line on stderr and exit code 1 or 2."""
 
     def guarded(argv):
         logging.set_verbosity(logging.ERROR)  # libraries' notices; ours are printed
@@ -35,7 +35,7 @@ def run(main: Callable[[], None]) -> None:
 
     try:
         app.run(guarded, flags_parser=_parse_flags)
-    except BrokenPipeError:  # `--help | head`: nobody reads on
+    except BrokenPipeError:  # `--help | head`: the reader is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

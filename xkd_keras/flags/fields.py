@@ -22,7 +22,7 @@ HALVES = ("float16", "bfloat16")
 class Fields:
     """The flags of a run and their defaults; `Config` adds what can be done with them."""
 
-    run_dir: str = _flag("", "Directory of the run; made, or resumed.", identity=False)
+    run_dir: str = _flag("", "Directory of the run; created, or resumed.", identity=False)
     # Data.
     dataset: str = _flag(
         "",
@@ -42,7 +42,9 @@ class Fields:
         low=0.01,
         high=0.5,
     )
-    skip_unreadable: bool = _flag(False, "Leave corrupt images out and list them, not stop.")
+    skip_unreadable: bool = _flag(
+        False, "Leave corrupt images out and list them; else they stop the run."
+    )
     cache_gib: float = _flag(
         2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )
@@ -54,12 +56,14 @@ class Fields:
         " and the flags of how a peer learns, without dashes.",
     )
     optimizer: str = _flag("sgd", "Each peer's optimizer.", choices=("sgd", "adamw"))
-    learning_rate: float = _flag(0.1, "Its largest learning rate.", low=0)
+    learning_rate: float = _flag(0.1, "The largest learning rate.", low=0)
     learning_rate_schedule: str = _flag(
-        "step", "Its course over training.", choices=("constant", "step", "cosine")
+        "step",
+        "How the learning rate changes over training.",
+        choices=("constant", "step", "cosine"),
     )
     learning_rate_epochs: str = _flag(
-        "", "step: the epochs, as 81:122, at which the rate falls to a tenth; empty: 1/2 and 3/4."
+        "", "step: epochs at which the rate falls to a tenth, such as 81:122; empty: 1/2 and 3/4."
     )
     warmup_epochs: float = _flag(0.0, "Epochs in which the rate rises linearly.", low=0)
     momentum: float = _flag(0.9, "SGD's momentum.", low=0, high=1)
@@ -76,16 +80,18 @@ class Fields:
     teacher: str = _flag(
         "auto",
         "Who teaches; auto: the method's own; mean: the ensemble; leave_one_out: that of the"
-        " others; pairwise: each other one; best, linear, min_logit: made with the labels' help;"
+        " others; pairwise: each other one; best, linear, min_logit: computed with the labels;"
         " gate: a learned mixture; frozen: --teacher_run.",
         choices=("auto", *TEACHERS),
     )
     teacher_run: str = _flag("", "kd: directory of a finished run, whose networks teach.")
-    teacher_peer: str = _flag("", "kd: its network that teaches; empty: their ensemble.")
+    teacher_peer: str = _flag(
+        "", "kd: the network of that run that teaches; empty: their ensemble."
+    )
     temperature: float = _flag(
         3.0, "Softens teacher and peers in the distillation term.", low=0.01, high=1000
     )
-    distill_weight_max: float = _flag(1.0, "lambda at full strength.", low=0)
+    distill_weight_max: float = _flag(1.0, "The largest lambda.", low=0)
     distill_period: float = _flag(
         2.0, "mcod: epochs of one period, alone first and then distilling.", low=0.001
     )
@@ -104,10 +110,10 @@ class Fields:
         identity=False,
     )
     epochs: int = _flag(30, "Passes over the training images.", low=1)
-    batch_size: int = _flag(128, "Images a step, over all devices.", low=1)
-    eval_batch_size: int = _flag(256, "Images at once in evaluation.", low=1)
-    seed: int = _flag(0, "Of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
-    deterministic: bool = _flag(False, "Bit-identical repetition, also after interruptions.")
+    batch_size: int = _flag(128, "Images per step, over all devices.", low=1)
+    eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
+    seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
+    deterministic: bool = _flag(False, "Repeat a run bit by bit, also after interruptions.")
     strategy: str = _flag(
         "auto",
         "Devices: auto (all GPUs), one, mirrored (all GPUs or logical CPUs), multiworker (the"
@@ -128,7 +134,7 @@ class Fields:
         "A loss that is not finite: stop, or skip that step for that peer.",
         choices=("stop", "skip"),
     )
-    logical_cpus: int = _flag(1, "Split the CPU in N devices, to try mirrored.", low=1, high=64)
+    logical_cpus: int = _flag(1, "Split the CPU into N devices, to try mirrored.", low=1, high=64)
 
 
 # How the peers of a run teach each other.

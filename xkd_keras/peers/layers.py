@@ -2,7 +2,7 @@
 
 All of them take and return Keras tensors, channels last. The conventions are those of the reference
 implementations in PyTorch: a strided convolution pads both sides, batch normalisation forgets a
-tenth a step, convolutions start He-normal by fan-out.
+tenth per step, convolutions start He-normal by fan-out.
 """
 
 import keras

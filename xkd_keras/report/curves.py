@@ -124,7 +124,7 @@ def _chart(panels: Sequence[Panel], run: _Run) -> Figure:
 
 
 def _draw(axes: Axes, panel: Panel, run: _Run) -> list[float]:
-    """Draw a curve a network, validation solid and training dashed; return the later values.
+    """Draw one curve per network, validation solid and training dashed; return the later values.
 
     Where there is no validation, training is drawn solid.
     """

@@ -113,7 +113,7 @@ def chart(files: Sequence[Mapping]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, label, costs in (
         (panels[0], "MB", [entry["bytes"] / 1e6 for entry in files]),
-        (panels[1], "ms an image, one thread", [e["latency_ms"]["median"] for e in files]),
+        (panels[1], "ms per image, one thread", [e["latency_ms"]["median"] for e in files]),
     ):
         top1 = [100 * entry["top1"] for entry in files]
         first = front(costs, top1)
@@ -174,7 +174,7 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “as Keras”"
         " is how many of them get the trained network's answer; the difference is that of"
         " probabilities. Milliseconds are of one image on one thread of this machine, all files"
-        " measured in turn. The line joins the files that none beats."
+        " measured in turn. The line joins the files that no other file beats in both."
         + (_EXPLAINED if "values" in headings else ""),
     ]
     if manifest["failed"]:

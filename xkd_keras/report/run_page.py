@@ -95,7 +95,7 @@ def compose(
 
 
 def table(metrics: Mapping) -> str:
-    """Return the result as aligned plain text: a line a peer, the ensemble last."""
+    """Return the result as aligned plain text: one line per peer, the ensemble last."""
     headings, rows = _results(metrics)
     return aligned([["peer", *headings], *([name, *cells] for name, cells in rows.items())])
 
@@ -149,7 +149,7 @@ def _opening(metrics: Mapping, n: int) -> list[str]:
         f"Method {escape(metrics['method'])}, seed {metrics['seed']};"
         f" {many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
         f" {many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
-        f" {training['steps_per_second']:.1f} steps a second,"
+        f" {training['steps_per_second']:.1f} steps per second,"
         f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC."
         f"{_skipped(training.get('skipped', {}))}",
         "## Result",

@@ -68,7 +68,7 @@ class History(keras.callbacks.Callback):
             raise PreemptedError(f"saved after epoch {epoch + 1}")
 
     def _stop_if_hopeless(self, row: dict) -> None:
-        """Stop where no step could: XLA leaves their check out, and `skip` would go on for ever."""
+        """Stop where no step could: XLA leaves their check out, and `skip` would never end."""
         for name in self.model.peers:
             means = row[f"{name}_cross_entropy"], row.get(f"val_{name}_cross_entropy", 0.0)
             every_step = row.get(f"{name}_skipped", 0) >= self.steps

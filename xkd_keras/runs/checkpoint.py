@@ -3,8 +3,8 @@
 `epoch-0012.npz` holds every variable of every peer and optimizer (weights, moving statistics,
 momenta, seeds of dropout, the step) and the history so far; `epoch-0012-batch-000345.npz` also the
 running metrics after that many batches of the thirteenth epoch. The order and augmentation of the
-data are functions of (seed, epoch), so nothing else is needed to go on as if nothing had happened.
-The CRC that the zip format keeps of each entry tells a damaged file.
+data are functions of (seed, epoch), so nothing else is needed to resume as if nothing had happened.
+The CRC that the zip format keeps of each entry reveals a damaged file.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        history: One dict an epoch that is done, JSON-serialisable.
+        history: One dict per finished epoch, JSON-serialisable.
         batch: Batches done of the epoch after them.
         seconds: What those batches took.
-        metrics: Their running metrics, one array a variable; none where batch is 0.
+        metrics: Their running metrics, one array per variable; none where batch is 0.
     """
 
     history: list[dict] = dataclasses.field(default_factory=list)
@@ -48,7 +48,7 @@ def save(
     Args:
         directory: Where the checkpoints of the run are.
         cohort: Compiled.
-        history: One dict an epoch that is done, JSON-serialisable.
+        history: One dict per finished epoch, JSON-serialisable.
         batch: Batches done of the next epoch.
         seconds: What those batches took.
 
@@ -112,7 +112,7 @@ def state(cohort: Cohort) -> list:
 
 
 def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:
-    """Let the running metrics of an epoch go on from where `Progress.metrics` was taken."""
+    """Set the running metrics of an epoch to what `Progress.metrics` holds."""
     for variable, array in zip(_metrics(cohort), arrays, strict=True):
         variable.assign(array)
 

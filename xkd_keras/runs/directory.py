@@ -58,7 +58,7 @@ def _begun(run_dir: Path) -> bool:
 
 
 def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
-    """Write what is run and on which data; refuse to go on with data that have changed."""
+    """Write what is run and on which data; refuse to resume with data that have changed."""
     path = run_dir / "data.json"
     if _begun(run_dir) and json.loads(path.read_text())["fingerprint"] != data.fingerprint:
         raise InputError(

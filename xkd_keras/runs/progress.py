@@ -7,12 +7,12 @@ import keras
 
 
 class Progress(keras.callbacks.Callback):
-    """One line an epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
+    """One line per epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
 
     Args:
         peers: Names, in the order to show.
         epochs: Epochs of the whole run.
-        steps: Steps an epoch.
+        steps: Steps per epoch.
         first: Steps of the first epoch that an earlier process did.
         stream: Where to write.
     """

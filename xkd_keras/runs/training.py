@@ -1,4 +1,4 @@
-"""A run from its Config to its directory: train, or go on, to the last epoch."""
+"""A run from its Config to its directory: train, or resume, to the last epoch."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from xkd_keras.runs import directory as rundir
 
 
 def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
-    """Train and evaluate in `config.run_dir`, or go on; see `train.train_and_evaluate`."""
+    """Train and evaluate in `config.run_dir`, or resume; see `train.train_and_evaluate`."""
     run_dir = Path(config.run_dir)
     strategy = building.set_up(config)
     chief = cluster.is_chief(strategy)
@@ -67,7 +67,7 @@ def _train(
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
         watching = [
-            # Before the checkpoint: killed between the two, an epoch is told twice, not never.
+            # Before the checkpoint: killed between the two, an epoch is logged twice, not lost.
             keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
             *watching,
             progress.Progress(list(cohort.peers), config.epochs, steps, done.batch),
@@ -105,12 +105,12 @@ def _train(
 
 
 def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None:
-    """Say what is trained on, and from where the run goes on."""
+    """Print what is trained on, and from where the run resumes."""
     first = len(done.history)
     print(
         f"{config.dataset}: {len(data.train)} training, {len(data.validation)} validation,"
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
-        f" {steps} steps an epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
+        f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
     )
     weights = building.distill_weights(cohort.schedule, config.epochs * steps)
     if config.method != "solo" and not weights.any():

@@ -45,7 +45,7 @@ def export(
             be read. What was exported before is then as it was.
     """
     run = rundir.load_run(run_dir)
-    manifest.read(run_dir)  # a damaged one is told before any work
+    manifest.read(run_dir)  # fails on a damaged one before any work
     names = _names(run, names)
     variants = list(variants) or list(KINDS)
     for variant in variants:
@@ -123,7 +123,7 @@ class Tested:
         run: From `rundir.load_run`.
 
     Raises:
-        InputError: A network is not the one that the run's metrics tell of.
+        InputError: A network is not the one that the run's metrics describe.
     """
 
     def __init__(self, run):

@@ -37,7 +37,7 @@ def read(run_dir: Path) -> dict:
 def merged(run_dir: Path, fresh: Sequence[Mapping], failed: Sequence[Mapping]) -> dict:
     """Return the manifest with new artifacts and failures in the place of old ones.
 
-    Artifacts whose files are gone are left out. Failures are told until they succeed.
+    Artifacts whose files are gone are left out. Failures stay listed until they succeed.
     """
     before, new = read(run_dir), {entry["file"] for entry in (*fresh, *failed)}
     export = run_dir / "export"

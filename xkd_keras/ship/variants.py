@@ -1,4 +1,4 @@
-"""What a network can be shipped as. Imports nothing, so that a wrong flag is told at once."""
+"""What a network can be shipped as. Imports nothing, so that a wrong flag is reported at once."""
 
 # TFLite files, and how each is made; in the order of the tables.
 VARIANTS = {

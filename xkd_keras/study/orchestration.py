@@ -1,4 +1,4 @@
-"""A study from its Plan to its directory: search, run, or go on, and report."""
+"""A study from its Plan to its directory: search, run or resume, and report."""
 
 import dataclasses
 import json

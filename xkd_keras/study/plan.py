@@ -14,7 +14,7 @@ ABOUT = {
     "ensemble": "the ensemble all the time",
     "ramp": "growing, without windows",
     "dml": "the networks teach each other in pairs",
-    "kdcl": "a teacher made with the labels' help",
+    "kdcl": "a teacher computed with the labels",
     "one": "a learned mixture, ramped up",
     "kd": "a frozen teacher: the networks trained alone before",
 }

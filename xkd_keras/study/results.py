@@ -100,7 +100,7 @@ def _sweep(plan: Plan, table: Mapping) -> dict:
 
 
 def _rows(plan: Plan, tasks, measured: Mapping, errors: Mapping[Path, str]) -> list[dict]:
-    """Return one row a run that has finished or failed."""
+    """Return one row for each run that has finished or failed."""
     outside = _seconds_of(plan.base.teacher_run)
     rows = []
     for task in tasks:

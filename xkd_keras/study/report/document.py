@@ -52,7 +52,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 
 
 def table(study: Mapping) -> str:
-    """Return the result as aligned plain text: a line a network and method."""
+    """Return the result as aligned plain text: one line per network and method."""
     rows = [["network", "method", "seeds", "top-1 %", "to solo (95 %)", "Holm p"]]
     summary = _summary(study)
     for network, by in summary["networks"].items():
@@ -71,7 +71,7 @@ def _summary(study: Mapping) -> Mapping:
 
 
 def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
-    """Return the differences to solo as a picture, and a table a network."""
+    """Return the differences to solo as a picture, and one table per network."""
     parts = ["## Result"]
     if "forest.svg" in pictures:
         alt = "Difference of each method to solo in points, with 95 % intervals"
@@ -135,15 +135,15 @@ def _explained(study: Mapping) -> str:
         " with a bootstrap interval (BCa, pairs resampled)."
     )
     if len(study["seeds"]) < _BOOTSTRAP:
-        text += " Of so few seeds, that interval is too narrow: trust the one of the difference."
+        text += " With so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
             f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
             f" CIFAR-100, where it reports {both(_gains(study))} points."
             + (
-                " Its recipe is not fully known."
+                " Its learning options are not fully known."
                 if study["dataset"] == "cifar100"
-                else " Other data and another recipe: not comparable in absolute terms."
+                else " Data and learning options differ: not comparable in absolute terms."
             )
         )
     return text
@@ -177,7 +177,7 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
 
 
 def _compared(study: Mapping, summary: Mapping, methods: Sequence[str], reference: str) -> str:
-    """Return a table of differences to a reference, a row a method and network."""
+    """Return a table of differences to a reference, one row per method and network."""
     rows = [
         [escape(method), escape(network), *_cells(by[method]["against"].get(reference))]
         for method in methods
@@ -204,7 +204,7 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
     if not variants:
         return []
     parts = [
-        "## Which part of mcod does it",
+        "## Which part of mcod helps",
         "Variants of mcod, with the settings chosen for mcod; a family of their own in Holm's"
         " correction.",
     ]
@@ -233,9 +233,10 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
         "## Accuracy against cost",
         "The seconds of a run train all networks, without start-up, and with the time to train a"
         " frozen teacher included;"
-        f" {_beside(study)}." + (" Upright: 95 % interval; across: quartiles." if shown else ""),
+        f" {_beside(study)}."
+        + (" Vertical bars: 95 % interval; horizontal bars: quartiles." if shown else ""),
         *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),
-        grid(["", "median s", "quartiles", "of it, teacher", "times solo"], rows),
+        grid(["", "median s", "quartiles", "of which teacher", "times solo"], rows),
     ]
 
 

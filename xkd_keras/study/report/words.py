@@ -135,7 +135,7 @@ def _compared(study: Mapping) -> str:
         f"**Compared:** {both(map(escape, study['main']))}{also}; with"
         f" {many(len(study['seeds']), 'seed')} each, {both(map(escape, study['peers']))} trained on"
         f" {study['data']['examples']['train']:,} images{recipe}. Within a seed, all methods share"
-        " the initial weights, the order of the images and the recipe; what differs is how the"
+        " the initial weights, the order of the images and the learning options; what differs is how the"
         " networks teach each other."
     )
 
@@ -147,7 +147,7 @@ def _sure(study: Mapping, summary: Mapping) -> str:
         " intervals are over seeds, and other images would add to them."
     )
     if len(study["seeds"]) < 2:
-        return f"**How sure:** not at all, for one seed proves nothing. {images}"
+        return f"**How sure:** not at all, because one seed proves nothing. {images}"
     peers = [summary["networks"][peer] for peer in study["peers"]]
     comparisons = [by[m]["against"].get("solo", {}) for by in peers for m in study["main"]]
     sizes = {result["family"] for result in comparisons if "family" in result}
