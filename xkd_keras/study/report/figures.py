@@ -163,7 +163,7 @@ def _place(axes: Axes, values: Mapping, seconds: Mapping, shown: Mapping) -> Non
 
 
 def diversity(study: Mapping) -> Figure | None:
-    """Return how much the peers differ over the epochs, a curve per method; None if not measured."""
+    """Return how much peers differ over the epochs, a curve per method; None if not measured."""
     measured = {key: statistics.curves(study, key) for key in _DIVERSITY}
     measured = {
         key: {method: rows for method, rows in curves.items() if method in study["main"]}
