@@ -1,1 +1,1 @@
-"""What runs an export: on devices, and behind endpoints. Imports nothing of xkd_keras."""
+"""Runs an export: behind endpoints, and on devices (mobile/). Imports nothing of xkd_keras."""

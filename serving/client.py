@@ -2,8 +2,7 @@
 
 python -m serving.client IMAGE_OR_FOLDER_OR_- ... [--model_name=NAME] [--rest]
 
-The server decodes and scales; a client has nothing to do but send the file. `Client` is for
-programs.
+The server decodes and scales images; a client only sends the files. Programs use `Client`.
 """
 
 import base64
@@ -20,13 +19,13 @@ from serving import command
 
 SIGNATURE = "serving_bytes"
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # that the server's decoder knows
-# Of a channel, whose own limit is 4 MiB; the server has none either.
+# The limit of a channel is 4 MiB unless told otherwise; the server has no limit either.
 UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
 Answer = list[tuple[str, float]]
 
 
 class RefusedError(Exception):
-    """The server answered with an error, or did not answer; the message is a line."""
+    """The server answered with an error, or did not answer; the message is one line."""
 
 
 class Client:
@@ -35,12 +34,12 @@ class Client:
     Args:
         model: Its name on the server.
         address: HOST:PORT, of gRPC or REST.
-        rest: Whether that is REST's.
-        label: Asks for the version of this label; empty: for the newest.
+        rest: Whether the address is of REST.
+        label: Ask for the version with this label; empty: the newest version.
         timeout: Seconds that an answer may take.
-        retries: How often to try again where the server is not available.
-        wait: Seconds before the first retry; doubled before each of the next.
-        ca_file: PEM file of the authority of a server with TLS; empty: without TLS. gRPC only.
+        retries: How often to try again while the server is not available.
+        wait: Seconds before the first retry; doubled before each further retry.
+        ca_file: PEM file of the authority, for a server with TLS; empty: no TLS. gRPC only.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Client:
             images: Contents of JPEG, PNG, BMP or GIF files, of any size.
 
         Raises:
-            RefusedError: The server has no such model, cannot read an image, or is not there.
+            RefusedError: The server has no such model, cannot read an image, or does not answer.
         """
         wait = self._wait
         for left in reversed(range(self._retries + 1)):
@@ -77,7 +76,7 @@ class Client:
             except _UnavailableError as error:
                 if not left:
                     raise RefusedError(f"{self._address}: {error}") from None
-            # Not all clients of a server that was away should come back at the same moment.
+            # Clients should not all come back at the same moment after a server was away.
             time.sleep(wait * random.uniform(0.5, 1.5))
             wait *= 2
         raise AssertionError
@@ -136,28 +135,28 @@ class Client:
             except requests.RequestException as error:
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
-                found = answer.json()
+                content = answer.json()
             except ValueError:
                 raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
             if answer.status_code == 503:
-                raise _UnavailableError(found["error"])
+                raise _UnavailableError(content["error"])
             if answer.status_code != 200:
-                raise RefusedError(found["error"].splitlines()[0])
-            rows = found["predictions"]
+                raise RefusedError(content["error"].splitlines()[0])
+            rows = content["predictions"]
             return [list(zip(row["labels"], row["scores"], strict=True)) for row in rows]
 
         return send
 
 
-class _UnavailableError(Exception):
-    """It may be there in a moment."""
+class _UnavailableError(RefusedError):
+    """The server may be available in a moment."""
 
 
 def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of files, of the images in folders, and of stdin for "-".
+    """Yield the name and content of files, of the images in folders, and of stdin for "-".
 
     Raises:
-        MistakeError: One of them is not there, or cannot be read.
+        MistakeError: One of them does not exist, or cannot be read.
     """
     for name in names:
         if name == "-":
@@ -166,7 +165,7 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         path = Path(name)
         files = [path]
         if path.is_dir():
-            files = sorted(each for each in path.rglob("*") if each.suffix.lower() in KINDS)
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in KINDS)
             if not files:
                 kinds = ", ".join(sorted(KINDS))
                 raise command.MistakeError(f"{path}: holds no images; valid: {kinds}.")
@@ -178,21 +177,21 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 FLAGS = {  # default, help, least
-    "host": ("127.0.0.1", "Of the server."),
-    "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
-    "rest": (False, "Ask over REST instead of gRPC."),
-    "model_name": ("default", "The model's name on the server."),
-    "ca_file": ("", "Authority (PEM) of a server with TLS, over gRPC."),
-    "label": ("", "Ask for the version with this label, as stable or canary."),
+    "host": ("127.0.0.1", "Address of the server."),
+    "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
+    "rest": (False, "Use REST instead of gRPC."),
+    "model_name": ("default", "Name of the model on the server."),
+    "ca_file": ("", "PEM file of the authority, for gRPC with TLS."),
+    "label": ("", "Ask for the version with this label, such as stable or canary."),
     "top": (3, "How many labels to print.", 1),
-    "json": (False, "Print a line of JSON an image, for programs."),
+    "json": (False, "Print one line of JSON per image, for programs."),
     "timeout": (30.0, "Seconds that an answer may take.", 0.001),
     "batch": (16, "How many images to send at a time.", 1),
 }
 
 
 def channel_to(address: str, ca_file: str = ""):
-    """Return a gRPC channel, with TLS where an authority is given; raises MistakeError."""
+    """Return a gRPC channel, with TLS if an authority is given; raises MistakeError."""
     import grpc
 
     if not ca_file:
@@ -243,7 +242,7 @@ def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
             name = images[0][0]
             print(f"error: {name}: {error}", file=sys.stderr)
             return True
-        return sum(_print(client, [image]) for image in images) > 0  # one of them is to blame
+        return sum(_print(client, [image]) for image in images) > 0  # find out which one it is
     for (name, _), answer in zip(images, answers, strict=True):
         best = answer[: flags.FLAGS.top]
         if flags.FLAGS.json:

@@ -1,4 +1,4 @@
-"""How commands of this package start and end: flags in, exit code out, a mistake as one line."""
+"""How commands of this package start and end: flags, exit codes, and errors of one line."""
 
 import contextlib
 import difflib
@@ -10,15 +10,15 @@ from absl import app, flags, logging
 
 
 class MistakeError(Exception):
-    """Something given cannot be used; the message is a line that says what can."""
+    """An argument cannot be used; the message is one line and says what is valid."""
 
 
 def run(main: Callable[..., int | None], operands: str = "") -> None:
-    """Run a command; a mistake becomes one line on stderr and exit code 1, for wrong flags 2.
+    """Run a command. An error is one line on stderr; the exit code is 1, or 2 for wrong flags.
 
     Args:
-        main: Called without arguments, or with the operands where there may be some.
-        operands: What those are, for messages; empty: there are none.
+        main: Called without arguments, or with the operands if the command takes any.
+        operands: What the operands are, for messages; empty: the command takes none.
     """
 
     def guarded(argv):
@@ -39,11 +39,11 @@ def run(main: Callable[..., int | None], operands: str = "") -> None:
 
 
 def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> None:
-    """Define flags, when a command starts: on import they would meet those of other programs.
+    """Define flags. Call it when a command starts: an import must not define them for others.
 
     Args:
-        table: By name: the default, the help, and for a number the least that it may be (0).
-        into: Where.
+        table: By name: the default, the help, and for a number its least value (0).
+        into: Where to define them.
     """
     for name, (default, text, *least) in table.items():
         if isinstance(default, bool):
@@ -58,7 +58,7 @@ def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Import TensorFlow without its notices, which C++ prints; TF_CPP_MIN_LOG_LEVEL shows them."""
+    """Import TensorFlow without C++'s notices. Setting TF_CPP_MIN_LOG_LEVEL shows them."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except SystemExit:  # --help was asked for, and given: absl calls that a failure
+    except SystemExit:  # absl ends --help as a failure
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)

@@ -2,8 +2,8 @@
 
 python -m serving.configure --export_dir=RUN/export [--out_dir=DIRECTORY]
 
-models.config is written for the container, where the models are in --models_dir;
-with --models_dir=RUN/export/savedmodel it serves `python -m serving.server`, too.
+models.config is written for the container, where the models are in --models_dir. With
+--models_dir=RUN/export/savedmodel it also works for `python -m serving.server`.
 """
 
 import os
@@ -31,14 +31,14 @@ _NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"  # of Kubernetes
 
 
 FLAGS = {  # default, help, least
-    "export_dir": ("", "RUN/export, as xkd_keras.export leaves it."),
+    "export_dir": ("", "RUN/export, as xkd_keras.export writes it."),
     "out_dir": ("", "Where to write; empty: EXPORT_DIR/serving."),
-    "models_dir": ("/models", "Where the server sees EXPORT_DIR/savedmodel."),
-    "image": ("tensorflow/serving:2.19.0", "Of the container."),
+    "models_dir": ("/models", "Where EXPORT_DIR/savedmodel is for the server."),
+    "image": ("tensorflow/serving:2.19.0", "Image of the container."),
     "service": ("xkd", "Name of the service."),
-    "replicas": (2, "Pods that Kubernetes keeps at least.", 1),
-    "max_batch_size": (32, "Examples of one call at most.", 1),
-    "cpus": (2, "CPUs of a container: calls that run at a time.", 1),
+    "replicas": (2, "Least number of pods in Kubernetes.", 1),
+    "max_batch_size": (32, "Most examples in one call.", 1),
+    "cpus": (2, "CPUs of a container, and calls that run at a time.", 1),
 }
 
 
@@ -48,17 +48,17 @@ def versions_of(savedmodels: Path) -> dict[str, list[int]]:
     Raises:
         MistakeError: There are none.
     """
-    found = {}
+    models = {}
     for base in sorted(savedmodels.iterdir()) if savedmodels.is_dir() else ():
-        numbers = [int(each.name) for each in base.glob("*") if each.name.isdigit()]
+        numbers = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
         if numbers:
-            found[base.name] = sorted(numbers)
-    if not found:
+            models[base.name] = sorted(numbers)
+    if not models:
         raise command.MistakeError(
             f"--export_dir: {savedmodels} holds no SavedModels; valid: RUN/export after"
             " 'python -m xkd_keras.export --run_dir=RUN'."
         )
-    return found
+    return models
 
 
 def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
@@ -68,13 +68,12 @@ def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
         labels = {"stable": versions[-2:][0], "canary": versions[-1]}
         lines = "".join(_LABEL.format(label=k, version=v) for k, v in labels.items())
         served = " ".join(f"versions: {version}" for version in versions[-2:])
-        found = {"name": name, "base": base.rstrip("/"), "versions": served, "labels": lines}
-        parts.append(_MODEL.format(**found))
+        parts.append(_MODEL.format(name=name, base=base.rstrip("/"), versions=served, labels=lines))
     return f"model_config_list {{\n{''.join(parts)}}}\n"
 
 
 def main() -> int:
-    """Write the files and name them."""
+    """Write the files and print their names."""
     given = flags.FLAGS
     if not given.export_dir:
         raise command.MistakeError("--export_dir: is missing; valid: RUN/export.")

@@ -1,11 +1,11 @@
-"""Load a server, TF Serving or ours, and tell how it bears it.
+"""Measure a server, TF Serving or ours, under load.
 
 python -m serving.load --model_name=NAME --concurrency=1,8,32 [--rest] [--plot=load.svg]
 python -m serving.load --model_name=NAME --rate=100,200,400          (open loop)
 
-Closed loop: so many clients, each of which sends the next request when it has an answer. Open loop:
-requests come at random times at a given rate, whether or not the server keeps up; what one waits to
-be sent counts.
+Closed loop: a number of clients, each of which sends its next request when it has an answer. Open
+loop: requests come at random times at a given rate, whether or not the server keeps up; the time
+that a request waits to be sent counts.
 """
 
 import http.client
@@ -22,33 +22,33 @@ from absl import flags
 from serving import client, command, loops
 
 FLAGS = {  # default, help, least
-    "host": ("127.0.0.1", "Of the server."),
-    "port": (0, "Of the server; 0: 8500, and 8501 with --rest."),
-    "rest": (False, "Ask over REST instead of gRPC."),
-    "ca_file": ("", "Authority (PEM) of a server with TLS, over gRPC."),
-    "model_name": ("default", "The model's name on the server."),
-    "signature": ("serving_default", "The signature to call."),
-    "image": ("", "File to send, where the signature takes encoded images; empty: noise."),
-    "batch": (1, "Examples a request.", 1),
+    "host": ("127.0.0.1", "Address of the server."),
+    "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
+    "rest": (False, "Use REST instead of gRPC."),
+    "ca_file": ("", "PEM file of the authority, for gRPC with TLS."),
+    "model_name": ("default", "Name of the model on the server."),
+    "signature": ("serving_default", "Signature to call."),
+    "image": ("", "File to send if the signature takes encoded images; empty: noise."),
+    "batch": (1, "Examples per request.", 1),
     "concurrency": ("1,8,32", "Closed loop: numbers of clients, each for --seconds."),
-    "rate": ("", "Open loop instead: requests a second, each for --seconds."),
+    "rate": ("", "Open loop instead: requests per second, each for --seconds."),
     "clients": (64, "Open loop: most requests at a time.", 1),
     "seconds": (10.0, "How long each step is measured.", 0.1),
     "warm_up": (2.0, "How long each step runs before that.", 0.0),
     "timeout": (30.0, "Seconds that an answer may take.", 0.001),
-    "plot": ("", "Draw latencies and throughput into this .svg or .png."),
-    "json": ("", "Write the numbers into this file."),
+    "plot": ("", "Plot latencies and throughput in this .svg or .png."),
+    "json": ("", "Write the numbers to this file."),
 }
 
 
-_JSON = {"Content-Type": "application/json"}  # TF Serving does not ask for it; others do
+_JSON = {"Content-Type": "application/json"}  # TF Serving does not need it; other servers do
 
 
 def inputs_of(signature, batch: int, image: bytes | None) -> dict[str, np.ndarray]:
     """Return random inputs of a SignatureDef; unknown sizes are `batch`, then 1."""
     import tensorflow as tf
 
-    random, found = np.random.default_rng(0), {}
+    random, inputs = np.random.default_rng(0), {}
     for name, info in signature.inputs.items():
         sizes = [dim.size for dim in info.tensor_shape.dim]
         shape = [n if n >= 0 else (1 if i else batch) for i, n in enumerate(sizes)] or [batch]
@@ -57,14 +57,14 @@ def inputs_of(signature, batch: int, image: bytes | None) -> dict[str, np.ndarra
             if image is None:
                 noise = random.integers(0, 256, (64, 64, 3), np.uint8)
                 image = tf.io.encode_png(noise).numpy()
-            found[name] = np.full(shape, image, object)
+            inputs[name] = np.full(shape, image, object)
         else:
-            found[name] = random.integers(0, 256, shape).astype(dtype.as_numpy_dtype)
-    return found
+            inputs[name] = random.integers(0, 256, shape).astype(dtype.as_numpy_dtype)
+    return inputs
 
 
 def over_grpc(given, port: int) -> Callable[[], Callable]:
-    """Return `connect` for gRPC. The request is built once: only sending and answering count."""
+    """Return `connect` for gRPC. The request is built once, so that building it is not measured."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
@@ -91,7 +91,7 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
 
 
 def over_rest(given, port: int) -> Callable[[], Callable]:
-    """Return `connect` for REST: a connection a client, which stays open."""
+    """Return `connect` for REST: one connection per client, which stays open."""
     import base64
 
     from google.protobuf import json_format
@@ -101,17 +101,17 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
     try:
         connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
         connection.request("GET", f"{path}/metadata")
-        found = json.loads(connection.getresponse().read())
+        answer = json.loads(connection.getresponse().read())
         connection.close()
     except (OSError, ValueError) as error:
         raise command.MistakeError(f"{given.host}:{port}: {error}") from None
-    if "error" in found:
-        raise command.MistakeError(f"{given.host}:{port}: {found['error']}")
+    if "error" in answer:
+        raise command.MistakeError(f"{given.host}:{port}: {answer['error']}")
     signatures = metadata_pb2.SignatureDefMap()
-    json_format.ParseDict(found["metadata"]["signature_def"], signatures)
+    json_format.ParseDict(answer["metadata"]["signature_def"], signatures)
     arrays = _inputs(given, signatures.signature_def)
     plain = {
-        name: [{"b64": base64.b64encode(each).decode()} for each in array.reshape(-1)]
+        name: [{"b64": base64.b64encode(content).decode()} for content in array.reshape(-1)]
         if array.dtype == object
         else array.tolist()
         for name, array in arrays.items()
@@ -152,20 +152,20 @@ def _inputs(given, signatures) -> dict[str, np.ndarray]:
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """Return comma-separated numbers of a flag; raises MistakeError."""
+    """Return the comma-separated numbers of a flag; raises MistakeError."""
     try:
-        found = [float(each) for each in text.split(",")]
+        loads = [float(number) for number in text.split(",")]
     except ValueError:
-        found = [0.0]
-    whole = name == "rate" or all(each == int(each) for each in found if math.isfinite(each))
+        loads = [0.0]
+    whole = name == "rate" or all(load == int(load) for load in loads if math.isfinite(load))
     kind = "numbers above 0" if name == "rate" else "whole numbers from 1"
-    if not whole or not all(0 < each < 1e6 for each in found):
+    if not whole or not all(0 < load < 1e6 for load in loads):
         raise command.MistakeError(f"--{name}: received '{text}'; valid: {kind}, as 1,8,32.")
-    return found
+    return loads
 
 
 def _check_files(given) -> None:
-    """Raise MistakeError for files that could not be written when all is measured."""
+    """Raise MistakeError for files that cannot be written, before anything is measured."""
     if given.plot and Path(given.plot).suffix not in (".svg", ".png"):
         raise command.MistakeError(f"--plot: received '{given.plot}'; valid: a .svg or .png.")
     for name in ("plot", "json"):

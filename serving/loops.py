@@ -1,4 +1,4 @@
-"""Loops that load a server, and what they measure; `serving.load` is the command."""
+"""The loops that load a server, and what they measure. `serving.load` is the command."""
 
 import math
 import threading
@@ -16,11 +16,11 @@ class Step:
     """What was measured at one load.
 
     Attributes:
-        load: Clients, or requests a second asked for.
-        throughput: Answers a second.
-        errors: Requests without an answer.
-        latencies: Milliseconds, the percentiles of PERCENTILES and the largest.
-        first_error: What was said to the first of them.
+        load: Clients, or requests per second.
+        throughput: Answers per second.
+        errors: Number of requests without an answer.
+        latencies: Milliseconds: the percentiles of PERCENTILES, and the largest.
+        first_error: The first error.
     """
 
     load: float
@@ -39,11 +39,11 @@ class Recorder:
         self._lock = threading.Lock()
 
     def call(self, send: Callable[[], None], due: float) -> None:
-        """Send a request that was due at a time, and keep what became of it."""
+        """Send a request that was due at a time, and record its latency or error."""
         try:
             send()
             error = ""
-        except Exception as problem:  # whatever a transport raises, the load goes on
+        except Exception as problem:  # the load continues whatever a transport raises
             error = f"{type(problem).__name__}: {problem}".splitlines()[0]
         if self.begin <= due < self.end:
             with self._lock:
@@ -53,24 +53,24 @@ class Recorder:
                     self._latencies.append(time.perf_counter() - due)
 
     def step(self, load: float) -> Step:
-        """Return the sums."""
-        found = 1000 * np.array(self._latencies)
+        """Return the results."""
+        latencies = 1000 * np.array(self._latencies)
         values = (math.nan,) * (len(PERCENTILES) + 1)
-        if len(found):
-            values = (*np.percentile(found, PERCENTILES), found.max())
+        if len(latencies):
+            values = (*np.percentile(latencies, PERCENTILES), latencies.max())
         seconds = self.end - self.begin
         values = tuple(map(float, values))
-        return Step(load, len(found) / seconds, self._errors, values, self._first)
+        return Step(load, len(latencies) / seconds, self._errors, values, self._first)
 
 
 def closed(connect: Callable[[], Callable], clients: int, warm_up: float, seconds: float) -> Step:
-    """Return what so many clients measure that send one request after the other.
+    """Return what is measured by clients that send one request after the other.
 
     Args:
         connect: Makes a function that sends a request and returns when it is answered.
-        clients: How many, a thread each.
+        clients: How many; each has a thread.
         warm_up: Seconds before measuring.
-        seconds: Of measuring.
+        seconds: How long to measure.
     """
     begin = time.perf_counter() + warm_up
     recorder = Recorder(begin, begin + seconds)
@@ -92,18 +92,18 @@ def opened(
     seconds: float,
     seed: int = 0,
 ) -> Step:
-    """Return what is measured where requests come at random times, whatever the server does.
+    """Return what is measured when requests come at random times, whatever the server does.
 
-    Latency counts from when a request was due, so that a server that stalls is not spared the
+    Latency counts from when a request was due. Otherwise a server that stalls would be spared the
     requests that it kept from being sent.
 
     Args:
         connect: As in `closed`.
-        rate: Requests a second; the gaps between them are exponential.
-        clients: How many requests may be under way.
+        rate: Requests per second; the gaps between them are exponential.
+        clients: How many requests may be in flight.
         warm_up: Seconds before measuring.
-        seconds: Of measuring.
-        seed: Of the times.
+        seconds: How long to measure.
+        seed: Of the random times.
     """
     start = time.perf_counter()
     recorder = Recorder(start + warm_up, start + warm_up + seconds)
@@ -140,7 +140,7 @@ def row(step: Step) -> str:
 
 
 def draw(steps: Sequence[Step], path: str, unit: str) -> None:
-    """Draw latency percentiles and throughput against load."""
+    """Plot latency percentiles and throughput against load."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")

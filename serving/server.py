@@ -2,8 +2,8 @@
 
 python -m serving.server --model_name=NAME --model_base_path=DIRECTORY --rest_api_port=8501
 
-Flags and their defaults are those of tensorflow_model_server, but for --host: this server listens
-on this machine alone unless told otherwise.
+Flags and their defaults are those of tensorflow_model_server, except --host: this server listens on
+this machine alone unless told otherwise. What they become is in embedded/options.py.
 """
 
 import logging
@@ -13,59 +13,130 @@ import threading
 from absl import flags
 
 from serving import command
+from serving.embedded import options
+from serving.embedded.errors import ServingError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FLAGS = {  # default, help, least
-    "host": ("127.0.0.1", "Address to listen on; 0.0.0.0: all."),
+    "host": ("127.0.0.1", "Address to listen on; 0.0.0.0: all addresses."),
     "port": (8500, "TCP port of gRPC; 0: a free one.", 0),
-    "grpc_socket_path": ("", "A UNIX socket for gRPC, besides."),
+    "grpc_socket_path": ("", "A UNIX socket on which gRPC listens as well."),
     "rest_api_port": (0, "TCP port of REST; 0: no REST.", 0),
-    "rest_api_num_threads": (0, "Requests worked on at a time; 0: 4 a CPU.", 0),
-    "rest_api_timeout_in_ms": (30000, "Longest time of a REST request.", 1),
-    "rest_api_enable_cors_support": (False, "Let web pages from anywhere ask."),
-    "rest_api_max_body_mib": (1024, "Largest body of a REST request, MiB.", 1),
-    "grpc_max_threads": (0, "Requests worked on at a time; 0: 4 a CPU, more if batching.", 0),
-    "grpc_channel_arguments": ("", "Comma-separated NAME=VALUE of gRPC."),
-    "enable_grpc_healthcheck_service": (False, "Add grpc.health.v1."),
-    "model_name": ("default", "Name to serve --model_base_path by."),
-    "model_base_path": ("", "Directory of a model's versions."),
-    "model_config_file": ("", "ModelServerConfig, as text; instead of the two above."),
-    "model_config_file_poll_wait_seconds": (0.0, "How often it is read again; 0: never.", 0),
-    "file_system_poll_wait_seconds": (1.0, "How often to look for versions; 0: once.", 0),
-    "max_num_load_retries": (5, "How often a version that failed is tried again.", 0),
-    "load_retry_interval_micros": (60000000, "Time between tries.", 0),
+    "rest_api_num_threads": (0, "REST requests processed at a time; 0: 4 per CPU.", 0),
+    "rest_api_timeout_in_ms": (30000, "Time limit of a REST request.", 1),
+    "rest_api_enable_cors_support": (False, "Allow requests from web pages of other sites."),
+    "rest_api_max_body_mib": (1024, "Largest body of a REST request, in MiB.", 1),
+    "grpc_max_threads": (0, "gRPC requests processed at a time; 0: 4 per CPU or more.", 0),
+    "grpc_channel_arguments": ("", "Comma-separated NAME=VALUE arguments of gRPC."),
+    "enable_grpc_healthcheck_service": (False, "Add the service grpc.health.v1."),
+    "model_name": ("default", "Name under which --model_base_path is served."),
+    "model_base_path": ("", "Directory that holds a model's versions."),
+    "model_config_file": ("", "ModelServerConfig as text; replaces the two flags above."),
+    "model_config_file_poll_wait_seconds": (0.0, "Time between two reads of it; 0: read once.", 0),
+    "file_system_poll_wait_seconds": (1.0, "Time between two looks for versions; 0: once.", 0),
+    "max_num_load_retries": (5, "How often to retry a version that failed to load.", 0),
+    "load_retry_interval_micros": (60000000, "Time between retries.", 0),
     "num_load_threads": (0, "Models loaded at a time; 0: one.", 0),
     "enable_batching": (False, "Run requests of several clients in one call."),
-    "batching_parameters_file": ("", "BatchingParameters, as text."),
+    "batching_parameters_file": ("", "BatchingParameters as text."),
     "enable_per_model_batching_parameters": (False, "Batch by versions' batching_params.pbtxt."),
-    "allow_version_labels_for_unavailable_models": (False, "Labels before their versions."),
-    "monitoring_config_file": ("", "MonitoringConfig, as text."),
-    "ssl_config_file": ("", "SSLConfig, as text: TLS for gRPC."),
-    "tensorflow_session_parallelism": (0, "Threads of both kinds below; 0: as many as CPUs.", 0),
+    "allow_version_labels_for_unavailable_models": (False, "Let labels precede versions."),
+    "monitoring_config_file": ("", "MonitoringConfig as text."),
+    "ssl_config_file": ("", "SSLConfig as text: TLS for gRPC."),
+    "tensorflow_session_parallelism": (0, "Default of the two below; 0: as many as CPUs.", 0),
     "tensorflow_intra_op_parallelism": (0, "Threads of one operation.", 0),
-    "tensorflow_inter_op_parallelism": (0, "Operations at a time.", 0),
+    "tensorflow_inter_op_parallelism": (0, "Operations that run at a time.", 0),
     "saved_model_tags": ("serve", "Comma-separated tags of the graph."),
     "enable_model_warmup": (True, "Run a version's warm-up requests before serving it."),
-    "num_request_iterations_for_warmup": (1, "How often each of them.", 1),
+    "num_request_iterations_for_warmup": (1, "How often to run each of them.", 1),
     "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
-    "max_concurrent_requests": (1000, "More at a time, waiting or running, are refused.", 1),
-    "drain_seconds": (30.0, "How long requests may take to finish at SIGTERM.", 0),
-    "version": (False, "Print TensorFlow's version, and end."),
+    "max_concurrent_requests": (1000, "Requests beyond this number at a time are refused.", 1),
+    "drain_seconds": (30.0, "How long requests may take to finish after SIGTERM.", 0),
+    "version": (False, "Print TensorFlow's version and exit."),
 }
 
 
+def options_of(given) -> options.Options:
+    """Return the server's options; raises ConfigError.
+
+    Args:
+        given: With an attribute for each of FLAGS.
+    """
+    return options.Options(
+        host=given.host,
+        most_requests=given.max_concurrent_requests,
+        grpc=_grpc(given),
+        rest=_rest(given),
+        batches=options.Batches(
+            enabled=given.enable_batching,
+            parameters_file=given.batching_parameters_file,
+            per_model=given.enable_per_model_batching_parameters,
+        ),
+        models=options.Models(
+            name=given.model_name,
+            base_path=given.model_base_path,
+            config_file=given.model_config_file,
+            config_poll_seconds=given.model_config_file_poll_wait_seconds,
+            version_poll_seconds=given.file_system_poll_wait_seconds,
+            early_labels=given.allow_version_labels_for_unavailable_models,
+        ),
+        loads=_loads(given),
+    )
+
+
+def _grpc(given) -> options.Grpc:
+    return options.Grpc(
+        port=given.port,
+        socket_path=given.grpc_socket_path,
+        threads=given.grpc_max_threads,
+        channel_arguments=given.grpc_channel_arguments,
+        health_service=given.enable_grpc_healthcheck_service,
+        ssl_file=given.ssl_config_file,
+        tensor_content=given.enable_serialization_as_tensor_content,
+    )
+
+
+def _rest(given) -> options.Rest:
+    return options.Rest(
+        port=given.rest_api_port,
+        threads=given.rest_api_num_threads,
+        timeout_seconds=given.rest_api_timeout_in_ms / 1000,
+        largest_body=given.rest_api_max_body_mib << 20,
+        cors=given.rest_api_enable_cors_support,
+        monitoring_file=given.monitoring_config_file,
+    )
+
+
+def _loads(given) -> options.Loads:
+    both = given.tensorflow_session_parallelism
+    return options.Loads(
+        tags=tuple(given.saved_model_tags.split(",")),
+        threads=given.num_load_threads,
+        retries=given.max_num_load_retries,
+        retry_seconds=given.load_retry_interval_micros / 1e6,
+        intra_op_threads=given.tensorflow_intra_op_parallelism or both,
+        inter_op_threads=given.tensorflow_inter_op_parallelism or both,
+        warm_up=given.enable_model_warmup,
+        warm_up_rounds=given.num_request_iterations_for_warmup,
+    )
+
+
+def line_of(error: ServingError) -> str:
+    """Return an error of the server as a line that names the flag it is about."""
+    argument = getattr(error, "argument", "")
+    return f"--{argument}: {error}" if argument else str(error)
+
+
 def main() -> int:
-    """Serve until SIGTERM or Ctrl-C, then let what runs finish; a second one ends it at once."""
+    """Serve until SIGTERM or Ctrl-C, then let requests finish; a second signal ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for every thread from here on
     with command.quiet():
         import tensorflow as tf
 
-        from serving.embedded import serve
-        from serving.embedded.failure import Failure
-        from serving.embedded.protos import ConfigError
+        from serving.embedded.lifecycle import Server
 
-        tf.config.list_physical_devices("GPU")  # looks for drivers, and tells
+        tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them
     if flags.FLAGS.version:
         print(f"TensorFlow Library: {tf.__version__}")
         return 0
@@ -76,10 +147,10 @@ def main() -> int:
     stop = threading.Event()
     threading.Thread(target=_wait_for_signal, args=(stop,), daemon=True).start()
     try:
-        server = serve.Server(flags.FLAGS, stop)
-    except (ConfigError, Failure) as error:
-        raise command.MistakeError(str(error)) from None
-    for line in server.lines() if not stop.is_set() else ():  # stopped while it waited for models
+        server = Server(options_of(flags.FLAGS), stop)
+    except ServingError as error:
+        raise command.MistakeError(line_of(error)) from None
+    for line in server.lines() if not stop.is_set() else ():  # stopped while waiting for models
         print(line)
     stop.wait()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -89,7 +160,7 @@ def main() -> int:
 
 
 def _wait_for_signal(stop: threading.Event) -> None:
-    """Set `stop` at the first signal. A handler could not: it may interrupt who holds its lock."""
+    """Set `stop` at the first signal. A handler could interrupt a thread that holds its lock."""
     signal.sigwait(SIGNALS)
     stop.set()
 

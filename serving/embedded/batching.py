@@ -1,8 +1,8 @@
 """Many requests, one call: TF Serving's dynamic batching.
 
-There are no threads here: a request that finds a free slot runs the oldest batch itself, at once if
-nothing is to be waited for, so a lone client pays nothing. A request that finds none waits in a
-batch, until the batch before has left its slot to it.
+There are no threads here. A request that finds a free slot runs the oldest batch itself, at once if
+there is nothing to wait for, so batching costs a lone client nothing. A request that finds no free
+slot waits in a batch until an earlier batch passes its slot on.
 """
 
 import itertools
@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 
-from serving.embedded.failure import Failure, invalid
-from serving.embedded.protos import ConfigError
+from serving.embedded.errors import ConfigError, StatusError, invalid
 
 Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str], float | None], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Options:
+class BatchingOptions:
     """Of tensorflow_serving/servables/tensorflow/session_bundle_config.proto, with its defaults.
 
     Args:
@@ -31,7 +30,7 @@ class Options:
             others.
         queue: max_enqueued_batches.
         slots: num_batch_threads: batches that run at a time.
-        allowed: allowed_batch_sizes: batches are padded to the next of them; none: not at all.
+        allowed: allowed_batch_sizes: batches are padded to the next of them; empty: not at all.
         pad: pad_variable_length_inputs.
     """
 
@@ -43,10 +42,10 @@ class Options:
     pad: bool = False
 
     @classmethod
-    def of(cls, message, cpus: int) -> "Options":
+    def of(cls, message, cpus: int) -> "BatchingOptions":
         """Return the options of a BatchingParameters; raises ConfigError."""
-        found = {"slots": cpus, "allowed": tuple(message.allowed_batch_sizes)}
-        found["pad"] = message.pad_variable_length_inputs
+        values = {"slots": cpus, "allowed": tuple(message.allowed_batch_sizes)}
+        values["pad"] = message.pad_variable_length_inputs
         for name, key, least in (
             ("max_batch_size", "size", 1),
             ("batch_timeout_micros", "timeout", 0),
@@ -54,11 +53,11 @@ class Options:
             ("num_batch_threads", "slots", 1),
         ):
             if message.HasField(name):
-                found[key] = getattr(message, name).value
-                if found[key] < least:
-                    raise ConfigError(f"{name}: received {found[key]}; valid: {least} or more.")
-        found["timeout"] = found.get("timeout", 0) / 1e6
-        options = cls(**found)
+                values[key] = getattr(message, name).value
+                if values[key] < least:
+                    raise ConfigError(f"{name}: received {values[key]}; valid: {least} or more.")
+        values["timeout"] = values.get("timeout", 0) / 1e6
+        options = cls(**values)
         sizes = options.allowed
         if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
             raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
@@ -71,21 +70,21 @@ class Options:
 
 
 class _Task:
-    """A request that waits in a batch."""
+    """A request waiting in a batch."""
 
     def __init__(self, inputs: Mapping[str, np.ndarray], size: int, deadline: float | None):
         self.inputs, self.size, self.deadline = inputs, size, deadline
-        self.result: list[np.ndarray] | Failure | None = None
+        self.result: list[np.ndarray] | StatusError | None = None
         self.leads = False  # it holds a slot and is to run a batch
         self.event = threading.Event()  # set when either of these is
 
 
 @dataclass
 class _Batch:
-    """Requests that run together, in the order they came."""
+    """Requests that run together, in order of arrival."""
 
     key: tuple  # signature, outputs, shapes
-    due: float  # when it runs at the latest
+    due: float  # the latest time to run it
     tasks: list[_Task] = field(default_factory=list)
     size: int = 0
     closed: bool = False  # nothing more goes in
@@ -97,10 +96,12 @@ class Batcher:
     Args:
         run: (signature, inputs, outputs, deadline) -> outputs: the call.
         options: Sizes and times.
-        observe: Told the size of every batch that ran, before padding.
+        observe: Called with the size of every batch that ran, before padding.
     """
 
-    def __init__(self, run: Run, options: Options, observe: Callable[[int], None] = lambda n: None):
+    def __init__(
+        self, run: Run, options: BatchingOptions, observe: Callable[[int], None] = lambda n: None
+    ):
         self._run, self._options, self._observe = run, options, observe
         self._lock = threading.Condition()
         self._queue: deque[_Batch] = deque()
@@ -113,7 +114,7 @@ class Batcher:
         outputs: Sequence[str],
         deadline: float | None = None,
     ) -> list[np.ndarray]:
-        """Return outputs, computed together with those of other requests; raises Failure."""
+        """Return outputs, computed together with those of other requests; raises StatusError."""
         task = _Task(inputs, self._size(inputs), deadline)
         pad = self._options.pad
         shapes = tuple(
@@ -131,7 +132,7 @@ class Batcher:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not task.event.wait(left):
                     self._leave(task)
-                    raise Failure(
+                    raise StatusError(
                         grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded in the queue"
                     )
             if task.leads:
@@ -141,12 +142,12 @@ class Batcher:
         if task.leads:  # the slot came together with the result
             with self._lock:
                 self._pass_on()
-        if isinstance(task.result, Failure):
+        if isinstance(task.result, StatusError):
             raise task.result
         return task.result
 
     def _size(self, inputs: Mapping[str, np.ndarray]) -> int:
-        """Return the number of examples; raises Failure where inputs disagree on it."""
+        """Return the number of examples; raises StatusError if inputs disagree on it."""
         if any(array.ndim == 0 for array in inputs.values()):
             raise invalid("Batching session Run() input tensors must have at least one dimension")
         sizes = {len(array) for array in inputs.values()}
@@ -164,7 +165,7 @@ class Batcher:
         batch = next((b for b in reversed(self._queue) if b.key == key and not b.closed), None)
         if batch is None or batch.size + task.size > self._options.size:
             if len(self._queue) >= self._options.queue:
-                raise Failure(
+                raise StatusError(
                     grpc.StatusCode.UNAVAILABLE,
                     "The batch scheduling queue to which this task was submitted is full",
                 )
@@ -177,7 +178,7 @@ class Batcher:
         batch.closed = batch.size >= self._options.size
 
     def _leave(self, task: _Task) -> None:
-        """Take a request whose time is up out of the queue; a slot it was given goes on."""
+        """Remove a request that timed out from the queue; a slot it was given is passed on."""
         with self._lock:
             for batch in self._queue:
                 if task in batch.tasks:
@@ -187,7 +188,7 @@ class Batcher:
                 self._pass_on()
 
     def _lead(self) -> None:
-        """Run the next batch, then leave the slot to whoever waits."""
+        """Run the next batch, then pass the slot on."""
         try:
             batch = self._next()
             if batch is not None:
@@ -197,7 +198,7 @@ class Batcher:
                 self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give a slot to the first request in the queue, or back. The lock is held."""
+        """Give the slot to the first request in the queue, or free it. The lock is held."""
         for batch in self._queue:
             for task in batch.tasks:
                 if not task.leads:
@@ -207,7 +208,7 @@ class Batcher:
         self._free += 1
 
     def _next(self) -> _Batch | None:
-        """Wait for a batch that is full or due, and take it; None when others took them all."""
+        """Wait for a batch that is full or due, and take it; None if others took them all."""
         with self._lock:
             while self._queue:
                 now = time.monotonic()
@@ -229,13 +230,15 @@ class Batcher:
                 for task, result in zip(tasks, results, strict=True):
                     task.result = result
         except Exception as error:
-            # One request that cannot be computed must not fail those that it happened to meet.
+            # One request that cannot be computed must not fail the others in its batch.
             if len(tasks) > 1:
                 for task in tasks:
                     self._execute(_Batch(batch.key, 0.0, [task], task.size))
             else:
-                failed = isinstance(error, Failure)
-                tasks[0].result = error if failed else Failure(grpc.StatusCode.INTERNAL, str(error))
+                failed = isinstance(error, StatusError)
+                tasks[0].result = (
+                    error if failed else StatusError(grpc.StatusCode.INTERNAL, str(error))
+                )
         for task in tasks:
             task.event.set()
 
@@ -248,25 +251,25 @@ class Batcher:
             alias: joined([task.inputs[alias] for task in tasks], padded)
             for alias in tasks[0].inputs
         }
-        found = self._run(name, inputs, outputs, _latest(tasks))
-        if any(array.ndim == 0 or len(array) != padded for array in found):
-            raise Failure(
+        results = self._run(name, inputs, outputs, _latest(tasks))
+        if any(array.ndim == 0 or len(array) != padded for array in results):
+            raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
                 " sizes of the input tensors",
             )
         edges = np.cumsum([0] + [task.size for task in tasks])
-        return [[array[begin:end] for array in found] for begin, end in itertools.pairwise(edges)]
+        return [[array[begin:end] for array in results] for begin, end in itertools.pairwise(edges)]
 
 
 def _latest(tasks: Sequence[_Task]) -> float | None:
-    """Return when nobody waits for a batch any longer; None: somebody always does."""
+    """Return the time at which nobody waits for a batch any longer; None: there is none."""
     deadlines = [task.deadline for task in tasks]
     return None if None in deadlines else max(deadlines)
 
 
 def joined(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Return arrays one after the other, padded to a number of examples with the first of them.
+    """Return arrays concatenated, and padded to a number of examples with the first of them.
 
     Where their shapes differ, each is padded to the largest with its own first element
     (tensorflow/core/kernels/batching_util/batch_resource_base, `pad_variable_length_inputs`).

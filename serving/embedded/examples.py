@@ -1,7 +1,7 @@
 """Classify and Regress: signatures that take serialized tf.Examples.
 
-Wording and order of the checks are those of
-tensorflow_serving/servables/tensorflow/{classifier,regressor, multi_inference}.cc.
+The wording and the order of the checks are those of
+tensorflow_serving/servables/tensorflow/{classifier,regressor,multi_inference}.cc.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import inference_pb2
 
-from serving.embedded.failure import Failure, invalid
+from serving.embedded.errors import StatusError, invalid
 from serving.embedded.servable import DEFAULT_SIGNATURE
 
 CLASSIFY = "tensorflow/serving/classify"
@@ -19,7 +19,7 @@ REGRESS = "tensorflow/serving/regress"
 
 
 def multi(servable, request, deadline: float | None = None):
-    """Return the answer to a MultiInferenceRequest, but for the versions; raises Failure."""
+    """Return the answer to a MultiInferenceRequest, without the versions; raises StatusError."""
     response, tasks, names = inference_pb2.MultiInferenceResponse(), [], set()
     for task in request.tasks:
         spec = task.model_spec
@@ -39,7 +39,7 @@ def multi(servable, request, deadline: float | None = None):
         elif task.method_name == REGRESS:
             tasks.append((spec, REGRESS, result.regression_result))
         else:
-            raise Failure(
+            raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED,
                 f"Unsupported signature method_name: {task.method_name}",
             )
@@ -51,24 +51,24 @@ def run(servable, source, tasks: Sequence[tuple], deadline: float | None = None)
     """Run signatures that take tf.Examples.
 
     Args:
-        servable: What runs.
+        servable: Runs them.
         source: Input: the examples.
         tasks: (ModelSpec, CLASSIFY or REGRESS, the result message to fill).
         deadline: As in `Servable.run`.
 
     Raises:
-        Failure: A signature does not take examples, or there are none.
+        StatusError: A signature does not take examples, or there are none.
     """
     prepared = [(*_task(servable, spec, kind), kind, result) for spec, kind, result in tasks]
     serialized = _serialized(source)
     for name, aliases, kind, result in prepared:
-        found = servable.run(name, {"inputs": serialized}, aliases, deadline)
+        outputs = servable.run(name, {"inputs": serialized}, aliases, deadline)
         fill = _classes if kind == CLASSIFY else _values
-        fill(dict(zip(aliases, found, strict=True)), len(serialized), result)
+        fill(dict(zip(aliases, outputs, strict=True)), len(serialized), result)
 
 
 def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
-    """Return the name and outputs of a signature that classifies or regresses; raises Failure."""
+    """Return the name and the outputs of a signature that takes examples; raises StatusError."""
     name = spec.signature_name or DEFAULT_SIGNATURE
     try:
         signature = servable.signature(name)
@@ -83,7 +83,7 @@ def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
         count = f" {len(signature.outputs)}" if most == 2 else ""
         raise invalid(f"Expected {wanted}{count}")
     if "inputs" not in signature.inputs:
-        raise Failure(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f"No {what} inputs found in SignatureDef: {name}"
         )
     if signature.inputs["inputs"].dtype != tf.string.as_datatype_enum:
@@ -97,30 +97,29 @@ def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
                 'Expected classification signature outputs to contain at least one of "classes" or'
                 f' "scores". Signature was: {name}'
             )
-        raise Failure(grpc.StatusCode.FAILED_PRECONDITION, message)
+        raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, message)
     return name, aliases
 
 
 def _serialized(source) -> np.ndarray:
-    """Return the examples of an Input, serialized, the context before each; raises Failure."""
+    """Return the serialized examples of an Input, each after the context; raises StatusError."""
+    context, sent = b"", source.example_list
     if source.WhichOneof("kind") == "example_list_with_context":
-        found, context = source.example_list_with_context.examples, source.example_list_with_context
-        context = context.context.SerializeToString()
-    else:
-        found, context = source.example_list.examples, b""
-    if not found:
+        sent = source.example_list_with_context
+        context = sent.context.SerializeToString()
+    if not sent.examples:
         raise invalid("Input is empty.")
-    array = np.empty(len(found), object)
-    array[:] = [context + each.SerializeToString() for each in found]
+    array = np.empty(len(sent.examples), object)
+    array[:] = [context + example.SerializeToString() for example in sent.examples]
     return array
 
 
-def _classes(found: Mapping[str, np.ndarray], count: int, result) -> None:
-    """Fill a ClassificationResult; raises Failure where the outputs are no classes."""
+def _classes(outputs: Mapping[str, np.ndarray], count: int, result) -> None:
+    """Fill a ClassificationResult; raises StatusError unless the outputs are classes."""
     for alias, kind in (("classes", object), ("scores", np.float32)):
-        if alias not in found:
+        if alias not in outputs:
             continue
-        array = found[alias]
+        array = outputs[alias]
         if array.ndim != 2:
             shape = ",".join(map(str, array.shape))
             raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got [{shape}]")
@@ -129,7 +128,7 @@ def _classes(found: Mapping[str, np.ndarray], count: int, result) -> None:
             raise invalid(f"Expected {alias} Tensor of {wanted}. Got: {array.dtype}")
         if len(array) != count:
             raise invalid(f"Expected {alias} output batch size of {count}. Got: {len(array)}")
-    labels, scores = found.get("classes"), found.get("scores")
+    labels, scores = outputs.get("classes"), outputs.get("scores")
     width = (labels if scores is None else scores).shape[1]
     if labels is not None and labels.shape[1] != width:
         raise invalid(
@@ -150,9 +149,9 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _values(found: Mapping[str, np.ndarray], count: int, result) -> None:
-    """Fill a RegressionResult; raises Failure where the output is not a number for each example."""
-    (array,) = found.values()
+def _values(outputs: Mapping[str, np.ndarray], count: int, result) -> None:
+    """Fill a RegressionResult; raises StatusError unless the output is a number per example."""
+    (array,) = outputs.values()
     if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
         shape = ",".join(map(str, array.shape))
         raise invalid(

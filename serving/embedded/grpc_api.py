@@ -1,113 +1,106 @@
-"""The models over gRPC: PredictionService, ModelService, and gRPC's own health service."""
+"""The models over gRPC: PredictionService, ModelService, and gRPC's own health service.
+
+To add an RPC, name it in SERVICES; its request and response are those of the service's .proto.
+"""
 
 import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from dataclasses import dataclass
 
 import grpc
-from absl import logging
 from google.protobuf import message, message_factory
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2,
-    model_service_pb2_grpc,
     prediction_service_pb2,
-    prediction_service_pb2_grpc,
 )
 
-from serving.embedded.failure import Failure, invalid
+from serving.embedded.calls import Call, accounted
+from serving.embedded.errors import ConfigError, StatusError, invalid
 from serving.embedded.inference import Inference
 from serving.embedded.manager import configs_of
 from serving.embedded.metrics import Metrics
-from serving.embedded.protos import ConfigError
 
 LARGEST = 2**31 - 1  # bytes of a message, as upstream; grpcio's own limit is 4 MiB
 _ENDLESS = 1e6  # seconds left that mean no deadline
 
 
-class _Answers:
-    """What both services do with a request."""
+@dataclass(frozen=True)
+class Rpc:
+    """A method of a service.
 
-    def __init__(self, inference: Inference, metrics: Metrics):
-        self._inference = inference
-        self._metrics = metrics
+    Args:
+        answer: Makes the response of (Inference, request, deadline); raises StatusError.
+        model: The name of the model that a request is for.
+    """
 
-    def _answer(self, name: str, call: Callable, request, context, model: str | None = None):
-        """Return call(request, deadline), or end the call with its failure; counts it."""
-        begin, left = time.monotonic(), context.time_remaining()
-        deadline = begin + left if left is not None and left < _ENDLESS else None
-        code, details = grpc.StatusCode.OK, ""
-        try:
+    answer: Callable
+    model: Callable = lambda request: request.model_spec.name
+
+
+def _reload(inference: Inference, request, deadline: float | None):
+    """Serve another set of models; returns when they are loaded."""
+    try:
+        configs = configs_of(request.config)
+    except ConfigError as error:
+        raise invalid(str(error)) from None
+    manager = inference.manager
+    manager.set_configs(configs)
+    models = {name: manager.model(name).versions() for name in manager.names()}
+    broken = {
+        name: versions[0].error.message
+        for name, versions in models.items()
+        if versions and not manager.model(name).ready and versions[0].error
+    }
+    if broken:
+        listed = ", ".join(f"{name}: {message}" for name, message in broken.items())
+        raise StatusError(
+            grpc.StatusCode.UNKNOWN,
+            f"{len(broken)} servable(s) did not become available: {{{listed}}}",
+        )
+    response = model_management_pb2.ReloadConfigResponse()
+    response.status.SetInParent()
+    return response
+
+
+def _first_model(request) -> str:
+    return request.tasks[0].model_spec.name if request.tasks else ""
+
+
+def _no_model(request) -> str:
+    return ""
+
+
+# By the module that declares the service: every method of it, by its name.
+SERVICES = {
+    prediction_service_pb2: {
+        "Predict": Rpc(lambda inference, *call: inference.predict(*call)),
+        "Classify": Rpc(lambda inference, *call: inference.classify(*call)),
+        "Regress": Rpc(lambda inference, *call: inference.regress(*call)),
+        "MultiInference": Rpc(lambda inference, *call: inference.multi(*call), _first_model),
+        "GetModelMetadata": Rpc(lambda inference, request, _: inference.metadata(request)),
+    },
+    model_service_pb2: {
+        "GetModelStatus": Rpc(lambda inference, request, _: inference.status(request)),
+        "HandleReloadConfigRequest": Rpc(_reload, _no_model),
+    },
+}
+
+
+def answered(name: str, rpc: Rpc, inference: Inference, metrics: Metrics, request, context):
+    """Return the response to a request, or end the call with its error."""
+    left = context.time_remaining()
+    deadline = time.monotonic() + left if left is not None and left < _ENDLESS else None
+    try:
+        with accounted(Call("GRPC", name, rpc.model(request), name), metrics):
             if not context.is_active():  # cancelled while it waited for a thread
-                raise Failure(grpc.StatusCode.CANCELLED, "cancelled by the client")
-            return call(request, deadline)
-        except Failure as failure:
-            code, details = failure.code, failure.details
-        except Exception:
-            logging.exception("%s", name)
-            code, details = grpc.StatusCode.INTERNAL, "internal error"
-        finally:
-            model = request.model_spec.name if model is None else model
-            self._metrics.request(model, name, "GRPC", code, time.monotonic() - begin)
-        context.abort(code, details)
-
-
-class Predictions(_Answers, prediction_service_pb2_grpc.PredictionServiceServicer):
-    """PredictionService of tensorflow_serving/apis/prediction_service.proto."""
-
-    def Predict(self, request, context):
-        return self._answer("Predict", self._inference.predict, request, context)
-
-    def Classify(self, request, context):
-        return self._answer("Classify", self._inference.classify, request, context)
-
-    def Regress(self, request, context):
-        return self._answer("Regress", self._inference.regress, request, context)
-
-    def MultiInference(self, request, context):
-        model = request.tasks[0].model_spec.name if request.tasks else ""
-        return self._answer("MultiInference", self._inference.multi, request, context, model)
-
-    def GetModelMetadata(self, request, context):
-        call = self._inference.metadata
-        return self._answer("GetModelMetadata", lambda r, _: call(r), request, context)
-
-
-class Models(_Answers, model_service_pb2_grpc.ModelServiceServicer):
-    """ModelService of tensorflow_serving/apis/model_service.proto."""
-
-    def GetModelStatus(self, request, context):
-        call = self._inference.status
-        return self._answer("GetModelStatus", lambda r, _: call(r), request, context)
-
-    def HandleReloadConfigRequest(self, request, context):
-        return self._answer("HandleReloadConfigRequest", self._reload, request, context, "")
-
-    def _reload(self, request, _):
-        """Serve another set of models; returns when they are loaded."""
-        try:
-            configs = configs_of(request.config)
-        except ConfigError as error:
-            raise invalid(str(error)) from None
-        manager = self._inference.manager
-        manager.set_configs(configs)
-        models = {name: manager.model(name).versions() for name in manager.names()}
-        broken = {
-            name: versions[0].failure.message
-            for name, versions in models.items()
-            if versions and not manager.model(name).ready and versions[0].failure
-        }
-        if broken:
-            listed = ", ".join(f"{name}: {message}" for name, message in broken.items())
-            raise Failure(
-                grpc.StatusCode.UNKNOWN,
-                f"{len(broken)} servable(s) did not become available: {{{listed}}}",
-            )
-        response = model_management_pb2.ReloadConfigResponse()
-        response.status.SetInParent()
-        return response
+                raise StatusError(grpc.StatusCode.CANCELLED, "cancelled by the client")
+            return rpc.answer(inference, request, deadline)
+    except StatusError as error:
+        context.abort(error.code, error.details)
 
 
 def server(
@@ -142,8 +135,8 @@ def server(
     chosen = list({**ours, **dict(options)}.items())  # of two by one name gRPC takes the first
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
     made = grpc.server(pool, options=chosen, maximum_concurrent_rpcs=most)
-    _add(made, prediction_service_pb2, Predictions(inference, metrics))
-    _add(made, model_service_pb2, Models(inference, metrics))
+    for module, rpcs in SERVICES.items():
+        made.add_generic_rpc_handlers([_handlers(module, rpcs, inference, metrics)])
     if with_health:
         checks = health.HealthServicer()
         for name in ("", "ModelService", "PredictionService"):
@@ -156,8 +149,8 @@ def server(
     return made, ports
 
 
-def _add(made: grpc.Server, module, servicer: _Answers) -> None:
-    """Add the service of a module of protos; requests are parsed by the threads that answer them.
+def _handlers(module, rpcs: dict[str, Rpc], inference: Inference, metrics: Metrics):
+    """Return gRPC's handlers of a service; requests are parsed by the threads that answer them.
 
     grpcio keeps 19 KB for every request that a deserializer given to it refuses (1.85).
     """
@@ -165,15 +158,14 @@ def _add(made: grpc.Server, module, servicer: _Answers) -> None:
     handlers = {}
     for method in service.methods:
         parse = message_factory.GetMessageClass(method.input_type).FromString
+        answer = functools.partial(answered, method.name, rpcs[method.name], inference, metrics)
         handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            functools.partial(_parsed, parse, getattr(servicer, method.name)),
+            functools.partial(_parsed, parse, answer),
             response_serializer=message_factory.GetMessageClass(
                 method.output_type
             ).SerializeToString,
         )
-    made.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(service.full_name, handlers)]
-    )
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
 def _parsed(parse: Callable, answer: Callable, content: bytes, context):
@@ -189,8 +181,9 @@ def credentials(config) -> grpc.ServerCredentials:
     if not config.server_key or not config.server_cert:
         raise ConfigError("SSLConfig: server_key and server_cert must hold PEM text.")
     for name in ("server_key", "server_cert", "custom_ca"):
-        if getattr(config, name) and "-----BEGIN" not in getattr(config, name):
-            raise ConfigError(f"--ssl_config_file: {name}: is not PEM text; valid: that of a file.")
+        text = getattr(config, name)
+        if text and "-----BEGIN" not in text:
+            raise ConfigError(f"{name}: is not PEM text; valid: that of a file.", "ssl_config_file")
     if config.client_verify and not config.custom_ca:
         raise ConfigError("SSLConfig: client_verify needs custom_ca.")
     pair = (config.server_key.encode(), config.server_cert.encode())

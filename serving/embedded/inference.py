@@ -1,8 +1,7 @@
-"""What is asked of models: Predict, Classify, Regress, MultiInference, metadata and status.
+"""What a server answers: Predict, Classify, Regress, MultiInference, metadata and status.
 
-Requests and responses are tensorflow-serving-api's messages, but for `Inference.compute`, which
-takes and gives
-arrays: that is what REST calls. Wording and order of the checks are upstream's, in
+Requests and responses are the messages of tensorflow-serving-api. Only `Inference.compute`, which
+REST calls, takes and returns arrays. The wording and the order of the checks are upstream's, in
 tensorflow_serving/servables/tensorflow and tensorflow/cc/saved_model/util.cc.
 """
 
@@ -19,7 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.embedded import examples, tensors
-from serving.embedded.failure import Failure, invalid
+from serving.embedded.errors import StatusError, invalid
 from serving.embedded.manager import Manager
 from serving.embedded.servable import DEFAULT_SIGNATURE, check_rank
 
@@ -39,19 +38,19 @@ class Inference:
         self._content = content
 
     def predict(self, request, deadline: float | None = None):
-        """Return the PredictResponse to a PredictRequest; raises Failure."""
+        """Return the PredictResponse to a PredictRequest; raises StatusError."""
         with self.manager.lease(_spec(request)) as version:
             response = predict(version.servable, request, deadline, self._content)
             _fill(response.model_spec, request.model_spec, version.number)
             return response
 
     def compute(self, spec, name: str, read, deadline: float | None = None):
-        """Run a signature on arrays; raises Failure.
+        """Run a signature on arrays; raises StatusError.
 
         Args:
             spec: ModelSpec.
             name: Of the signature; empty: the default one.
-            read: Makes inputs by alias of the SignatureDef.
+            read: Makes the inputs, by alias, for the SignatureDef.
             deadline: As in `Servable.run`.
 
         Returns:
@@ -69,21 +68,21 @@ class Inference:
             inputs = read(signature)
             check_rank(signature, inputs)
             aliases = sorted(signature.outputs)
-            found = servable.run(name or DEFAULT_SIGNATURE, inputs, aliases, deadline)
-            return dict(zip(aliases, found, strict=True))
+            outputs = servable.run(name or DEFAULT_SIGNATURE, inputs, aliases, deadline)
+            return dict(zip(aliases, outputs, strict=True))
 
     def classify(self, request, deadline: float | None = None):
-        """Return the ClassificationResponse to a ClassificationRequest; raises Failure."""
+        """Return the ClassificationResponse to a ClassificationRequest; raises StatusError."""
         response = classification_pb2.ClassificationResponse()
         return self._examples(examples.CLASSIFY, request, response, deadline)
 
     def regress(self, request, deadline: float | None = None):
-        """Return the RegressionResponse to a RegressionRequest; raises Failure."""
+        """Return the RegressionResponse to a RegressionRequest; raises StatusError."""
         response = regression_pb2.RegressionResponse()
         return self._examples(examples.REGRESS, request, response, deadline)
 
     def _examples(self, kind: str, request, response, deadline: float | None):
-        """Fill and return the response to a request that sends tf.Examples; raises Failure."""
+        """Fill and return the response to a request that sends tf.Examples; raises StatusError."""
         with self.manager.lease(_spec(request)) as version:
             task = request.model_spec, kind, response.result
             examples.run(version.servable, request.input, [task], deadline)
@@ -91,7 +90,7 @@ class Inference:
         return response
 
     def multi(self, request, deadline: float | None = None):
-        """Return the MultiInferenceResponse to a MultiInferenceRequest; raises Failure."""
+        """Return the MultiInferenceResponse to a MultiInferenceRequest; raises StatusError."""
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
         with self.manager.lease(_spec(request.tasks[0])) as version:
@@ -101,7 +100,7 @@ class Inference:
             return response
 
     def metadata(self, request):
-        """Return the GetModelMetadataResponse to a GetModelMetadataRequest; raises Failure."""
+        """Return the GetModelMetadataResponse to a GetModelMetadataRequest; raises StatusError."""
         spec = _spec(request)
         if not request.metadata_field:
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
@@ -112,41 +111,43 @@ class Inference:
         with self.manager.lease(spec) as version:
             response.model_spec.name = spec.name
             response.model_spec.version.value = version.number
-            found = get_model_metadata_pb2.SignatureDefMap()
+            signatures = get_model_metadata_pb2.SignatureDefMap()
             for name, signature in version.servable.all_signatures.items():
-                found.signature_def[name].CopyFrom(signature)
-            response.metadata[_SIGNATURES].Pack(found)
+                signatures.signature_def[name].CopyFrom(signature)
+            response.metadata[_SIGNATURES].Pack(signatures)
         return response
 
     def status(self, request):
-        """Return the GetModelStatusResponse to a GetModelStatusRequest; raises Failure."""
+        """Return the GetModelStatusResponse to a GetModelStatusRequest; raises StatusError."""
         spec = _spec(request)
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
         known = spec.name in self.manager.names()
         versions = self.manager.model(spec.name).versions() if known else []
-        chosen = [each for each in versions if number in (None, each.number)]
+        chosen = [version for version in versions if number in (None, version.number)]
         if not chosen:
             asked = "any versions" if number is None else f"version {number}"
-            raise Failure(grpc.StatusCode.NOT_FOUND, f"Could not find {asked} of model {spec.name}")
+            raise StatusError(
+                grpc.StatusCode.NOT_FOUND, f"Could not find {asked} of model {spec.name}"
+            )
         response = get_model_status_pb2.GetModelStatusResponse()
-        for each in chosen:
-            status = response.model_version_status.add(version=each.number, state=each.state)
-            status.status.SetInParent()  # else JSON drops it where all is well
-            if each.failure is not None:
-                status.status.error_code = each.failure.code.value[0]
-                status.status.error_message = each.failure.message
+        for version in chosen:
+            added = response.model_version_status.add(version=version.number, state=version.state)
+            added.status.SetInParent()  # else JSON drops it where all is well
+            if version.error is not None:
+                added.status.error_code = version.error.code.value[0]
+                added.status.error_message = version.error.message
         return response
 
 
 def predict(servable, request, deadline: float | None = None, content: bool = False):
-    """Return what a servable answers to a PredictRequest, but for the version; raises Failure."""
+    """Return a servable's answer to a PredictRequest, without the version; raises StatusError."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     try:
         signature = servable.signature(name)
     except KeyError:
-        raise Failure(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
         ) from None
     inputs = _inputs(signature, request.inputs)
@@ -159,14 +160,14 @@ def predict(servable, request, deadline: float | None = None, content: bool = Fa
 
 
 def _spec(request):
-    """Return the ModelSpec of a request; raises Failure."""
+    """Return the ModelSpec of a request; raises StatusError."""
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     return request.model_spec
 
 
 def _fill(answer, asked, number: int) -> None:
-    """Say in a response which model answered, with the version and signature that were chosen."""
+    """Name the model that answered, with the version and signature that were chosen."""
     answer.name = asked.name
     answer.version.value = number
     answer.signature_name = asked.signature_name or DEFAULT_SIGNATURE
@@ -177,7 +178,7 @@ def _joined(names) -> str:
 
 
 def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
-    """Return the inputs of a request as arrays, defaults for those it lacks; raises Failure."""
+    """Return a request's inputs as arrays, with defaults for missing ones; raises StatusError."""
     known, defaults = set(signature.inputs), signature.defaults
     if len(sent) > len(known) or (len(sent) < len(known) and not defaults):
         raise invalid(
@@ -186,7 +187,7 @@ def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
             f" Sent extra: {{{_joined(set(sent) - known)}}}."
             f" Missing but required: {{{_joined(known - set(sent))}}}."
         )
-    found = {}
+    inputs = {}
     for alias in sorted(known):
         if alias not in sent and alias not in defaults:
             raise invalid(
@@ -195,7 +196,7 @@ def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
                 f" request {{{_joined(sent)}}}, or default input alias set: {_joined(defaults)}"
             )
         try:
-            found[alias] = tensors.to_array(sent[alias] if alias in sent else defaults[alias])
+            inputs[alias] = tensors.to_array(sent[alias] if alias in sent else defaults[alias])
         except ValueError:
             raise invalid(f"tensor parsing error: {alias}") from None
     if not set(sent) <= known:
@@ -203,11 +204,11 @@ def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
             "Inputs contains invalid name. Used request inputs:"
             f" {_joined(set(sent) & known)}, request input: {_joined(sent)}"
         )
-    return found
+    return inputs
 
 
 def _outputs(signature, wanted: Sequence[str]) -> list[str]:
-    """Return the aliases that a request asks for, all where it names none; raises Failure."""
+    """Return the aliases that a request asks for, all if it names none; raises StatusError."""
     seen = []
     for alias in wanted:
         if alias not in signature.outputs:

@@ -6,21 +6,14 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from serving.embedded.failure import invalid
-from serving.embedded.json_tensor import (
-    decoded,
-    finite,
-    is_base64,
-    quoted,
-    shortest,
-    type_of,
-)
+from serving.embedded.errors import invalid
+from serving.embedded.json_values import decoded, finite, is_base64, quoted, shortest, type_of
 
 _KINDS = {bytes: "bytes_list", float: "float_list", int: "int64_list"}
 
 
 def fill(body: Mapping, request) -> None:
-    """Fill the input of a ClassificationRequest or RegressionRequest; raises Failure."""
+    """Fill the input of a ClassificationRequest or RegressionRequest; raises StatusError."""
     examples = request.input.example_list
     if "context" in body:
         examples = request.input.example_list_with_context
@@ -30,24 +23,23 @@ def fill(body: Mapping, request) -> None:
             f"JSON Value: {quoted(body)} When method is classify, key 'examples' is expected and"
             " was not found"
         )
-    found = body["examples"]
-    if not isinstance(found, list):
+    sent = body["examples"]
+    if not isinstance(sent, list):
         raise invalid(f"JSON Value: {quoted(body)} Expecting 'examples' value to be an list/array")
-    if not found:
+    if not sent:
         raise invalid(f"JSON Value: {quoted(body)} 'examples' value is an empty array")
-    for each in found:
-        _example(each, examples.examples.add())
+    for example in sent:
+        _example(example, examples.examples.add())
 
 
 def _example(value, example) -> None:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_of(value)}")
     for name, content in value.items():
-        values = [
-            _value(name, each) for each in (content if isinstance(content, list) else [content])
-        ]
+        elements = content if isinstance(content, list) else [content]
+        values = [_value(name, element) for element in elements]
         feature = example.features.feature[name]
-        kinds = {type(each) for each in values}
+        kinds = {type(value) for value in values}
         if len(kinds) > 1:
             kind = _KINDS[type(values[0])].split("_")[0]
             raise invalid(f"Unexpected element type in feature: {name} expecting type: {kind}")
@@ -56,7 +48,7 @@ def _example(value, example) -> None:
 
 
 def _value(name: str, value):
-    """Return an element of a feature as bytes, float or int; raises Failure."""
+    """Return an element of a feature as bytes, float or int; raises StatusError."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str):
@@ -68,21 +60,21 @@ def _value(name: str, value):
             raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return value
     if isinstance(value, float):
-        finite(value, tf.float32)  # raises where it is not
+        finite(value, tf.float32)  # raises if it is not
         return value
     raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
 
 
 def classes(result) -> bytes:
     """Return a ClassificationResult as the body of a response."""
-    found = [
-        [[each.label, shortest(np.float32(each.score))] for each in one.classes]
-        for one in result.classifications
+    rows = [
+        [[entry.label, shortest(np.float32(entry.score))] for entry in row.classes]
+        for row in result.classifications
     ]
-    return json.dumps({"results": found}, ensure_ascii=False).encode()
+    return json.dumps({"results": rows}, ensure_ascii=False).encode()
 
 
 def values(result) -> bytes:
     """Return a RegressionResult as the body of a response."""
-    found = [shortest(np.float32(each.value)) for each in result.regressions]
-    return json.dumps({"results": found}).encode()
+    numbers = [shortest(np.float32(entry.value)) for entry in result.regressions]
+    return json.dumps({"results": numbers}).encode()

@@ -1,4 +1,4 @@
-"""All models of a server: what is configured, what is watched, and look-up."""
+"""All models of a server: configuration, labels, watching for changes, and look-up."""
 
 import threading
 import time
@@ -10,32 +10,31 @@ from pathlib import Path
 import grpc
 from absl import logging
 
-from serving.embedded.failure import Failure, invalid
-from serving.embedded.protos import ConfigError
-from serving.embedded.versions import Config, Model, not_found
+from serving.embedded.errors import ConfigError, StatusError, invalid, not_found
+from serving.embedded.versions import Model, ModelConfig
 
 
-def configs_of(message) -> list[Config]:
+def configs_of(message) -> list[ModelConfig]:
     """Return what a ModelServerConfig asks for; raises ConfigError."""
     if message.WhichOneof("config") != "model_config_list":
         raise ConfigError("Only ModelConfigList is currently supported")
     configs = []
-    for each in message.model_config_list.config:
-        if not each.name:
+    for entry in message.model_config_list.config:
+        if not entry.name:
             raise ConfigError("a model in the config list has no name")
-        if each.name in {config.name for config in configs}:
-            raise ConfigError(f"Illegal to list model {each.name} multiple times in config list")
-        if not Path(each.base_path).is_absolute():
+        if entry.name in {config.name for config in configs}:
+            raise ConfigError(f"Illegal to list model {entry.name} multiple times in config list")
+        if not Path(entry.base_path).is_absolute():
             raise ConfigError(
-                f"Expected model {each.name} to have an absolute path or URI; got"
-                f" base_path()={each.base_path}"
+                f"Expected model {entry.name} to have an absolute path or URI; got"
+                f" base_path()={entry.base_path}"
             )
-        configs.append(_config_of(each))
+        configs.append(_config_of(entry))
     return configs
 
 
-def _config_of(each) -> Config:
-    policy = each.model_version_policy
+def _config_of(entry) -> ModelConfig:
+    policy = entry.model_version_policy
     latest, specific = 1, ()
     kind = policy.WhichOneof("policy_choice")
     if kind == "all":
@@ -43,18 +42,18 @@ def _config_of(each) -> Config:
     elif kind == "specific":
         latest, specific = 0, tuple(policy.specific.versions)
         if not specific:
-            raise ConfigError(f"model {each.name}: the policy `specific` names no versions")
+            raise ConfigError(f"model {entry.name}: the policy `specific` names no versions")
     elif kind == "latest":
         latest = policy.latest.num_versions or 1
-    labels = dict(each.version_labels)
-    return Config(each.name, Path(each.base_path), latest, specific, labels)
+    labels = dict(entry.version_labels)
+    return ModelConfig(entry.name, Path(entry.base_path), latest, specific, labels)
 
 
 class Manager:
     """The models of a server; threads may share it.
 
     Args:
-        load: Makes a servable of a version's directory and the model's name; raises Failure.
+        load: Makes a servable from a version's directory and the model's name; raises StatusError.
         retries: How often a version that failed is tried again.
         interval: Seconds between tries.
         early_labels: Whether a label may name a version that is not loaded yet.
@@ -81,12 +80,12 @@ class Manager:
         """Return the names of the models, in the order of the configuration."""
         return list(self._models)
 
-    def set_configs(self, configs: Sequence[Config]) -> None:
-        """Serve these models and no others. Returns when what is new was loaded, or failed.
+    def set_configs(self, configs: Sequence[ModelConfig]) -> None:
+        """Serve these models and no others. Returns when the new ones were loaded, or failed.
 
         Raises:
-            Failure: A label names a version that is not there; nothing was changed but for new
-                models.
+            StatusError: A label names a version that does not exist. Nothing has changed, except
+                that new models were loaded.
         """
         with self._changing:
             models = dict(self._models)
@@ -110,26 +109,26 @@ class Manager:
             for model in old:
                 model.unload()
 
-    def _model(self, config: Config) -> Model:
+    def _model(self, config: ModelConfig) -> Model:
         return Model(config, self._load, self._retries, self._interval)
 
-    def _check_labels(self, config: Config, model: Model) -> None:
+    def _check_labels(self, config: ModelConfig, model: Model) -> None:
         loaded = {version.number for version in model.versions() if version.available}
         for label, number in config.labels.items():
             if number not in loaded and not self._early_labels:
-                raise Failure(
+                raise StatusError(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"Request to assign label {label} to version {number} of model {config.name},"
                     " which is not currently available for inference",
                 )
 
     def refresh(self) -> None:
-        """Look for new versions and for those that are gone."""
+        """Look for versions that were added or removed."""
         with self._changing:
             self._look(self._models.values())
 
     def _look(self, models: Iterable[Model]) -> None:
-        """Refresh models, several at a time where that is asked for."""
+        """Refresh models, several at a time if there are several threads."""
         if self._threads > 1:
             with ThreadPoolExecutor(self._threads, thread_name_prefix="load") as pool:
                 list(pool.map(Model.refresh, models))  # raises what they raise
@@ -138,7 +137,7 @@ class Manager:
                 model.refresh()
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call something again and again, in a thread, until `stop`."""
+        """Call something periodically, in a thread, until `stop`."""
 
         def loop():
             while not self._stop.wait(seconds):
@@ -152,16 +151,16 @@ class Manager:
         thread.start()
 
     def stop(self) -> None:
-        """Stop what `every` does."""
+        """End the threads of `every`."""
         self._stop.set()
         for thread in self._watchers:
             thread.join()
 
     def close(self, seconds: float) -> None:
-        """Answer UNAVAILABLE from now on; return when what runs has finished, or time is up.
+        """Answer UNAVAILABLE from now on; return when running requests finished, or time is up.
 
-        gRPC cancels requests that arrive while its server stops, so clients are first told to go
-        elsewhere, for two seconds at most.
+        gRPC cancels requests that arrive while its server stops, so clients first get up to two
+        seconds to go elsewhere.
         """
         self._closing, self._refused = True, time.monotonic()
         end = time.monotonic() + seconds
@@ -175,34 +174,34 @@ class Manager:
         """Return when every model has a version that answers, or `stop` is set.
 
         Raises:
-            Failure: A model whose versions all failed.
+            StatusError: A model whose versions all failed.
         """
         while not stop.is_set():
             models = self._models.values()
             failed = [model for model in models if not model.ready and model.versions()]
             for model in failed:
-                found = [version.failure for version in model.versions() if version.failure]
-                if len(found) == len(model.versions()):
-                    raise found[0]
+                errors = [version.error for version in model.versions() if version.error]
+                if len(errors) == len(model.versions()):
+                    raise errors[0]
             if all(model.ready for model in models):
                 return
             stop.wait(poll)
             self.refresh()
 
     def model(self, name: str) -> Model:
-        """Return a model; raises Failure."""
+        """Return a model; raises StatusError."""
         if name not in self._models:
             raise not_found(f"Latest({name})")
         return self._models[name]
 
     @contextmanager
     def lease(self, spec):
-        """Hold the version that a ModelSpec names while a request runs on it; raises Failure."""
+        """Hold the version of a ModelSpec while a request runs on it; raises StatusError."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         if self._closing:
             self._refused = time.monotonic()
-            raise Failure(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
         if spec.name not in self._models:
             asked = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"

@@ -1,4 +1,4 @@
-"""What Prometheus reads, under TF Serving's names where it has them."""
+"""What Prometheus reads. The names are TF Serving's if it has the metric, too."""
 
 import grpc
 from prometheus_client import (
@@ -13,7 +13,7 @@ PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _MICROSECONDS = [10 * 1.8**i for i in range(33)]  # tensorflow_serving/servables/tensorflow/util.cc
 _SIZES = [2**i for i in range(15)]
-# Requests for models that there are not share a label: those names are the clients' invention.
+# Requests for unknown models share a label: clients can invent any number of names.
 _OTHERS = ""
 
 
@@ -60,5 +60,5 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        # The client library ends the names of counters in _total, which TF Serving's do not.
+        # The client library adds _total to the names of counters; TF Serving does not.
         return generate_latest(self.registry).replace(b"request_count_total", b"request_count")

@@ -1,6 +1,6 @@
-"""Configuration messages of TF Serving that its Python package lacks, declared here by their names.
+"""Configuration messages of TF Serving that its Python package lacks, declared here.
 
-Only their text form is read and written, so field numbers are of no consequence. Sources:
+Only their text form is read and written, so field numbers do not matter. Sources:
 tensorflow_serving/config/{ssl,monitoring}_config.proto,
 servables/tensorflow/session_bundle_config.proto.
 """
@@ -15,6 +15,8 @@ from google.protobuf import (
     wrappers_pb2,
 )
 from tensorflow_serving.config import model_server_config_pb2
+
+from serving.embedded.errors import ConfigError
 
 _KINDS = descriptor_pb2.FieldDescriptorProto
 _WRAPPED = {"Int64Value", "StringValue", "BoolValue"}
@@ -40,7 +42,7 @@ _MESSAGES = {
 
 
 def _declare() -> dict[str, type]:
-    """Return a class for each of _MESSAGES, in a pool of their own: a package may bring them."""
+    """Return a class for each of _MESSAGES, in a separate pool: a package may declare them, too."""
     file = descriptor_pb2.FileDescriptorProto(
         name="serving/embedded.proto", package="tensorflow.serving", syntax="proto3"
     )
@@ -48,14 +50,14 @@ def _declare() -> dict[str, type]:
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, (field, kind) in enumerate(fields.items(), start=1):
-            each = message.field.add(name=field, number=number, label=_KINDS.LABEL_OPTIONAL)
+            added = message.field.add(name=field, number=number, label=_KINDS.LABEL_OPTIONAL)
             if kind.startswith("repeated "):
-                each.label, kind = _KINDS.LABEL_REPEATED, kind.split()[1]
+                added.label, kind = _KINDS.LABEL_REPEATED, kind.split()[1]
             if kind in _WRAPPED or kind in _MESSAGES:
                 package = "google.protobuf" if kind in _WRAPPED else "tensorflow.serving"
-                each.type, each.type_name = _KINDS.TYPE_MESSAGE, f".{package}.{kind}"
+                added.type, added.type_name = _KINDS.TYPE_MESSAGE, f".{package}.{kind}"
             else:
-                each.type = getattr(_KINDS, f"TYPE_{kind.upper()}")
+                added.type = getattr(_KINDS, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
@@ -74,12 +76,8 @@ BatchingParameters = _CLASSES["BatchingParameters"]
 ModelServerConfig = model_server_config_pb2.ModelServerConfig
 
 
-class ConfigError(Exception):
-    """A configuration that cannot be used; the message is one line for the person who wrote it."""
-
-
 def read(path: str | Path, message: type):
-    """Return a message of a text file.
+    """Return the message in a text file.
 
     Raises:
         ConfigError: The file cannot be read, or does not hold such a message.

@@ -11,20 +11,21 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from serving.embedded.failure import Failure, invalid, of_tensorflow
+from serving.embedded.errors import StatusError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _INIT = "__saved_model_init_op"  # TF 2's initialiser is stored among the signatures
-# A deadline this many times further away than the longest call of a signature so far is not passed
-# on to the runtime, which costs a tenth of a millisecond a call.
+# A deadline is passed on to the runtime, which costs a tenth of a millisecond per call, only if it
+# is nearer than this many times the longest call of the signature so far.
 _FAR = 20
 
 
 class Servable:
     """A SavedModel in a session of its own, which threads may share.
 
-    A session runs what TF Serving's C++ runs, and a call costs a third less than that of a function
-    of `tf.saved_model.load`.
+    A session runs what TF Serving's C++ runs, and a call costs a third less than a function that
+    `tf.saved_model.load` returns.
 
     Args:
         path: The directory of a version.
@@ -32,7 +33,7 @@ class Servable:
         config: Parallelism of the session.
 
     Raises:
-        Failure: It cannot be loaded.
+        StatusError: It cannot be loaded.
     """
 
     def __init__(
@@ -75,27 +76,27 @@ class Servable:
             deadline: `time.monotonic()` at which nobody waits any longer.
 
         Raises:
-            Failure: The inputs do not fit, or time is up.
+            StatusError: The inputs do not fit, or the deadline has passed.
         """
         names = tuple(sorted(inputs))
         feeds = [inputs[alias] for alias in names]
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded before the run")
+            raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded before the run")
         call, tensors = self._callable(name, names, tuple(outputs))
         begin = time.monotonic()
         try:
             if left is None or left > _FAR * self._longest.get(name, 0.0) > 0:
-                found = call(*feeds)
+                results = call(*feeds)
             else:
                 options = config_pb2.RunOptions(timeout_in_ms=max(1, int(1000 * left)))
-                found = self._session.run(
+                results = self._session.run(
                     tensors[1], dict(zip(tensors[0], feeds, strict=True)), options
                 )
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
-            raise of_tensorflow(error) from None
+            raise _computing(error) from None
         self._longest[name] = max(self._longest.get(name, 0.0), time.monotonic() - begin)
-        return found
+        return results
 
     def _callable(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]):
         """Return a function of arrays, made once, and the names of its tensors."""
@@ -111,7 +112,7 @@ class Servable:
         feed = [signature.inputs[alias].name for alias in inputs]
         fetch = [signature.outputs[alias].name for alias in outputs]
         options = config_pb2.CallableOptions(feed=feed, fetch=fetch)
-        # The public `make_callable` takes its time to look at what is fed, and does the same.
+        # The public `make_callable` does the same, but spends time checking what is fed.
         return self._session._make_callable_from_options(options), (feed, fetch)
 
     def close(self) -> None:
@@ -122,32 +123,45 @@ class Servable:
 
 
 def settle() -> None:
-    """Take what is in memory now out of the garbage collector's rounds.
+    """Exclude everything in memory now from garbage collection.
 
-    To be called whenever a model came or went. A JSON image is thousands of lists, which bring on
-    full collections; each of them would go over TensorFlow's whole heap, for up to 190 ms.
+    Call it whenever a model was loaded or unloaded. A JSON image is thousands of lists. They
+    trigger full collections, each of which would walk TensorFlow's whole heap, for up to 190 ms.
     """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-def _loading(path: Path, error: Exception) -> Failure:
+def _computing(error: Exception) -> StatusError:
+    """Return why inputs cannot be computed with, without the stack of whoever traced the model."""
+    if isinstance(error, tf.errors.OpError):
+        code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+        text = error.message
+    else:  # a kernel's message with raw bytes in it, or an array that no tensor can be made of
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the inputs cannot be computed with"
+        if not isinstance(error, UnicodeDecodeError):
+            text = str(error)
+    for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):
+        text = text.split(mark)[0]
+    return StatusError(code, text)
+
+
+def _loading(path: Path, error: Exception) -> StatusError:
     """Return why a SavedModel cannot be loaded, without the server's own paths."""
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = text.replace(str(path), path.name).strip().split("\n")[0]
     code = grpc.StatusCode.INVALID_ARGUMENT
     if isinstance(error, OSError | tf.errors.NotFoundError):
         code = grpc.StatusCode.NOT_FOUND
-    return Failure(code, f"Could not load version {path.name}: {text}")
+    return StatusError(code, f"Could not load version {path.name}: {text}")
 
 
 def check_rank(signature, inputs: Mapping[str, np.ndarray]) -> None:
-    """Refuse images that are none; raises Failure.
+    """Refuse images of a wrong rank; raises StatusError.
 
-    TF Serving compares no shapes, and vectors and scalars of another rank are let through here,
-    too. But a convolution that is given anything but four dimensions may abort the process
-    (tensorflow#111453).
+    TF Serving does not compare shapes, and neither does this for vectors and scalars. But a
+    convolution of anything but four dimensions may abort the process (tensorflow#111453).
     """
     for alias, array in inputs.items():
         shape = signature.inputs[alias].tensor_shape

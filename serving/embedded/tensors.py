@@ -1,7 +1,7 @@
 """TensorProto <-> NumPy, as `Tensor::FromProto` and `Tensor::AsProtoField` do it.
 
-`tf.make_ndarray` and `tf.make_tensor_proto` do not: the one raises on what the runtime accepts, the
-other writes `tensor_content`, where clients of TF Serving read `float_val`.
+`tf.make_ndarray` and `tf.make_tensor_proto` do not: the first rejects what the runtime accepts, the
+second writes `tensor_content` where clients of TF Serving read `float_val`.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-# The typed field of each dtype, and how its numbers lie in it.
+# The typed field of each dtype, and the type of its numbers.
 _FIELDS = {
     types_pb2.DT_FLOAT: ("float_val", np.float32),
     types_pb2.DT_DOUBLE: ("double_val", np.float64),
@@ -29,21 +29,21 @@ _FIELDS = {
     types_pb2.DT_COMPLEX64: ("scomplex_val", np.complex64),
     types_pb2.DT_COMPLEX128: ("dcomplex_val", np.complex128),
 }
-# Fields that lie in a message as they lie in memory: read as bytes, for a list of Python floats is
-# slow.
+# Fields with the same layout in a message as in memory. They are read as bytes, because a list of
+# Python floats is slow.
 _PACKED = {"float_val": np.float32, "double_val": np.float64}
 MOST = 1 << 31  # elements
-FILLED = 1 << 26  # elements that need not be sent: a shape alone could ask for any amount of memory
+FILLED = 1 << 26  # elements that may be missing: a shape alone could ask for any amount of memory
 
 
 def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     """Return a tensor's values.
 
-    Either form is read, typed values or `tensor_content`. Too few typed values repeat the last one,
-    none are zeros, as upstream.
+    Both forms are read, typed values and `tensor_content`. As upstream does, the last typed value
+    is repeated if there are too few, and a tensor without values is all zeros.
 
     Raises:
-        ValueError: It is no valid tensor.
+        ValueError: It is not a valid tensor.
     """
     if proto.dtype not in _FIELDS:
         raise ValueError(f"dtype {proto.dtype}")
@@ -70,7 +70,7 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
 
 
 def _typed(proto, field: str, dtype) -> np.ndarray:
-    """Return the typed values of a tensor in a row."""
+    """Return the typed values of a tensor as a vector."""
     values = getattr(proto, field)
     if field in _PACKED:
         alone = tensor_pb2.TensorProto()
@@ -79,9 +79,9 @@ def _typed(proto, field: str, dtype) -> np.ndarray:
         packed = alone.SerializeToString()
         return np.frombuffer(packed, dtype, offset=len(packed) - width)
     if field == "string_val":
-        found = np.empty(len(values), object)
-        found[:] = list(values)
-        return found
+        strings = np.empty(len(values), object)
+        strings[:] = list(values)
+        return strings
     if field == "half_val":
         return np.array(values, np.uint32).astype(np.uint16).view(dtype)
     if field.endswith("complex_val"):
@@ -106,7 +106,7 @@ def write(array: np.ndarray, proto: tensor_pb2.TensorProto, content: bool = Fals
         proto.tensor_shape.dim.add(size=n)
     flat = np.ascontiguousarray(array, dtype).reshape(-1)
     if field == "string_val":
-        proto.string_val.extend(tf.compat.as_bytes(each) for each in flat)
+        proto.string_val.extend(tf.compat.as_bytes(text) for text in flat)
     elif content:
         proto.tensor_content = flat.tobytes()
     elif field == "half_val":

@@ -1,4 +1,4 @@
-"""Which versions of a model are loaded: policies, retries, and the change from one to the next."""
+"""Which versions of a model are loaded: policies, retries, and switching between versions."""
 
 import threading
 import time
@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
-from serving.embedded.failure import Failure
+from serving.embedded.errors import StatusError, not_found
 
 State = get_model_status_pb2.ModelVersionStatus.State
 MAX_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Config:
-    """What is to be served under one name.
+class ModelConfig:
+    """What to serve under one name.
 
     Args:
         name: Of the model.
@@ -36,18 +35,17 @@ class Config:
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def wanted(self) -> list[int] | None:
-        """Return the versions that are there and asked for, newest first; None: no directory."""
+        """Return the versions that exist and are asked for, newest first; None: no directory."""
         try:
             names = [path.name for path in self.base_path.iterdir()]
         except OSError:
             return None
-        # int() takes signs, blanks and other scripts' digits, too, which upstream's parser does
-        # not.
-        found = {int(name) for name in names if name.isascii() and name.isdigit()}
-        there = sorted((n for n in found if n <= MAX_VERSION), reverse=True)
+        # int() accepts signs, blanks and the digits of other scripts; upstream's parser does not.
+        numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
+        newest_first = sorted((n for n in numbers if n <= MAX_VERSION), reverse=True)
         if self.latest:
-            return there[: self.latest]
-        return [n for n in there if not self.specific or n in self.specific]
+            return newest_first[: self.latest]
+        return [n for n in newest_first if not self.specific or n in self.specific]
 
     def missing(self) -> str:
         """Return why there is no version to serve, for the log."""
@@ -61,7 +59,7 @@ class Config:
         return f"{base} holds no version (a directory named by a number) that is asked for{hint}"
 
     def path(self, version: int) -> Path:
-        """Return the directory of a version, whose name may begin with zeros."""
+        """Return the directory of a version; its name may begin with zeros."""
         for path in self.base_path.iterdir():
             if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
                 return path
@@ -70,14 +68,14 @@ class Config:
 
 @dataclass
 class Version:
-    """One version and what became of it."""
+    """One version and its state."""
 
     number: int
     state: int = State.START
-    failure: Failure | None = None
+    error: StatusError | None = None
     servable: object = None
     tries: int = 0
-    again: float = 0.0  # not tried before this time
+    again: float = 0.0  # not tried again before this time
     calls: int = 0  # in flight
 
     @property
@@ -90,18 +88,19 @@ class Model:
     """The versions of one model; threads may share it.
 
     A new version is loaded before an old one is unloaded, and requests that run on the old one
-    finish. A version that cannot be loaded takes no other's place.
+    finish. A version that cannot be loaded replaces no other.
 
     Args:
         config: What is asked for.
-        load: Makes a servable of a version's directory; raises Failure. A servable has `close()`.
+        load: Makes a servable of a version's directory and the model's name; raises StatusError.
+            A servable has `close()`.
         retries: How often a version that failed is tried again.
         interval: Seconds between tries.
     """
 
     def __init__(
         self,
-        config: Config,
+        config: ModelConfig,
         load: Callable[[Path, str], object],
         retries: int = 5,
         interval: float = 60.0,
@@ -113,22 +112,22 @@ class Model:
         self._told = ""
 
     def versions(self) -> list[Version]:
-        """Return all versions that were ever there, newest first."""
+        """Return all versions seen so far, newest first."""
         with self._lock:
-            return sorted(self._versions.values(), key=lambda each: -each.number)
+            return sorted(self._versions.values(), key=lambda version: -version.number)
 
     @property
     def ready(self) -> bool:
         """Whether a version answers."""
-        return any(each.available for each in self.versions())
+        return any(version.available for version in self.versions())
 
     @property
     def busy(self) -> bool:
         """Whether requests run on it."""
-        return any(each.calls for each in self.versions())
+        return any(version.calls for version in self.versions())
 
     def refresh(self) -> None:
-        """Load what is new and unload what is not asked for any more. One thread at a time."""
+        """Load new versions and unload those no longer asked for. One thread at a time."""
         wanted = self.config.wanted()
         self._tell("" if wanted else self.config.missing())
         if wanted is None:
@@ -136,7 +135,7 @@ class Model:
         for number in wanted:
             with self._lock:
                 version = self._versions.get(number)
-                if version is None or (version.state == State.END and version.failure is None):
+                if version is None or (version.state == State.END and version.error is None):
                     version = self._versions[number] = Version(number)
             if version.state == State.START or self._due(version):
                 self._try(version)
@@ -145,31 +144,31 @@ class Model:
             self._unload_all_but(wanted)
 
     def _tell(self, missing: str) -> None:
-        """Log why there is nothing to serve: once, and again when that changes."""
+        """Log why there is nothing to serve: once, and again when the reason changes."""
         if missing and missing != self._told:
             logging.warning("%s: waiting: %s", self.config.name, missing)
         self._told = missing
 
     def _due(self, version: Version) -> bool:
         return (
-            version.failure is not None
+            version.error is not None
             and version.tries <= self._retries
             and time.monotonic() >= version.again
         )
 
     def _try(self, version: Version) -> None:
-        """Load a version, or say why it cannot be."""
+        """Load a version, or keep the reason why it cannot be loaded."""
         version.state, version.tries = State.LOADING, version.tries + 1
         name = self.config.name
         try:
             servable = self._load(self.config.path(version.number), name)
-        except Failure as failure:
+        except StatusError as error:
             version.again = time.monotonic() + self._interval
-            version.failure, version.state = failure, State.END
-            logging.error("%s, version %d: %s", name, version.number, failure.message)
+            version.error, version.state = error, State.END
+            logging.error("%s, version %d: %s", name, version.number, error.message)
         else:
             with self._lock:
-                version.servable, version.failure = servable, None
+                version.servable, version.error = servable, None
                 version.state = State.AVAILABLE
             logging.info("%s, version %d: available", name, version.number)
 
@@ -199,7 +198,7 @@ class Model:
 
     @contextmanager
     def lease(self, number: int | None):
-        """Hold a version, the newest for None, while a request runs on it; raises Failure."""
+        """Hold a version (None: the newest) while a request runs on it; raises StatusError."""
         with self._lock:
             available = [n for n, version in self._versions.items() if version.available]
             if not available or number not in (None, *available):
@@ -216,8 +215,3 @@ class Model:
                 version.calls -= 1
                 if not version.calls:
                     self._lock.notify_all()
-
-
-def not_found(asked: str) -> Failure:
-    """Return the failure of a request for what is not there."""
-    return Failure(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")

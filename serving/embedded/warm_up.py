@@ -1,4 +1,4 @@
-"""Requests that are run before a version is served, so that no user waits for the first.
+"""Requests that are run before a version is served, so that no user waits for the first one.
 
 Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc.
 """
@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.embedded import examples, inference
-from serving.embedded.failure import Failure, invalid
+from serving.embedded.errors import StatusError, invalid
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MOST = 1000  # requests
@@ -19,15 +19,15 @@ def run(servable, path: Path, times: int = 1) -> int:
     """Run the requests of a version's warm-up file, if it has one.
 
     Args:
-        servable: What answers; the models that the requests name are not looked up.
+        servable: Answers; the models that the requests name are not looked up.
         path: The directory of the version.
-        times: How often each request is run.
+        times: How often to run each request.
 
     Returns:
         The number of requests.
 
     Raises:
-        Failure: The file is damaged or too long, or a request fails.
+        StatusError: The file is damaged or too long, or a request fails.
     """
     file = path / FILE
     if not file.exists():
@@ -41,9 +41,9 @@ def run(servable, path: Path, times: int = 1) -> int:
             log = prediction_log_pb2.PredictionLog.FromString(record)
             for _ in range(times):
                 _replay(servable, log)
-    except Failure as failure:
-        raise Failure(failure.code, f"warm-up request {count}: {failure.message}") from None
-    except Exception as error:  # a damaged file, by TensorFlow's or protobuf's account
+    except StatusError as error:
+        raise StatusError(error.code, f"warm-up request {count}: {error.message}") from None
+    except Exception as error:  # TensorFlow or protobuf says that the file is damaged
         raise invalid(f"warm-up requests cannot be read: {type(error).__name__}") from None
     return count
 

@@ -1,1 +1,1 @@
-"""On the device: reference apps that need a .tflite and LiteRT, and nothing of TensorFlow."""
+"""On the device: reference apps that need a .tflite and LiteRT, and no TensorFlow."""

@@ -1,6 +1,6 @@
-"""Show that MediaPipe's ImageClassifier takes a .tflite as it is. Not part of the tests.
+"""Show that MediaPipe's ImageClassifier accepts a .tflite unchanged. Not part of the tests.
 
-MediaPipe wants another absl than tfmot, so it has an environment of its own:
+MediaPipe needs another absl than tfmot does, so it needs a separate environment:
 
     python3 -m venv /tmp/mediapipe && /tmp/mediapipe/bin/pip install mediapipe pillow
     /tmp/mediapipe/bin/python serving/mobile/accepted_by_mediapipe.py MODEL.tflite IMAGE...
@@ -25,8 +25,8 @@ def main() -> None:
         for path in images:
             pixels = np.array(Image.open(path).convert("RGB"))  # MediaPipe keeps grey images grey
             image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
-            found = classifier.classify(image)
-            best = found.classifications[0].categories
+            result = classifier.classify(image)
+            best = result.classifications[0].categories
             print(path, "  ".join(f"{c.category_name} {100 * c.score:.1f}%" for c in best))
 
 

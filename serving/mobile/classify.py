@@ -2,8 +2,8 @@
 
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
-Needs ai-edge-litert, NumPy and Pillow. To be read and carried over to the language of the device:
-the three functions below are all that there is to it.
+Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
+three functions below: load, prepare and classify.
 """
 
 import argparse
@@ -20,13 +20,13 @@ KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
 
 
 class MistakeError(Exception):
-    """Something given cannot be used; the message is a line that says what can."""
+    """An argument cannot be used; the message is one line and says what is valid."""
 
 
 def load(path: Path) -> tuple[Interpreter, list[str]]:
-    """Return an interpreter, ready to be fed, and the labels that are packed in the file.
+    """Return an interpreter, ready for input, and the labels that are packed in the file.
 
-    A .tflite with metadata is a ZIP archive at its end; labels.txt is in it.
+    A .tflite with metadata ends with a ZIP archive, which holds labels.txt.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -45,8 +45,8 @@ def load(path: Path) -> tuple[Interpreter, list[str]]:
 def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) -> np.ndarray:
     """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
 
-    The shorter side is scaled to the network's, divided by `crop_ratio` (it is in manifest.json),
-    and the centre is cut out. Nothing is normalised: the network does it.
+    The shorter side is scaled to the network's, divided by `crop_ratio` (see manifest.json), then
+    the centre is cut out. The network itself normalises.
     """
     height, width = size
     side = round(min(size) / crop_ratio)
@@ -60,7 +60,7 @@ def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) 
 
 
 def classify(interpreter: Interpreter, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the probabilities [classes] and the milliseconds that they took."""
+    """Return the probabilities [classes] and the milliseconds that the call took."""
     began = time.perf_counter()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
     interpreter.invoke()
@@ -69,24 +69,24 @@ def classify(interpreter: Interpreter, pixels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def images(path: Path) -> list[Path]:
-    """Return the image, or those of a folder and the folders in it."""
+    """Return the image, or all images in a folder and its subfolders."""
     if not path.exists():
         raise MistakeError(f"{path}: there is no such file or folder.")
     if path.is_file():
         return [path]
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in KINDS)
-    if not found:
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in KINDS)
+    if not files:
         raise MistakeError(f"{path}: holds no image ({', '.join(sorted(KINDS))}).")
-    return found
+    return files
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a line an image; return 0, or 1 if something could not be used."""
+    """Print one line per image; return 1 if a file could not be used, else 0."""
     parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--top", type=int, default=3, help="classes to print (3)")
-    parser.add_argument("--crop_ratio", type=float, default=1.0, help="as in manifest.json (1)")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to print (3)")
+    parser.add_argument("--crop_ratio", type=float, default=1.0, help="see manifest.json (1)")
     options = parser.parse_args(arguments)
     if options.top < 1:
         parser.error(f"--top: received {options.top}; valid: 1 or more.")

@@ -68,7 +68,7 @@ def post(url: str, counts: Counter, stop: threading.Event) -> None:
 
 def state(pid: int) -> tuple[float, int, int]:
     """Return a process's resident memory in MiB, its threads, and its open files."""
-    from tests.served_models import resident
+    from tests.serving.served_models import resident
 
     counts = (len(list(Path(f"/proc/{pid}/{kind}").iterdir())) for kind in ("task", "fd"))
     return resident(pid), *counts
@@ -78,7 +78,7 @@ def main(_):
     """Load the server, with new versions; print its state, and how that changes."""
     import numpy as np
 
-    from tests.served_models import Running
+    from tests.serving.served_models import Running
 
     given, rows, counts, stop = flags.FLAGS, [], Counter(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:

@@ -155,7 +155,7 @@ def load(model: str, port: int, clients: int, *more: str) -> dict:
 
 def servers(base: Path, stack: contextlib.ExitStack) -> dict[str, int]:
     """Start all servers; return their ports."""
-    from tests.served_models import free_port
+    from tests.serving.served_models import free_port
 
     ports = {name: free_port() for name in ("ours", "rest", "batched", "rest-2", "plain")}
     configs = " ".join(f"config {{ name: '{n}' base_path: '{base / n}' }}" for n in MODELS)

@@ -40,7 +40,7 @@ def watch(rows: list, every: int):
     import keras
     import numpy as np
 
-    from tests.served_models import resident
+    from tests.serving.served_models import resident
     from xkd_keras import peers
     from xkd_keras.ship import lite, savedmodel
 

@@ -1,4 +1,4 @@
-"""Serve the page that classifies in the browser: this directory, and one .tflite file.
+"""Serve a page that classifies in the browser: this directory and one .tflite file.
 
 python -m serving.mobile.web MODEL.tflite [--port=8010]
 """
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of this directory; /model.tflite is the model."""
+    """Serves the files of this directory; /model.tflite is the model."""
 
     model: Path
 
@@ -25,7 +25,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return super().translate_path(path)
 
     def log_message(self, *_):
-        """Say nothing of every request."""
+        """Do not log requests."""
 
 
 Handler.extensions_map = {
@@ -35,7 +35,7 @@ Handler.extensions_map = {
 
 
 def server(model: Path, port: int, host: str = "127.0.0.1") -> http.server.ThreadingHTTPServer:
-    """Return a server of the page, not started yet; port 0 takes a free one."""
+    """Return a server of the page that is not started yet; port 0 takes a free one."""
     kind = type("Handler", (Handler,), {"model": model})
     handler = functools.partial(kind, directory=str(HERE))
     return http.server.ThreadingHTTPServer((host, port), handler)
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C; return 1 if something is missing."""
     parser = argparse.ArgumentParser(prog="serving.mobile.web", description=__doc__)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--port", type=int, default=8010, help="8010")
+    parser.add_argument("--port", type=int, default=8010, help="port to listen on (8010)")
     options = parser.parse_args(arguments)
     problem = None
     if not options.model.is_file():

@@ -1,0 +1,58 @@
+"""Where a server listens: addresses, sockets, and the arguments of gRPC's channels."""
+
+import errno
+import socket
+from pathlib import Path
+
+from serving.embedded.errors import ConfigError
+
+
+def bound(argument: str, host: str, port: int) -> socket.socket:
+    """Return a socket at an address; raises ConfigError.
+
+    Args:
+        argument: The flag that chose the port.
+        host: An address of this machine.
+        port: 0: a free one.
+    """
+    # asyncio turns Nagle's algorithm off only for sockets that name their protocol; with it, an
+    # answer's body waits 40 ms for the client to acknowledge its head.
+    made = socket.socket(proto=socket.IPPROTO_TCP)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(
+                f"received '{host}'; valid: an address of this machine, or 0.0.0.0.", "host"
+            ) from None
+        raise ConfigError(f"{host}:{port}: {error.strerror}.", argument) from None
+    return made
+
+
+def grpc_address(host: str, port: int) -> str:
+    """Return a TCP address for gRPC; raises ConfigError if it cannot be bound."""
+    bound("port", host, port).close()  # gRPC's own message is C++, and vague
+    return f"{host}:{port}"
+
+
+def unix_address(path: str) -> str:
+    """Return the address of a UNIX socket for gRPC; raises ConfigError."""
+    if not Path(path).parent.is_dir():
+        raise ConfigError(
+            f"received '{path}'; valid: a path in a directory that exists.", "grpc_socket_path"
+        )
+    Path(path).unlink(missing_ok=True)  # left by an earlier server
+    return f"unix:{path}"
+
+
+def channel_arguments(text: str) -> list[tuple[str, object]]:
+    """Return NAME=VALUE,... as gRPC's options; raises ConfigError."""
+    arguments = []
+    for pair in filter(None, text.split(",")):
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", "grpc_channel_arguments")
+        arguments.append((name, int(value) if value.lstrip("-").isdigit() else value))
+    return arguments

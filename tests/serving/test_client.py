@@ -1,0 +1,175 @@
+"""The client: what it sends, prints and says, against a server in this process."""
+
+import io
+import json
+import threading
+import time
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from serving import client, command
+from tests.serving import served_models
+
+RED, GREEN = served_models.picture(250, 9, 9), served_models.picture(9, 250, 9)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    base = tmp_path_factory.mktemp("colours")
+    served_models.colours(base / "1")
+    served_models.colours(base / "2", ("rot", "grün", "blau"))
+    file = base / "models.config"
+    more = "model_version_policy { all {} } version_labels { key: 'stable' value: 1 }"
+    file.write_text(served_models.listed(("colours", base, more)))
+    with served_models.server(model_config_file=str(file)) as server:
+        yield server
+
+
+def client_of(served, rest, **options):
+    address = served.url.removeprefix("http://") if rest else served.address
+    return client.Client(options.pop("model", "colours"), address, rest, **options)
+
+
+both = pytest.mark.parametrize("rest", [False, True], ids=["grpc", "rest"])
+
+
+@both
+def test_images_are_answered_best_label_first(served, rest):
+    first, second = client_of(served, rest).classify([RED, GREEN])
+    assert first[0][0] == "rot"
+    assert second[0][0] == "grün"
+    expected = np.exp(np.array([250, 9, 9]) / 20)
+    assert first[0][1] == pytest.approx((expected / expected.sum())[0], rel=1e-5)
+    assert sum(score for _, score in first) == pytest.approx(1, rel=1e-5)
+
+
+@both
+def test_a_label_asks_for_its_version(served, rest):
+    (answer,) = client_of(served, rest, label="stable").classify([RED])
+    assert answer[0][0] == "red"
+
+
+@both
+@pytest.mark.parametrize(
+    ("options", "image", "message"),
+    [
+        ({"model": "no"}, RED, "Servable not found for request: Latest(no)"),
+        ({"label": "no"}, RED, "Unrecognized servable version label: no"),
+        ({}, b"no image", "Unknown image file format"),
+    ],
+)
+def test_what_the_server_refuses_is_told(served, rest, options, image, message):
+    with pytest.raises(client.RefusedError) as caught:
+        client_of(served, rest, **options).classify([image])
+    assert message in str(caught.value)
+
+
+@both
+def test_a_server_that_is_not_there_is_told_after_retries(rest):
+    begin = time.monotonic()
+    one = client.Client("m", "127.0.0.1:9", rest, retries=2, wait=0.01)
+    with pytest.raises(client.RefusedError, match=r"127\.0\.0\.1:9"):
+        one.classify([RED])
+    assert time.monotonic() - begin < 20
+
+
+class Flaky(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Unavailable at first."""
+
+    def __init__(self, times):
+        self.left, self.asked = times, 0
+
+    def Predict(self, request, context):  # noqa: N802
+        self.asked += 1
+        if self.asked <= self.left:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+        answer = predict_pb2.PredictResponse()
+        answer.outputs["labels"].string_val.append(b"yes")
+        answer.outputs["scores"].float_val.append(1)
+        for output in answer.outputs.values():
+            output.tensor_shape.dim.add(size=1)
+            output.tensor_shape.dim.add(size=1)
+        return answer
+
+
+def test_a_server_that_is_not_available_yet_is_asked_again():
+    flaky = Flaky(2)
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(flaky, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        one = client.Client("m", f"127.0.0.1:{port}", wait=0.01)
+        assert one.classify([RED]) == [[("yes", 1.0)]]
+        assert flaky.asked == 3
+    finally:
+        server.stop(0)
+
+
+def test_something_that_is_no_such_server_is_told():
+    import http.server
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    server.RequestHandlerClass.log_message = lambda *_: None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(client.RefusedError, match="does not speak TF Serving's REST"):
+            client.Client("m", f"127.0.0.1:{server.server_port}", rest=True).classify([RED])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def run(served, monkeypatch, capsys):
+    """Run the command's main; returns its exit code and what it printed."""
+
+    def call(*names, stdin=b"", **given):
+        values = {"host": "127.0.0.1", "port": served.port, "rest": False, "label": ""}
+        values |= {"model_name": "colours", "top": 2, "json": False, "timeout": 30, "batch": 2}
+        values["ca_file"] = ""
+        flags = type("Flags", (), {**values, **given})
+        monkeypatch.setattr(client.flags, "FLAGS", flags)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = client.main([str(name) for name in names])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_a_folder_is_printed_in_order(run, tmp_path):
+    for name, image in (("b.png", GREEN), ("a.PNG", RED), ("notes.txt", b"")):
+        (tmp_path / name).write_bytes(image)
+    code, printed, _ = run(tmp_path)
+    lines = printed.splitlines()
+    assert code == 0
+    assert lines[0].startswith(f"{tmp_path / 'a.PNG'}  rot 100.0 %  ")
+    assert lines[1].startswith(f"{tmp_path / 'b.png'}  grün 100.0 %  ")
+
+
+def test_stdin_and_json_serve_programs(run):
+    code, printed, _ = run("-", stdin=RED, json=True)
+    answer = json.loads(printed)
+    assert code == 0
+    assert answer["image"] == "-"
+    assert next(iter(answer["labels"])) == "rot"
+
+
+def test_one_bad_image_does_not_cost_the_others(run, tmp_path):
+    for name, image in (("a.png", RED), ("b.png", b"bad"), ("c.png", GREEN)):
+        (tmp_path / name).write_bytes(image)
+    code, printed, errors = run(tmp_path)
+    assert code == 1
+    assert len(printed.splitlines()) == 2
+    assert errors.startswith(f"error: {tmp_path / 'b.png'}: Unknown image file format")
+
+
+def test_what_is_not_there_is_told(run, tmp_path):
+    with pytest.raises(command.MistakeError, match="No such file"):
+        run(tmp_path / "no.png")
+    with pytest.raises(command.MistakeError, match=r"holds no images; valid: \.bmp"):
+        run(tmp_path)

@@ -1,0 +1,151 @@
+"""What is written for TensorFlow Serving: parsed by its own messages, and by a YAML parser."""
+
+import re
+
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving import command, configure, server
+from serving.embedded.batching import BatchingOptions
+from serving.embedded.manager import configs_of
+from serving.embedded.protos import BatchingParameters, MonitoringConfig
+
+DEFAULTS = {
+    "out_dir": "",
+    "models_dir": "/models",
+    "image": "tensorflow/serving:1.2.3",
+    "service": "birds",
+    "replicas": 3,
+    "max_batch_size": 24,
+    "cpus": 4,
+}
+
+
+@pytest.fixture
+def export(tmp_path):
+    for name in ("resnet20/1", "resnet20/2", "resnet20/10", "ensemble/7", "ensemble/notes", "none"):
+        (tmp_path / "export" / "savedmodel" / name).mkdir(parents=True)
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def write(export, monkeypatch, capsys):
+    def call(**given):
+        values = {**DEFAULTS, "export_dir": str(export), **given}
+        monkeypatch.setattr(configure.flags, "FLAGS", type("Flags", (), values))
+        assert configure.main() == 0
+        return capsys.readouterr().out.split()
+
+    return call
+
+
+def parsed(path, message):
+    return text_format.Parse(path.read_text(), message())
+
+
+def test_models_are_listed_with_their_versions_and_labels(export, write):
+    write()
+    message = parsed(
+        export / "serving" / "models.config", model_server_config_pb2.ModelServerConfig
+    )
+    one, two = message.model_config_list.config
+    assert (one.name, one.base_path, one.model_platform) == (
+        "ensemble",
+        "/models/ensemble",
+        "tensorflow",
+    )
+    assert dict(one.version_labels) == {"stable": 7, "canary": 7}
+    assert dict(two.version_labels) == {"stable": 2, "canary": 10}
+    assert list(two.model_version_policy.specific.versions) == [2, 10]
+    assert [config.specific for config in configs_of(message)] == [(7,), (2, 10)]
+
+
+def test_batching_and_monitoring_are_what_the_server_reads(export, write):
+    write()
+    options = BatchingOptions.of(
+        parsed(export / "serving" / "batching.config", BatchingParameters), 1
+    )
+    assert options == BatchingOptions(24, 0.0, 100, 4, ())
+    message = parsed(export / "serving" / "monitoring.config", MonitoringConfig)
+    assert message.prometheus_config.enable
+    assert message.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+def test_compose_mounts_the_models_and_the_configuration(export, write, tmp_path):
+    write(out_dir=str(tmp_path / "deploy"))
+    service = yaml.safe_load((tmp_path / "deploy" / "compose.yaml").read_text())["services"][
+        "birds"
+    ]
+    assert service["image"] == "tensorflow/serving:1.2.3"
+    assert service["volumes"] == ["../export/savedmodel:/models:ro", ".:/config:ro"]
+    assert "--model_config_file=/config/models.config" in service["command"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_kubernetes_has_all_it_needs_and_its_parts_fit(export, write):
+    write()
+    documents = list(yaml.safe_load_all((export / "serving" / "kubernetes.yaml").read_text()))
+    config, deployment, service, scaler = documents
+    kinds = ["ConfigMap", "Deployment", "Service", "HorizontalPodAutoscaler"]
+    assert [document["kind"] for document in documents] == kinds
+    for name in ("models.config", "batching.config", "monitoring.config"):
+        assert config["data"][name].strip() == (export / "serving" / name).read_text().strip()
+    pod = deployment["spec"]["template"]
+    assert pod["metadata"]["labels"] == service["spec"]["selector"]
+    assert pod["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"]
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == "tensorflow/serving:1.2.3"
+    names = {port["name"] for port in container["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == names
+    # The metadata is 404 until the model answers; its status is 200 while it still loads.
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/ensemble/metadata"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/v1/models/ensemble"
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    assert pod["spec"]["volumes"][1]["configMap"]["name"] == config["metadata"]["name"]
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["spec"]["minReplicas"] == deployment["spec"]["replicas"] == 3
+
+
+def test_flags_in_what_is_written_are_flags_of_the_server(export, write):
+    write()
+    texts = [
+        (export / "serving" / name).read_text() for name in ("compose.yaml", "kubernetes.yaml")
+    ]
+    used = {name for text in texts for name in re.findall(r"--(\w+)=", text)}
+    assert "model_config_file" in used
+    assert used <= set(server.FLAGS)
+
+
+def test_an_export_without_models_is_told(tmp_path, write):
+    with pytest.raises(command.MistakeError, match="holds no SavedModels; valid: RUN/export"):
+        write(export_dir=str(tmp_path / "no"))
+
+
+def test_a_name_that_kubernetes_refuses_is_told(write):
+    with pytest.raises(command.MistakeError, match="--service: received 'A b'; valid: up to 50"):
+        write(service="A b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image", ""), ("image", "a b: {c}"), ("models_dir", ""), ("service", "a" * 51)],
+)
+def test_a_value_that_would_spoil_the_files_is_told(write, name, value):
+    with pytest.raises(command.MistakeError, match=f"--{name}: received '{value}'; valid: "):
+        write(**{name: value})
+
+
+def test_a_place_that_cannot_be_written_is_told(export, write):
+    (export / "file").write_text("x")
+    with pytest.raises(command.MistakeError, match="--out_dir: "):
+        write(out_dir=str(export / "file" / "below"))
+
+
+def test_every_file_is_named_when_written(export, write):
+    names = write()
+    kinds = ["models.config", "batching.config", "monitoring.config", "compose.yaml"]
+    assert names == [str(export / "serving" / name) for name in [*kinds, "kubernetes.yaml"]]
+    assert sorted(names) == sorted(str(path) for path in (export / "serving").iterdir())

@@ -1,0 +1,92 @@
+"""How a server ends: at a signal, with what was asked answered, and at once when told twice."""
+
+import signal
+import threading
+import time
+
+import grpc
+import requests
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from tests.serving.grpc_calls import predict, request, x
+from tests.serving.served_models import Running
+
+
+def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
+    socket = tmp_path / "s"
+    socket.write_text("left by an earlier server")
+    flags = f"--model_base_path={half}", "--model_name=half", f"--grpc_socket_path={socket}"
+    with Running(*flags) as server:
+        assert server.lines == [
+            "serving half",
+            f"gRPC  127.0.0.1:{server.grpc}",
+            f"REST  http://127.0.0.1:{server.rest}/v1/models/...",
+            f"page  http://127.0.0.1:{server.rest}/",
+        ]
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            assert predict(channel, 1, 2) == [2.5, 3]
+        server.process.send_signal(signal.SIGTERM)
+        output, errors = server.process.communicate(timeout=300)
+        assert server.process.returncode == 0
+        assert output.strip() == "finishing what runs ..."
+        assert "Traceback" not in errors
+
+
+def test_requests_that_run_when_it_is_told_to_end_are_answered(half):
+    with Running(f"--model_base_path={half}", "--model_name=half") as server:
+        wrong, answered, stop = [], [], threading.Event()
+
+        def over_grpc():
+            with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+                while not stop.is_set():
+                    try:
+                        answered.append(predict(channel, 2) == [3])
+                    except grpc.RpcError as error:
+                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                            wrong.append(error)  # it was taken, and not answered
+                        return
+
+        def over_rest():
+            with requests.Session() as session:
+                while not stop.is_set():
+                    try:
+                        answer = session.post(f"{server.url}/half:predict", '{"instances": [2]}')
+                    except requests.ConnectionError as error:
+                        # Refused, or the idle connection was closed: nothing was lost.
+                        if "IncompleteRead" in str(error):
+                            wrong.append(error)
+                        return
+                    if answer.status_code == 503:
+                        return
+                    answered.append(answer.json() == {"predictions": [3.0]})
+
+        threads = [threading.Thread(target=t) for t in (over_grpc, over_rest) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 200:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(300)
+        stop.set()
+        for thread in threads:
+            thread.join(300)
+        assert all(answered)
+        assert not wrong
+        assert server.process.returncode == 0
+
+
+def test_a_second_signal_ends_it_although_a_request_runs(kinds):
+    with (
+        Running(f"--model_base_path={kinds}", "--model_name=kinds") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        endless = stub.Predict.future(request("kinds", "slow", seconds=x(6000)), timeout=300)
+        # On the same connection: when this is answered, the other runs.
+        stub.Predict(request("kinds", "echo_float32", x=x(1)))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.stdout.readline() == "finishing what runs ...\n"
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(300)
+        assert server.process.returncode == -signal.SIGINT
+        assert endless.code() is grpc.StatusCode.UNAVAILABLE

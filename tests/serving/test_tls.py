@@ -1,0 +1,61 @@
+"""TLS and mutual TLS for gRPC."""
+
+import subprocess
+
+import grpc
+import pytest
+import requests
+
+from serving.client import Client, RefusedError
+from tests.serving import served_models
+from tests.serving.grpc_calls import predict
+
+
+def certificates(path):
+    """Make an authority, and a server's and a client's certificate by it."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=path, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    (path / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for name in ("server", "client"):
+        request = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}")
+        openssl(*request, "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        sign = ("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key")
+        openssl(*sign, "-CAcreateserial", "-out", f"{name}.pem", "-extfile", "extensions")
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(half, tmp_path, mutual):
+    certificates(tmp_path)
+
+    def read(name):
+        return (tmp_path / name).read_bytes()
+
+    lines = [f"server_key: {read('server.key')!r}", f"server_cert: {read('server.pem')!r}"]
+    lines += [f"custom_ca: {read('ca.pem')!r}", "client_verify: true"] if mutual else []
+    file = tmp_path / "ssl.config"
+    file.write_text("\n".join(line.replace(": b'", ": '") for line in lines))
+    with served_models.server(
+        model_name="half", model_base_path=str(half), ssl_config_file=str(file)
+    ) as server:
+        address = server.address.replace("127.0.0.1", "localhost")
+        known = grpc.ssl_channel_credentials(read("ca.pem"), read("client.key"), read("client.pem"))
+        unknown = grpc.ssl_channel_credentials(read("ca.pem"))
+        with grpc.secure_channel(address, known) as channel:
+            assert predict(channel, 2, timeout=300) == [3]
+        with grpc.secure_channel(address, unknown) as channel:
+            if not mutual:
+                assert predict(channel, 2, timeout=300) == [3]
+            else:
+                with pytest.raises(grpc.RpcError):
+                    predict(channel, 2, timeout=5)
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
+            predict(channel, 2, timeout=5)
+        client = Client("half", address, ca_file=str(tmp_path / "ca.pem"), retries=0)
+        why = "failed to connect" if mutual else "signature key .serving_bytes. not found"
+        with pytest.raises(RefusedError, match=why):
+            client.classify([b""])
+        assert requests.get(f"{server.url}/v1/models/half", timeout=300).ok  # REST stays plain
