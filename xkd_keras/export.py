@@ -46,7 +46,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "variant",
         [],
-        "Only this variant: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
+        "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
     command_line.run(main)

@@ -195,8 +195,9 @@ def _freeze(model: tf_keras.Model, names: set[str]) -> None:
 def _settle_ranges(model: tf_keras.Model, tune: Tune) -> None:
     """Give every activation the range that it has on training images, before fine-tuning.
 
-    tfmot begins with -6..6 and moves it by a thousandth per step: after a short fine-tuning, networks
-    with other ranges would be ruined. The first batch sets the ranges, some more average them.
+    tfmot begins with -6..6 and moves it by a thousandth per step: after a short fine-tuning,
+    networks with other ranges would be ruined. The first batch sets the ranges, some more average
+    them.
     """
     layers = list(model._flatten_layers())
     flags = [layer.trainable for layer in layers]

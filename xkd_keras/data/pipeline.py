@@ -50,8 +50,8 @@ def train_batches(
         first_batch: Batches of the first epoch to leave out.
         seed: Decides order and augmentation.
         share: (index, count): of `count` workers, the batches of this one. Together they have each
-            example at most once per epoch. Where examples are streamed from files, each worker reads
-            its own files; else a batch is what one process would have, in equal parts.
+            example at most once per epoch. Where examples are streamed from files, each worker
+            reads its own files; else a batch is what one process would have, in equal parts.
 
     Returns:
         tf.data.Dataset of (images float32 [batch / count, S, S, 3] with pixels 0..255, labels int32

@@ -70,7 +70,7 @@ def dml(course: Course):
 
 
 def kdcl(course: Course):
-    """Knowledge Distillation via Collaborative Learning: a teacher that is computed with the labels.
+    """Knowledge Distillation via Collaborative Learning: a teacher computed with the labels.
 
     The teachers `best`, `linear` and `min_logit` (the default) are its naive, linear and min-logit
     targets, with constant lambda. Guo et al., CVPR 2020; there T = 2, and each network sees another

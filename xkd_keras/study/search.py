@@ -18,8 +18,8 @@ def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, 
         results: (label of the setting, seed) -> what `runs.run` measured; may lack some.
 
     Returns:
-        By method, one dict per setting: `options`, `n` runs, `chosen`, and on validation images mean
-        `top1` over peers and seeds with its `sd`, the geometric mean `error`, `cross_entropy`.
+        By method, one dict per setting: `options`, `n` runs, `chosen`, and on validation images
+        mean `top1` over peers and seeds with its `sd`, the geometric mean `error`, `cross_entropy`.
         What a good network loses and a poor one gains counts by the share of their errors, as in
         the study's own comparison; of no error at all, half an image counts.
     """

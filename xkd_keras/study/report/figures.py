@@ -55,7 +55,7 @@ def name_of(study: Mapping, method: str, width: int = 24) -> str:
 def forest(
     study: Mapping, summary: Mapping, methods: Sequence[str], reference: str
 ) -> Figure | None:
-    """Return differences to `reference` with intervals, one panel per network and one row per method.
+    """Return differences to `reference` with intervals: a panel per network, a row per method.
 
     None if no method shares a seed with the reference.
     """
@@ -163,7 +163,7 @@ def _place(axes: Axes, values: Mapping, seconds: Mapping, shown: Mapping) -> Non
 
 
 def diversity(study: Mapping) -> Figure | None:
-    """Return how much the peers differ over the epochs, one curve per method; None if not measured."""
+    """Return how much peers differ over the epochs, a curve per method; None if not measured."""
     measured = {key: statistics.curves(study, key) for key in _DIVERSITY}
     measured = {
         key: {method: rows for method, rows in curves.items() if method in study["main"]}

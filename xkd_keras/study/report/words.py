@@ -135,8 +135,8 @@ def _compared(study: Mapping) -> str:
         f"**Compared:** {both(map(escape, study['main']))}{also}; with"
         f" {many(len(study['seeds']), 'seed')} each, {both(map(escape, study['peers']))} trained on"
         f" {study['data']['examples']['train']:,} images{recipe}. Within a seed, all methods share"
-        " the initial weights, the order of the images and the learning options; what differs is how the"
-        " networks teach each other."
+        " the initial weights, the order of the images and the learning options; what differs is"
+        " how the networks teach each other."
     )
 
 
