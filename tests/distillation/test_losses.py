@@ -74,13 +74,6 @@ def test_a_single_peer_agrees_with_itself():
     np.testing.assert_array_equal(losses.agreement(tf.constant(LOGITS[:1])), np.ones(5))
 
 
-def test_several_teachers_count_as_much_as_each_other():
-    teachers = np.stack([LOGITS[[1, 2, 0]], LOGITS[[2, 0, 1]]])  # [K, P, B, C]
-    each = [losses.distillation(t, LOGITS, 2.0).numpy() for t in teachers]
-    got = losses.distillation(tf.constant(teachers), tf.constant(LOGITS), 2.0)
-    np.testing.assert_allclose(got, np.mean(each, axis=0), rtol=1e-5)
-
-
 def test_pairwise_kl_is_the_mean_over_ordered_pairs():
     p = softmax(LOGITS.astype("f8"), -1)
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]

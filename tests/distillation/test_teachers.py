@@ -72,7 +72,7 @@ def test_pairwise_terms_are_those_of_deep_mutual_learning():
         np.mean([np.sum(p[j] * np.log(p[j] / p[i]), -1) for j in range(3) if j != i], axis=0)
         for i in range(3)
     ]
-    got = losses.distillation(call("pairwise"), LOGITS, 1.0)
+    got = tf.reduce_mean(losses.distillation(call("pairwise"), LOGITS, 1.0), axis=0)
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
@@ -188,3 +188,56 @@ def test_a_frozen_teacher_is_the_weighted_mean_of_its_models_and_never_changes()
 def test_unknown_teacher_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"teacher: unknown value 'meen'\. Did you mean 'mean'"):
         teachers.get("meen")
+
+
+class TestGated:
+    """The others, weighted by merit, where they know more."""
+
+    def twin(self, z, labels):
+        """Loop over peers and images, as the docstring's equations say."""
+        peers, batch, _ = z.shape
+        target, gate = np.zeros_like(z), np.zeros((peers, batch))
+        for b, label in enumerate(labels):
+            ce = np.array([-log_softmax(z[p, b])[label] for p in range(peers)])
+            w = (1 - softmax(ce)) / (peers - 1)
+            for p in range(peers):
+                others = [q for q in range(peers) if q != p]
+                target[p, b] = sum(w[q] * z[q, b] for q in others) / sum(w[q] for q in others)
+                gate[p, b] = -log_softmax(target[p, b])[label] < ce[p]
+        return target, gate
+
+    @pytest.mark.parametrize("peers", [2, 3, 4])
+    def test_target_and_gate_are_their_equations(self, peers):
+        rng = np.random.default_rng(peers)
+        z, labels = rng.normal(0, 2, (peers, 9, 5)), rng.integers(0, 5, 9)
+        target, gate = teachers.gated(tf.constant(z, tf.float32), labels=labels)
+        expected = self.twin(z, labels)
+        np.testing.assert_allclose(target, expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(gate, expected[1])
+        assert 0 < np.mean(gate) < 1
+
+    def test_a_single_peer_has_nobody_to_learn_from(self):
+        _, gate = teachers.gated(tf.ones((1, 3, 4)), labels=np.array([0, 1, 2]))
+        np.testing.assert_array_equal(gate, np.zeros((1, 3)))
+
+    def test_where_the_gate_is_shut_a_peer_learns_from_labels_alone(self):
+        """One step of two linear peers: the gradient of the bias, worked by hand."""
+        cohort = Cohort([linear("a"), linear("b")], teacher="gated", temperature=1.0)
+        cohort.compile(keras.optimizers.SGD(0.1))
+        before = [peer.get_weights() for peer in cohort.peers.values()]
+        z = np.stack([IMAGES.reshape(48, -1) @ kernel + bias for kernel, bias in before])
+        _, gate = self.twin(z.astype("float64"), FOUR)
+        history = cohort.fit(IMAGES, FOUR, batch_size=48, verbose=0).history
+        p = softmax(z, -1)
+        for i, (name, peer) in enumerate(cohort.peers.items()):
+            slope = p[i] - np.eye(4)[FOUR] + gate[i][:, None] * (p[i] - p[1 - i])
+            expected = before[i][1] - 0.1 * slope.mean(0)
+            np.testing.assert_allclose(peer.get_weights()[1], expected, rtol=1e-3, atol=1e-5)
+            assert history[f"{name}_gate"][0] == pytest.approx(gate[i].mean(), abs=1e-6)
+
+
+def test_swapped_exchanges_the_label_with_what_the_ensemble_says_wrongly():
+    z = np.array([[[1.0, 5.0, 2.0], [0.0, 1.0, 7.0]]] * 2, "float32")
+    got = teachers.swapped(tf.constant(z), weights=tf.constant([0.5, 0.5]), labels=[0, 2])
+    np.testing.assert_allclose(got[0], [[5.0, 1.0, 2.0], [0.0, 1.0, 7.0]])
+    np.testing.assert_allclose(got[1], got[0])

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.devices import cluster
-from xkd_keras.distillation import batches, losses, members, nonfinite, optimizers, teachers
+from xkd_keras.distillation import batches, losses, members, nonfinite, optimizers, teachers, terms
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
 from xkd_keras.errors import InputError
@@ -37,6 +37,8 @@ class Cohort(keras.Model):
         weights: By name, how much each peer counts in the ensemble; equal where None. Only ratios
             matter: `shares` are these weights divided by their sum.
         temperature: T > 0 softens both sides of the KL.
+        term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
+        distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -53,6 +55,8 @@ class Cohort(keras.Model):
         teacher: str | Callable = "mean",
         weights: Mapping[str, float] | None = None,
         temperature: float = 3.0,
+        term: str | Callable = "kl",
+        distill: Mapping[str, float] | None = None,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -60,11 +64,15 @@ class Cohort(keras.Model):
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
         self._teacher = teachers.get(teacher)
+        self._gates = getattr(self._teacher, "gates", False)
         if not temperature > 0:
             raise InputError(
                 f"received {temperature}; valid: a number above 0.", argument="temperature"
             )
         self.temperature = temperature
+        self.term = term
+        self._term = terms.get(term)
+        self.distill = members.factors(self.peers, distill)
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
         members.separate(self.peers, self._teacher)
@@ -108,6 +116,8 @@ class Cohort(keras.Model):
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
         return {"optimizer": optimizer, "on_nonfinite": "skip" if self.nonfinite.skips else "stop"}
 
@@ -130,13 +140,14 @@ class Cohort(keras.Model):
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            terms = labelled, distilled = self._terms(images, labels, logits)
+            labelled, distilled, gate = self._terms(images, labels, logits)
             total = tf.reduce_sum(_mean(labelled + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
+        terms = labelled, distilled
         means = [_mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
@@ -146,7 +157,7 @@ class Cohort(keras.Model):
         self.nonfinite.put_back(statistics, verdict)
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
-        return self._update_metrics(labels, logits, terms, distill_weight, sample_weight)
+        return self._update_metrics(labels, logits, (*terms, gate), distill_weight, sample_weight)
 
     def test_step(self, data):
         """The same metrics on one batch, without learning; sample_weight 0 leaves an image out.
@@ -212,6 +223,8 @@ class Cohort(keras.Model):
             "teacher": self.teacher if isinstance(self.teacher, str) else serialize(self.teacher),
             "weights": dict(self.shares),
             "temperature": self.temperature,
+            "term": self.term if isinstance(self.term, str) else serialize(self.term),
+            "distill": dict(self.distill),
         }
 
     @classmethod
@@ -219,10 +232,11 @@ class Cohort(keras.Model):
         def deserialize(value):
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
-        teacher = config["teacher"]
-        teacher = teacher if isinstance(teacher, str) else deserialize(teacher)
         rest = {name: deserialize(config[name]) for name in ("peers", "schedule")}
-        return cls(**{**config, **rest, "teacher": teacher})
+        for name in ("teacher", "term"):
+            value = config.get(name, "kl")  # a file of an earlier version has no term
+            rest[name] = value if isinstance(value, str) else deserialize(value)
+        return cls(**{**config, **rest})
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""
@@ -233,18 +247,21 @@ class Cohort(keras.Model):
         return tf.constant(list(self.shares.values()))
 
     def _terms(self, images, labels, logits):
-        """Return cross-entropy and distillation term, without lambda: two float32 [P, B]."""
+        """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
         shares = self._shares()
         sound = self.nonfinite.sound(logits, shares)
         taught = self._teacher(sound, weights=shares, labels=labels, images=images)
-        return (
-            losses.cross_entropy(labels, logits),
-            losses.distillation(taught, logits, self.temperature),
-        )
+        taught, gate = taught if isinstance(taught, tuple) else (taught, 1.0)
+        distilled = gate * self._term(taught, logits, labels, self.temperature)
+        gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
+        if len(taught.shape) > len(logits.shape):  # several teachers
+            distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
+        factors = tf.constant(list(self.distill.values()))[:, None]
+        return losses.cross_entropy(labels, logits), factors * distilled, gate
 
     def _update_metrics(self, labels, logits, terms, distill_weight, sample_weight, loss=None):
         """Add a batch to the running metrics; `loss` [P, B] is the terms' sum where it is None."""
-        labelled, distilled = terms
+        labelled, distilled, gate = terms
         loss = labelled + distill_weight * distilled if loss is None else loss
         sound = self.nonfinite.sound(logits, self._shares())
         together = ensemble_shares.ensemble(sound, self._shares())
@@ -261,6 +278,8 @@ class Cohort(keras.Model):
             values[f"{name}_cross_entropy"] = labelled[i]
             values[f"{name}_distillation"] = distilled[i]
             values[f"{name}_top1"] = hits[i]
+            if self._gates:
+                values[f"{name}_gate"] = gate[i]
         for name, value in values.items():
             self.trackers[name].update_state(value, sample_weight=sample_weight)
         return self._results()
@@ -276,6 +295,8 @@ class Cohort(keras.Model):
         common = ["loss", "distill_weight", "agreement", "pairwise_kl"]
         common += ["ensemble_cross_entropy", "ensemble_top1"]
         kinds = ("cross_entropy", "distillation", "top1")
+        if self._gates:
+            kinds += ("gate",)
         return common + [f"{name}_{kind}" for name in self.peers for kind in kinds]
 
     def _variables(self):

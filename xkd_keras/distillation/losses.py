@@ -22,27 +22,31 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
+def divergence(log_q: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:
+    """Return KL(q || p), summed over the last axis and not divided by its length: float [...].
+
+    Args:
+        log_q: float [..., C], logarithms of probabilities.
+        log_p: float [..., C], the same.
+    """
+    return tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), axis=-1)
+
+
 def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Tensor:
     """Return T^2 KL(q || softmax(z / T)) with q = stop_gradient(softmax(z_T / T)).
 
-    The sum runs over the classes and is not divided by their number. T^2 keeps the gradient's size
-    independent of the temperature (Hinton, Vinyals and Dean, 2015, section 2.1).
-
     Args:
-        teacher_logits: float [..., B, C], or [K, ..., B, C] of K teachers, over which the mean is
-            taken; no gradient flows into it.
+        teacher_logits: float [..., B, C]; no gradient flows into it.
         logits: float [..., B, C].
         temperature: T > 0.
 
     Returns:
         float32 [..., B], in nats.
     """
-    several = len(teacher_logits.shape) > len(logits.shape)
     teacher_logits = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
     log_q = tf.nn.log_softmax(teacher_logits / temperature)
     log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32) / temperature)
-    term = temperature**2 * tf.reduce_sum(tf.exp(log_q) * (log_q - log_p), axis=-1)
-    return tf.reduce_mean(term, axis=0) if several else term
+    return temperature**2 * divergence(log_q, log_p)
 
 
 def top1(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -88,6 +88,23 @@ def _ending(model: keras.Model) -> str:
     return activation.__name__ if activation in _PROBABILITIES else ""
 
 
+def factors(
+    peers: Mapping[str, keras.Model], given: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return each peer's factor of lambda, 1 where it has none of its own.
+
+    Raises:
+        InputError: A factor for no peer, or below 0.
+    """
+    given = given or {}
+    for name, factor in given.items():
+        if name not in peers:
+            raise InputError.unknown("distill", name, peers, "peer")
+        if not factor >= 0:
+            raise InputError(f"'{name}': received {factor}; valid: 0 or more.", argument="distill")
+    return {name: float(given.get(name, 1.0)) for name in peers}
+
+
 def separate(peers: Mapping[str, keras.Model], teacher: Callable) -> None:
     """Raise InputError where one variable belongs to two peers, or to a peer and its teacher."""
     owners: dict[int, str] = {}

@@ -6,8 +6,10 @@ Shapes: P peers, B images, C classes. A teacher is called as
 
 with logits float32 [P, B, C], weights float32 [P] summing to 1, labels int [B] and images
 [B, H, W, channels], and ignores what it has no use for. It returns the teacher logits of every
-peer, [P, B, C], or of K teachers for every peer, [K, P, B, C], whose terms are averaged. No
-gradient flows through what it returns.
+peer, [P, B, C], or of K teachers for every peer, [K, P, B, C], whose terms are averaged. A teacher
+that does not speak equally of all images returns (logits, gate), gate float32 [P, B] or [K, P, B]:
+the weight of each image's term; with an attribute `gates = True`, the gates are among the metrics.
+No gradient flows through what it returns.
 """
 
 import inspect
@@ -37,6 +39,38 @@ def leave_one_out(logits, weights, **_):
     # Where one peer has all the weight, it has no others: its own logits again.
     others = tf.math.divide_no_nan(ensemble_shares.ensemble(logits, weights) - w * logits, 1.0 - w)
     return tf.where(w < 1.0, others, logits)
+
+
+def gated(logits, labels, **_):
+    """The others, weighted by merit for each image, where they know more than the pupil.
+
+    w_q = (1 - softmax_q(CE_q)) / (P - 1), CE_q the cross-entropy of peer q on the image (CA-MKD,
+    Zhang et al., ICASSP 2022, equation 3); the target of peer p is sum_{q != p} w_q z_q /
+    sum_{q != p} w_q, and its gate 1 where CE(target) < CE_p, else 0 (the idea of ClassroomKD,
+    arXiv 2409.20237). A single peer has no others: its gate is 0.
+    """
+    if logits.shape[0] == 1:
+        return logits, tf.zeros(tf.shape(logits)[:-1])
+    own = losses.cross_entropy(labels, logits)  # [P, B]
+    merit = ((1.0 - tf.nn.softmax(own, axis=0)) / (logits.shape[0] - 1))[..., None]  # sums to 1
+    others = tf.reduce_sum(merit * logits, axis=0) - merit * logits
+    target = others / tf.maximum(1.0 - merit, 1e-7)
+    return target, tf.cast(losses.cross_entropy(labels, target) < own, tf.float32)
+
+
+gated.gates = True
+
+
+def swapped(logits, weights, labels, **_):
+    """The ensemble with the label's logit and the largest exchanged where it is wrong (SWAP).
+
+    The target then always names the label, and keeps what the ensemble thinks of the other classes
+    (Wen et al., Preparing Lessons, Neurocomputing 2021, there called probability shift).
+    """
+    z = ensemble_shares.ensemble(logits, weights)  # [B, C]
+    label, top = tf.one_hot(labels, z.shape[-1]), tf.one_hot(tf.argmax(z, -1), z.shape[-1])
+    gap = tf.reduce_sum((top - label) * z, axis=-1, keepdims=True)
+    return tf.broadcast_to(z + gap * (label - top), tf.shape(logits))
 
 
 def pairwise(logits, **_):
@@ -166,6 +200,8 @@ class Frozen(keras.layers.Layer):
 TEACHERS = {
     "mean": mean,
     "leave_one_out": leave_one_out,
+    "gated": gated,
+    "swapped": swapped,
     "pairwise": pairwise,
     "best": best,
     "linear": linear,

@@ -14,7 +14,19 @@ def _flag(default: Any, text: str, *, low=None, high=None, choices=None, identit
 
 # As in `methods.METHODS` and `teachers.TEACHERS`, which need TensorFlow.
 METHODS = ("mcod", "solo", "ensemble", "ramp", "dml", "kdcl", "one", "kd")
-TEACHERS = ("mean", "leave_one_out", "pairwise", "best", "linear", "min_logit", "gate", "frozen")
+TERMS = ("kl", "standardized", "pearson", "refined", "reverse")
+TEACHERS = (
+    "mean",
+    "leave_one_out",
+    "gated",
+    "swapped",
+    "pairwise",
+    "best",
+    "linear",
+    "min_logit",
+    "gate",
+    "frozen",
+)
 HALVES = ("float16", "bfloat16")
 
 
@@ -53,7 +65,7 @@ class Fields:
         (),
         "A network, repeated: NAME[,option=value...] or your_module:build_fn[,option=value...]."
         f" NAME is one of {', '.join(peers.names())}. Options: name, weight (in the ensemble),"
-        " and the flags of how a peer learns, without dashes.",
+        " distill (a factor of lambda) and the flags of how a peer learns, without dashes.",
     )
     optimizer: str = _flag("sgd", "Each peer's optimizer.", choices=("sgd", "adamw"))
     learning_rate: float = _flag(0.1, "The largest learning rate.", low=0)
@@ -80,13 +92,22 @@ class Fields:
     teacher: str = _flag(
         "auto",
         "Who teaches; auto: the method's own; mean: the ensemble; leave_one_out: that of the"
-        " others; pairwise: each other one; best, linear, min_logit: computed with the labels;"
+        " others; gated: the others, where they know more than the peer; swapped: the ensemble,"
+        " corrected by the label; pairwise: each other one; best, linear, min_logit: computed with"
+        " the labels;"
         " gate: a learned mixture; frozen: --teacher_run.",
         choices=("auto", *TEACHERS),
     )
     teacher_run: str = _flag("", "kd: directory of a finished run, whose networks teach.")
     teacher_peer: str = _flag(
         "", "kd: the network of that run that teaches; empty: their ensemble."
+    )
+    distill_term: str = _flag(
+        "kl",
+        "What of teacher and peer is compared; kl: the probabilities; standardized: the logits"
+        " without their scale; pearson: correlations of the probabilities; refined: what the label"
+        " does not correct; reverse: kl from the peer to the teacher.",
+        choices=TERMS,
     )
     temperature: float = _flag(
         3.0, "Softens teacher and peers in the distillation term.", low=0.01, high=1000
@@ -141,6 +162,7 @@ class Fields:
 TEACHING = (
     "teacher",
     "teacher_peer",
+    "distill_term",
     "temperature",
     "distill_weight_max",
     "distill_period",

@@ -12,11 +12,20 @@ from xkd_keras.flags.fields import LEARNING, Fields, field
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """One parsed --peer: its name, its network, its weight in the ensemble, how it learns."""
+    """One parsed --peer.
+
+    Attributes:
+        name: Of its file and in reports.
+        builder: A name of `peers.names()`, or module:function.
+        weight: In the ensemble; only ratios matter.
+        distill: A factor of lambda.
+        learning: The flags of `fields.LEARNING`, by name.
+    """
 
     name: str
     builder: str
     weight: float
+    distill: float
     learning: dict[str, Any]
 
 
@@ -30,7 +39,7 @@ def parse_peer(text: str, config: Fields) -> Peer:
     if not builder:
         raise FlagError(f"received '{text}'; valid: NAME[,option=value...].", argument="peer")
     values: dict[str, Any] = {name: getattr(config, name) for name in LEARNING}
-    extra = {"name": builder.rpartition(":")[2], "weight": 1.0}
+    extra = {"name": builder.rpartition(":")[2], "weight": 1.0, "distill": 1.0}
     for pair in pairs:
         option, equals, value = pair.partition("=")
         where = f"--peer={text}: {option or pair!r}"
@@ -49,9 +58,10 @@ def parse_peer(text: str, config: Fields) -> Peer:
             f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"
             " and '.', not 'ensemble'; set it with name=..."
         )
-    if not extra["weight"] >= 0:
-        raise FlagError(f"--peer={text}: weight: received {extra['weight']}; valid: 0 or more.")
-    return Peer(extra["name"], builder, extra["weight"], values)
+    for name in ("weight", "distill"):
+        if not extra[name] >= 0:
+            raise FlagError(f"--peer={text}: {name}: received {extra[name]}; valid: 0 or more.")
+    return Peer(builder=builder, learning=values, **extra)
 
 
 def learning_rate_epochs(text: str, epochs: int) -> list[float]:

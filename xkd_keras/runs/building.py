@@ -45,7 +45,15 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         own = {name: getattr(config, name) for name in fields.LEARNING}
         learning["ensemble"] = optimizer(own, config.epochs, steps)
     weights = {peer.name: peer.weight for peer in config.peers()}
-    cohort = Cohort(members, schedule, teacher, weights, config.temperature)
+    cohort = Cohort(
+        members,
+        schedule,
+        teacher,
+        weights,
+        config.temperature,
+        config.distill_term,
+        {peer.name: peer.distill for peer in config.peers()},
+    )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
 
