@@ -130,9 +130,7 @@ def test_a_configurations_peers_take_one_step(path):
 
 
 def test_the_readmes_name_every_flag_and_every_peer():
-    texts = (
-        path.read_text() for path in [ROOT / "README.md", *ROOT.glob("xkd_keras/**/README.md")]
-    )
+    paths = [ROOT / "README.md", *ROOT.glob("xkd_keras/**/README.md")]
     text = "\n".join(path.read_text() for path in paths)
     missing = [f.name for f in dataclasses.fields(configs.Config) if f"`--{f.name}" not in text]
     assert not missing
