@@ -1,6 +1,9 @@
 """Shared by all tests: nothing is downloaded, TensorFlow keeps quiet and has two CPU devices."""
 
+import dataclasses
+import json
 import os
+import shutil
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,6 +16,10 @@ start_up.load_tensorflow(wants_logs=False)  # pytest-xdist shows what its proces
 
 import keras
 import tensorflow as tf
+
+from tests import once, small_runs
+from xkd_keras import data, train
+from xkd_keras.ship import artifacts
 
 # Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.
 tf.config.set_logical_device_configuration(
@@ -33,6 +40,38 @@ def two_cpus():
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """Where TFDS prepares the digits, once for all tests."""
-    return tmp_path_factory.mktemp("tfds")
+def shared(tmp_path_factory):
+    """Where all processes of a test run keep what is made once."""
+    return once.directory(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared):
+    """Where TFDS has prepared the digits; nobody may write there."""
+    return once.made(shared, "tfds", lambda path: data.load("digits", data_dir=str(path)))
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared, data_dir):
+    """A finished run of two peers, the second of which counts twice: its configuration.
+
+    Tests that write into it take a copy; `finished.json` beside it is what training returned.
+    """
+
+    def train_and_keep(path):
+        returned = train.train_and_evaluate(small_runs.configuration(path, data_dir))
+        (shared / "finished.json").write_text(json.dumps(returned))
+
+    return small_runs.configuration(once.made(shared, "finished", train_and_keep), data_dir)
+
+
+@pytest.fixture(scope="session")
+def exported_run(shared, finished_run):
+    """A copy of the finished run with everything that can be exported of it: its configuration."""
+
+    def copy_and_export(path):
+        shutil.copytree(finished_run.run_dir, path)
+        artifacts.export(path)
+
+    path = once.made(shared, "exported", copy_and_export)
+    return dataclasses.replace(finished_run, run_dir=str(path))

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from absl import flags
 
-from tests.shell import fails, run
+from tests.shell import fails, here
 from xkd_keras import data
 from xkd_keras.errors import FlagError, InputError, nearest
 from xkd_keras.flags import command_line, fields, peer
@@ -76,7 +76,7 @@ def test_a_library_speaks_of_arguments_and_a_command_of_flags(tmp_path):
     with pytest.raises(InputError) as told:
         data.load("digit")
     assert str(told.value).startswith("dataset: unknown value 'digit'. Did you mean 'digits'?")
-    result = run("train", f"--run_dir={tmp_path}", "--dataset=digit", "--peer=alexnet")
+    result = here("train", f"--run_dir={tmp_path}", "--dataset=digit", "--peer=alexnet")
     fails(result, 2, f"error: --{told.value}")
 
 

@@ -107,7 +107,7 @@ def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str
     from xkd_keras.flags import config
 
     start_up.load_tensorflow()
-    from xkd_keras.runs import training
+    from xkd_keras.runs import building
 
     settings = config.Config(
         peer=tuple(peers),
@@ -123,7 +123,7 @@ def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str
     data = types.SimpleNamespace(
         image_shape=(side, side, 3), class_names=range(classes), mean=[MIDDLE] * 3, std=[MIDDLE] * 3
     )
-    return training.build_cohort(settings, data, steps=1000)
+    return building.build_cohort(settings, data, steps=1000)
 
 
 def train_step(model, pixels, labels) -> Callable[[], Mapping]:

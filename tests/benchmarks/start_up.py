@@ -53,15 +53,15 @@ def stages(config_file: str, run_dir: str, began: float) -> dict[str, float]:
     start_up.load_tensorflow()
     done("import TensorFlow and Keras")
     from xkd_keras import data
+    from xkd_keras.runs import building
     from xkd_keras.runs import directory as rundir
-    from xkd_keras.runs import training
 
     done("import the rest")
-    training.set_up(settings)
+    building.set_up(settings)
     images = rundir.load_dataset(settings)
     done("load data")
     steps = data.steps_per_epoch(images, settings.batch_size)
-    cohort = training.build_cohort(settings, images, steps)
+    cohort = building.build_cohort(settings, images, steps)
     done("build the cohort")
     fit(cohort, data.train_batches(images, batch_size=settings.batch_size, epochs=1), done)
     return seconds

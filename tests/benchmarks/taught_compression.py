@@ -42,7 +42,7 @@ def pair(path: str, peer: str, recipe: str) -> tuple[float, float, float]:
     from xkd_keras.runs import evaluation
 
     run, values = rundir.load_run(Path(path)), flags.FLAGS
-    (own,) = [each.recipe["learning_rate"] for each in run.config.peers() if each.name == peer]
+    (own,) = [each.learning["learning_rate"] for each in run.config.peers() if each.name == peer]
     found = []
     for weight in (values.distill_weight, 0.0):
         tune = tuning.Tuner(

@@ -7,6 +7,7 @@ is exported, as a SavedModel and as TFLite. Printed are a table and, over the se
 run, the slope of the memory; drawn, all of it.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -35,12 +36,17 @@ def configuration(directory: Path, epochs: int):
     )
 
 
+def resident() -> float:
+    """Return the memory of this process in MiB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def watch(rows: list, every: int):
     """Return the callback that exports, and notes what the process holds."""
     import keras
     import numpy as np
 
-    from tests.serving.served_models import resident
     from xkd_keras import peers
     from xkd_keras.ship import lite, savedmodel
 
@@ -58,7 +64,7 @@ def watch(rows: list, every: int):
             if (epoch + 1) % every == 0:
                 export(next(iter(self.model.peers.values())))
             held = (len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
-            rows.append((epoch + 1, resident("self"), *held))
+            rows.append((epoch + 1, resident(), *held))
 
     return Watch()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.shell import ENV, ROOT, fails, run
+from tests.shell import ENV, ROOT, fails, here, run
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def image(path, shade=100):
     ],
 )
 def test_a_wrong_command_line_exits_with_2(good, flags, parts):
-    fails(run("train", *good, *flags), 2, *parts)
+    fails(here("train", *good, *flags), 2, *parts)
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,30 @@ def test_a_wrong_command_line_exits_with_2(good, flags, parts):
     ],
 )
 def test_a_wrong_command_on_a_run_is_one_line(module, flags, code, part):
-    fails(run(module, *flags), code, part)
+    fails(here(module, *flags), code, part)
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "export", "compress", "study"])
+def test_a_command_ends_with_its_line_and_code_in_a_process_of_its_own(module):
+    fails(run(module, "--run_dri=x"), 2, "--run_dri: no such flag. Did you mean --run_dir?")
 
 
 def test_a_peer_with_the_wrong_number_of_logits_exits_with_1(good):
-    result = run("train", *good, "--peer=tests.small_peers:one_too_many")
+    result = here("train", *good, "--peer=tests.small_peers:one_too_many")
     fails(result, 1, "one_too_many", "11", "10")
 
 
 def test_an_empty_folder_exits_with_1(good, tmp_path):
     (tmp_path / "empty").mkdir()
-    fails(run("train", *good, f"--dataset=folder:{tmp_path / 'empty'}"), 1, str(tmp_path / "empty"))
+    fails(
+        here("train", *good, f"--dataset=folder:{tmp_path / 'empty'}"), 1, str(tmp_path / "empty")
+    )
 
 
 def test_a_folder_of_one_class_exits_with_1(good, tmp_path):
     for i in range(9):
         image(tmp_path / f"images/cat/{i}.png", i)
-    fails(run("train", *good, f"--dataset=folder:{tmp_path / 'images'}"), 1, "cat")
+    fails(here("train", *good, f"--dataset=folder:{tmp_path / 'images'}"), 1, "cat")
 
 
 def test_a_corrupt_image_is_named_and_exits_with_1(good, tmp_path):
@@ -92,14 +99,14 @@ def test_a_corrupt_image_is_named_and_exits_with_1(good, tmp_path):
     broken = tmp_path / "images/dog/7.png"
     broken.write_bytes(broken.read_bytes()[:40])
     flags = [*good, f"--dataset=folder:{tmp_path / 'images'}"]
-    fails(run("train", *flags), 1, "--dataset: folder:", "7.png", "skip_unreadable")
+    fails(here("train", *flags), 1, "--dataset: folder:", "7.png", "skip_unreadable")
 
 
 @pytest.mark.parametrize("where", ["file/run", "/proc/run"])
 def test_a_directory_that_cannot_be_written_exits_with_1(good, tmp_path, where):
     (tmp_path / "file").write_text("")
     path = tmp_path / where  # an absolute `where` stands alone
-    fails(run("train", *good, f"--run_dir={path}"), 1, "--run_dir: cannot write to", str(path))
+    fails(here("train", *good, f"--run_dir={path}"), 1, "--run_dir: cannot write to", str(path))
 
 
 def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
@@ -113,17 +120,17 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     shown = f"{100 * metrics['peers']['plain']['top1']:.2f}"
     assert shown in result.stdout
 
-    fails(run("train", *good, "--epochs=3"), 1, "--epochs was 2 and is 3")
-    again = run("evaluate", f"--run_dir={tmp_path / 'run'}", "--peer=plain")
+    fails(here("train", *good, "--epochs=3"), 1, "--epochs was 2 and is 3")
+    again = here("evaluate", f"--run_dir={tmp_path / 'run'}", "--peer=plain")
     assert again.returncode == 0, again.stderr
     assert shown in again.stdout
-    fails(run("evaluate", f"--run_dir={tmp_path}"), 1, "holds no finished run")
-    fails(run("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
+    fails(here("evaluate", f"--run_dir={tmp_path}"), 1, "holds no finished run")
+    fails(here("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
 
 
 def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):
     wild = "--peer=tests.small_peers:plain,name=wild,learning_rate=1e30"
-    result = run("train", *good, wild, "--method=ensemble")
+    result = here("train", *good, wild, "--method=ensemble")
     fails(result, 1, "non-finite loss: peer wild, step 1, lambda 1.0", "a lower learning_rate")
 
 
@@ -146,7 +153,7 @@ def test_a_ctrl_c_that_python_loses_ends_training_all_the_same(good, tmp_path):
 import os, signal, sys
 from xkd_keras.flags import command_line
 from xkd_keras import train
-from xkd_keras.runs import training
+from xkd_keras.runs import building
 from xkd_keras.flags import config as configs
 from absl import flags
 
@@ -155,8 +162,8 @@ class Gone:
         os.kill(os.getpid(), signal.SIGINT)
         sum(range(1000))
 
-prepare = training.set_up
-training.set_up = lambda config: (Gone(), prepare(config))[1]
+prepare = building.set_up
+building.set_up = lambda config: (Gone(), prepare(config))[1]
 configs.define(flags.FLAGS)
 command_line.run(train.main)
 """

@@ -12,8 +12,8 @@ from absl import flags
 from tests.fake_cifar import no_network, write_cifar10, write_cifar100, write_imagenet
 from xkd_keras import peers, train
 from xkd_keras.flags import config as configs
+from xkd_keras.runs import building
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import training
 from xkd_keras.study import options, orchestration
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,7 +120,7 @@ def test_a_configurations_peers_take_one_step(path):
         mean=(127.0,) * 3,
         std=(60.0,) * 3,
     )
-    cohort = training.build_cohort(config, data, steps=10)
+    cohort = building.build_cohort(config, data, steps=10)
     cohort.run_eagerly = True  # one step: quicker than to trace it
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (2, size, size, 3)).astype("float32")
@@ -129,9 +129,9 @@ def test_a_configurations_peers_take_one_step(path):
     assert int(cohort.optimizer.iterations) == 1
 
 
-def test_the_readmes_of_the_rooms_name_every_flag_and_every_peer():
-    text = (ROOT / "xkd_keras" / "flags" / "README.md").read_text()
+def test_the_readmes_name_every_flag_and_every_peer():
+    paths = [ROOT / "README.md", *ROOT.glob("xkd_keras/**/README.md")]
+    text = "\n".join(path.read_text() for path in paths)
     missing = [f.name for f in dataclasses.fields(configs.Config) if f"`--{f.name}" not in text]
     assert not missing
-    text = (ROOT / "xkd_keras" / "peers" / "README.md").read_text()
     assert not [name for name in peers.names() if f"`{name}`" not in text]

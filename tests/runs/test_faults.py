@@ -1,21 +1,24 @@
 """What the machine does to a run: killed while it saves, a full disk, files cut short."""
 
 import contextlib
+import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.small_cohorts import compiled, convolutional, fit
-from xkd_keras import data, train
+from tests.small_runs import PLAIN, configuration
+from xkd_keras import data
 from xkd_keras.errors import InputError
-from xkd_keras.flags import config as configs
-from xkd_keras.runs import checkpoint
+from xkd_keras.runs import checkpoint, training
 
 
 def variables(cohort):
@@ -52,7 +55,7 @@ def killed_at(moment, do):
 def test_killed_at_any_moment_of_a_save_the_old_state_or_the_new_is_whole(
     tmp_path, monkeypatch, capsys
 ):
-    one = compiled([convolutional("a", 3), convolutional("b", 5)])
+    one, two = (compiled([convolutional("a", 3), convolutional("b", 5)]) for _ in range(2))
     states = []
     for _ in range(3):  # two are kept: the third removes the first
         fit(one)
@@ -68,7 +71,8 @@ def test_killed_at_any_moment_of_a_save_the_old_state_or_the_new_is_whole(
                 checkpoint.save(directory, one, rows[:n])
         died = killed_at(moment, lambda d=directory: checkpoint.save(d, one, rows))
         monkeypatch.undo()
-        two = compiled([convolutional("a", 3), convolutional("b", 5)])
+        for variable in checkpoint.state(two):
+            variable.assign(np.full(variable.shape, 7, variable.dtype))
         done = len(checkpoint.restore(directory, two).history)
         outcomes.add((died, done))
         for expected, received in zip(states[done - 1], variables(two), strict=True):
@@ -79,19 +83,6 @@ def test_killed_at_any_moment_of_a_save_the_old_state_or_the_new_is_whole(
     assert outcomes == {(True, 2), (True, 3), (False, 3)}
     assert moment > 10
     assert capsys.readouterr().err == ""  # nothing was damaged, and nothing passed over
-
-
-def configuration(run_dir, data_dir, **more):
-    values = {
-        "run_dir": str(run_dir),
-        "data_dir": str(data_dir),
-        "dataset": "digits",
-        "train_examples": 200,
-        "peer": ("tests.small_peers:plain,learning_rate=0.01",),
-        "batch_size": 50,
-        "epochs": 2,
-    }
-    return configs.Config(**{**values, **more})
 
 
 @contextlib.contextmanager
@@ -105,7 +96,9 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(data_dir, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(
+    finished_run, data_dir, tmp_path, monkeypatch
+):
     first, save = configuration(tmp_path / "run", data_dir), checkpoint.save
 
     def save_on_a_full_disk(directory, cohort, history, *part):
@@ -115,11 +108,11 @@ def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(data_dir, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_on_a_full_disk)
         with pytest.raises(OSError, match="File too large"):
-            train.train_and_evaluate(first)
+            training.run(first)
     kept = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
     assert kept == ["epoch-0001.npz"]
-    ended = train.train_and_evaluate(first)
-    whole = train.train_and_evaluate(configuration(tmp_path / "whole", data_dir))
+    ended = training.run(first)
+    whole = json.loads((Path(finished_run.run_dir) / "metrics.json").read_text())
     assert ended["peers"]["plain"]["cross_entropy"] == pytest.approx(
         whole["peers"]["plain"]["cross_entropy"], rel=1e-4
     )
@@ -136,17 +129,18 @@ def record_bounds(path):
 
 @pytest.mark.parametrize("cache_gib", [2.0, 0.0])
 @pytest.mark.parametrize("where", ["within", "between"])
-def test_a_tfrecord_file_that_is_cut_short_is_one_line(tmp_path, where, cache_gib):
-    whole = configuration(tmp_path / "run", tmp_path / "data", cache_gib=cache_gib, epochs=1)
-    data.load("digits", data_dir=str(tmp_path / "data"), cache_gib=cache_gib)
+def test_a_tfrecord_file_that_is_cut_short_is_one_line(data_dir, tmp_path, where, cache_gib):
+    shutil.copytree(data_dir, tmp_path / "data")
+    small = {"cache_gib": cache_gib, "epochs": 1, "peer": (PLAIN,)}
+    whole = configuration(tmp_path / "run", tmp_path / "data", **small)
     (path,) = (tmp_path / "data").rglob("*-train.tfrecord*")
     end = record_bounds(path)[700]
     content = path.read_bytes()
     path.write_bytes(content[: end - 3 * (where == "within")])
     with pytest.raises(InputError, match=r"^dataset: digits: a file is damaged or gone \(.*\); v"):
-        train.train_and_evaluate(whole)
+        training.run(whole)
     path.write_bytes(content)
-    assert train.train_and_evaluate(whole)["training"]["steps"] == 4
+    assert training.run(whole)["training"]["steps"] == 4
 
 
 def test_images_that_go_while_they_are_read_are_one_line():

@@ -1,8 +1,7 @@
 """Traditional distillation: a run taught by the networks of an earlier one."""
 
-import csv
-import itertools
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,16 +12,13 @@ from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import history, training
 from xkd_keras.runs.callbacks import History
 
 
 @pytest.fixture(scope="module")
-def teacher_run(tmp_path_factory, data_dir):
-    """A finished run of two peers, of which the second counts twice."""
-    run_dir = tmp_path_factory.mktemp("runs") / "teacher"
-    train.train_and_evaluate(configuration(run_dir, data_dir, method="solo"))
-    return run_dir
+def teacher_run(finished_run):
+    return Path(finished_run.run_dir)
 
 
 def taught(run_dir, data_dir, teacher_run, **flags):
@@ -31,9 +27,17 @@ def taught(run_dir, data_dir, teacher_run, **flags):
     return configuration(run_dir, data_dir, **flags)
 
 
-@pytest.mark.parametrize("peer", ["", "plain"])
-def test_the_term_is_the_distance_to_the_saved_networks(tmp_path, data_dir, teacher_run, peer):
-    train.train_and_evaluate(taught(tmp_path / "run", data_dir, teacher_run, teacher_peer=peer))
+@pytest.fixture(scope="module", params=["", "plain"])
+def student(request, tmp_path_factory, data_dir, teacher_run):
+    """A run taught by the ensemble, or by one peer, and when its teacher's files were changed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "student"
+    before = {path: path.stat().st_mtime_ns for path in teacher_run.rglob("*") if path.is_file()}
+    training.run(taught(run_dir, data_dir, teacher_run, teacher_peer=request.param, epochs=2))
+    return run_dir, request.param, before
+
+
+def test_the_term_is_the_distance_to_the_saved_networks(student, data_dir, teacher_run):
+    run_dir, peer, _ = student
     data = datasets.load("digits", data_dir=str(data_dir))
     images = datasets.images(data.validation, range(len(data.validation)), data)
 
@@ -43,19 +47,17 @@ def test_the_term_is_the_distance_to_the_saved_networks(tmp_path, data_dir, teac
 
     plain, normalised = (logits(teacher_run, name) for name in ("plain", "normalised"))
     q = softmax((plain if peer else (plain + 2 * normalised) / 3) / 4, -1)
-    z = logits(tmp_path / "run", "plain")
+    z = logits(run_dir, "plain")
     want = 16 * np.mean(np.sum(q * (np.log(q) - log_softmax(z / 4, -1)), -1))
-    with open(tmp_path / "run" / "logs" / "history.csv", newline="") as file:
-        last = list(csv.DictReader(file))[-1]
-    assert float(last["val_plain_distillation"]) == pytest.approx(want, rel=1e-3)
-    assert float(last["distill_weight"]) == 1.0
+    last = history.read(run_dir)[-1]
+    assert last["val_plain_distillation"] == pytest.approx(want, rel=1e-3)
+    assert last["distill_weight"] == 1.0
 
 
-def test_the_teachers_files_are_not_touched(tmp_path, data_dir, teacher_run):
-    before = {path: path.stat().st_mtime_ns for path in teacher_run.rglob("*") if path.is_file()}
-    train.train_and_evaluate(taught(tmp_path / "run", data_dir, teacher_run, epochs=1))
+def test_the_teachers_files_are_not_touched(student):
+    run_dir, _, before = student
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((run_dir / "metrics.json").read_text())
     assert list(metrics["peers"]) == ["plain"]
 
 
@@ -123,25 +125,3 @@ def test_a_teacher_run_that_is_none_is_told(tmp_path, data_dir):
 def test_flags_of_a_frozen_teacher_go_with_its_method(tmp_path, data_dir, teacher, flags, line):
     with pytest.raises(FlagError, match=line):
         train.check(taught(tmp_path / "run", data_dir, teacher, **flags))
-
-
-def test_calibration_error_is_the_weighted_gap_of_confidence_and_accuracy():
-    """Two bins of (0, 1]: 0.4, 0.5 (the upper edge belongs to the bin) and 0.7, 0.9, 0.8."""
-    confidence = np.array([0.4, 0.5, 0.7, 0.9, 0.8])
-    right = np.array([True, False, True, True, False])
-    want = abs(0.45 - 0.5) * 2 / 5 + abs(0.8 - 2 / 3) * 3 / 5
-    assert evaluation.calibration_error(confidence, right, bins=2) == pytest.approx(want)
-
-
-def test_calibration_error_is_that_of_the_softmax():
-    z = np.random.default_rng(0).normal(0, 2, (400, 6))
-    labels = np.random.default_rng(1).integers(0, 6, 400)
-    p = softmax(z, -1)
-    edges = np.linspace(0, 1, 16)
-    want = 0.0
-    for low, high in itertools.pairwise(edges):
-        there = (p.max(-1) > low) & (p.max(-1) <= high)
-        if there.any():
-            right = z.argmax(-1)[there] == labels[there]
-            want += there.mean() * abs(p.max(-1)[there].mean() - right.mean())
-    assert evaluation.scores(labels, z)["ece"] == pytest.approx(want)

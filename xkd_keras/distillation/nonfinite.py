@@ -52,6 +52,9 @@ class Nonfinite:
     def attach(self, optimizer) -> None:
         """Take part in the updates of a CohortOptimizer, which is built; again is harmless."""
         self.optimizer = optimizer
+        # Noted here: replicas trace a step side by side, and each sets them for its own update.
+        decays = {name: each.weight_decay for name, each in optimizer.by_peer.items()}
+        self._decays = {name: decay for name, decay in decays.items() if decay}
         for name, each in optimizer.by_peer.items():
             if "unguarded" in vars(each):  # by an earlier compile
                 each.update_step = each.unguarded
@@ -171,15 +174,14 @@ class Nonfinite:
             yield
             return
         self._verdict = verdict
-        decays = {name: o.weight_decay for name, o in self.optimizer.by_peer.items()}
-        for name, optimizer in self.optimizer.by_peer.items():
-            if decays[name]:  # decoupled: Keras applies it beside the gradient
-                optimizer.weight_decay = decays[name] * tf.cast(verdict[name], tf.float32)
+        for name, decay in self._decays.items():  # decoupled: Keras applies it beside the gradient
+            kept = tf.cast(verdict[name], tf.float32)
+            self.optimizer.by_peer[name].weight_decay = decay * kept
         try:
             yield
         finally:
-            for name, optimizer in self.optimizer.by_peer.items():
-                optimizer.weight_decay = decays[name]
+            for name, decay in self._decays.items():
+                self.optimizer.by_peer[name].weight_decay = decay
         if self.scales:
             self._adapt_scale(tf.reduce_all(list(verdict.values())))
 

@@ -1,0 +1,124 @@
+"""A finished run evaluated again; scores against NumPy."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import softmax
+
+from xkd_keras import data as datasets
+from xkd_keras.errors import InputError
+from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import evaluation
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    """A finished run: its directory and its metrics."""
+    run_dir = Path(finished_run.run_dir)
+    return run_dir, json.loads((run_dir / "metrics.json").read_text())
+
+
+def digits(data_dir):
+    """The test split as plain arrays."""
+    data = datasets.load("digits", data_dir=str(data_dir))
+    n = len(data.test)
+    return datasets.images(data.test, range(n), data), datasets.labels(data.test)
+
+
+def test_evaluate_repeats_the_final_numbers_exactly(run):
+    run_dir, metrics = run
+    again = evaluation.evaluate_run(run_dir)
+    for name, row in {**again["peers"], "ensemble": again["ensemble"]}.items():
+        first = metrics["peers"].get(name, metrics["ensemble"])
+        for key in ("top1", "cross_entropy", "parameters"):
+            assert row[key] == first[key], (name, key)
+    assert again["agreement"] == metrics["agreement"]
+    assert again["examples"] == 361
+
+
+def test_evaluate_takes_one_peer_and_other_splits(run):
+    run_dir, metrics = run
+    one = evaluation.evaluate_run(run_dir, ["plain"], split="all")
+    assert list(one["peers"]) == ["plain"]
+    assert one["examples"] == 200 + 179 + 361
+    parts = [evaluation.evaluate_run(run_dir, ["plain"], split=s) for s in rundir.SPLITS]
+    hits = sum(part["examples"] * part["peers"]["plain"]["top1"] for part in parts)
+    assert one["peers"]["plain"]["top1"] == pytest.approx(hits / 740)
+    assert parts[2]["peers"]["plain"]["top1"] == metrics["peers"]["plain"]["top1"]
+
+
+def test_evaluate_takes_a_folder_with_some_of_the_classes(run, tmp_path, data_dir):
+    images, labels = digits(data_dir)
+    for name in (3, 7):
+        (tmp_path / str(name)).mkdir()
+        for i in np.flatnonzero(labels == name):
+            path = tmp_path / str(name) / f"{i}.png"
+            path.write_bytes(tf.io.encode_png(images[i]).numpy())
+    got = evaluation.evaluate_run(run[0], dataset=f"folder:{tmp_path}", split="all")
+    z = keras.models.load_model(run[0] / "peers/plain.keras").predict(
+        images.astype("float32"), verbose=0
+    )
+    some = np.isin(labels, (3, 7))
+    assert got["examples"] == some.sum()
+    want = np.mean(z[some].argmax(-1) == labels[some])
+    assert got["peers"]["plain"]["top1"] == pytest.approx(want)
+
+
+def test_evaluate_names_what_it_does_not_know(run, tmp_path):
+    with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
+        evaluation.evaluate_run(run[0], ["plan"])
+    with pytest.raises(InputError, match="holds no finished run"):
+        evaluation.evaluate_run(tmp_path)
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers/broken.keras").write_bytes(b"PK no")
+    with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete \S+metrics\.json"):
+        rundir.load_peers(tmp_path, ["broken"])
+    with pytest.raises(InputError, match=r"gone\.keras: is missing"):
+        rundir.load_peers(tmp_path, ["gone"])
+
+
+def test_evaluate_refuses_images_that_have_changed(run, monkeypatch):
+    load = rundir.load_dataset
+
+    def changed(*args, **kwargs):
+        return dataclasses.replace(load(*args, **kwargs), fingerprint="other")
+
+    monkeypatch.setattr(rundir, "load_dataset", changed)
+    with pytest.raises(InputError, match="have changed since the run"):
+        evaluation.evaluate_run(run[0])
+
+
+def test_top5_counts_labels_among_the_five_largest_beyond_ten_classes():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(200, 12)), rng.integers(0, 12, 200)
+    want = np.mean([label in np.argsort(row)[-5:] for row, label in zip(z, y, strict=True)])
+    assert evaluation.scores(y, z)["top5"] == want
+    assert "top5" not in evaluation.scores(y % 10, z[:, :10])
+
+
+def test_calibration_error_is_the_weighted_gap_of_confidence_and_accuracy():
+    """Two bins of (0, 1]: 0.4, 0.5 (the upper edge belongs to the bin) and 0.7, 0.9, 0.8."""
+    confidence = np.array([0.4, 0.5, 0.7, 0.9, 0.8])
+    right = np.array([True, False, True, True, False])
+    want = abs(0.45 - 0.5) * 2 / 5 + abs(0.8 - 2 / 3) * 3 / 5
+    assert evaluation.calibration_error(confidence, right, bins=2) == pytest.approx(want)
+
+
+def test_calibration_error_is_that_of_the_softmax():
+    z = np.random.default_rng(0).normal(0, 2, (400, 6))
+    labels = np.random.default_rng(1).integers(0, 6, 400)
+    p = softmax(z, -1)
+    edges = np.linspace(0, 1, 16)
+    want = 0.0
+    for low, high in itertools.pairwise(edges):
+        there = (p.max(-1) > low) & (p.max(-1) <= high)
+        if there.any():
+            right = z.argmax(-1)[there] == labels[there]
+            want += there.mean() * abs(p.max(-1)[there].mean() - right.mean())
+    assert evaluation.scores(labels, z)["ece"] == pytest.approx(want)

@@ -1,0 +1,126 @@
+"""What a run on real images leaves behind, checked against what is computed here."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import log_softmax
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from xkd_keras import data as datasets
+from xkd_keras import train
+from xkd_keras.errors import InputError
+
+
+def digits(data_dir):
+    """The test split as plain arrays."""
+    data = datasets.load("digits", data_dir=str(data_dir))
+    n = len(data.test)
+    return datasets.images(data.test, range(n), data), datasets.labels(data.test)
+
+
+@pytest.fixture(scope="module")
+def run(finished_run, shared):
+    """A finished run: its directory, its configuration and what the function returned."""
+    returned = json.loads((shared / "finished.json").read_text())
+    return Path(finished_run.run_dir), finished_run, returned
+
+
+def test_a_run_is_a_directory_that_explains_itself(run):
+    run_dir, _, _ = run
+    found = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*.*")}
+    assert {
+        "config.flags",
+        "data.json",
+        "metrics.json",
+        "report.html",
+        "report.md",
+        "logs/history.csv",
+        "checkpoints/epoch-0003.npz",
+        "peers/plain.keras",
+        "peers/normalised.keras",
+    } <= found
+    assert not [name for name in found if "partial" in name]
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_tensorboard_shows_what_the_history_has(run, part):
+    events = EventAccumulator(str(run[0] / "logs" / part))
+    events.Reload()
+    rows = list(csv.DictReader((run[0] / "logs/history.csv").open()))
+    prefix = "val_" if part == "validation" else ""
+    for name in ("plain_top1", "normalised_distillation", "distill_weight", "loss", "agreement"):
+        shown = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors(f"epoch_{name}")]
+        np.testing.assert_allclose(shown, [float(r[prefix + name]) for r in rows], rtol=1e-6)
+
+
+def test_the_metrics_are_those_of_the_saved_files_on_the_whole_test_split(run, data_dir):
+    run_dir, _, metrics = run
+    images, labels = digits(data_dir)
+    logits = {}
+    for name in ("plain", "normalised"):
+        model = keras.models.load_model(run_dir / "peers" / f"{name}.keras")
+        logits[name] = model.predict(images.astype("float32"), verbose=0).astype("float64")
+    logits["ensemble"] = (logits["plain"] + 2 * logits["normalised"]) / 3
+    rows = {**metrics["peers"], "ensemble": metrics["ensemble"]}
+    for name, z in logits.items():
+        assert rows[name]["top1"] == np.mean(z.argmax(-1) == labels)
+        want = -np.mean(log_softmax(z, -1)[np.arange(len(z)), labels])
+        assert rows[name]["cross_entropy"] == pytest.approx(want, rel=1e-5)
+    same = np.mean(logits["plain"].argmax(-1) == logits["normalised"].argmax(-1))
+    assert metrics["agreement"] == same
+    assert metrics["data"]["examples"] == {"train": 200, "validation": 179, "test": 361}
+
+
+def test_the_saved_peers_are_made_of_stock_layers(run):
+    for path in (run[0] / "peers").iterdir():
+        for layer in keras.models.load_model(path).layers:
+            assert type(layer).__module__.startswith("keras."), (path, layer)
+
+
+def test_the_history_has_a_row_an_epoch_with_every_peers_terms(run):
+    rows = list(csv.DictReader((run[0] / "logs/history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["step"] for row in rows] == ["4", "8", "12"]
+    for key in ("cross_entropy", "distillation", "top1", "learning_rate"):
+        assert all(f"{name}_{key}" in rows[0] for name in ("plain", "normalised"))
+    assert {"distill_weight", "val_ensemble_top1", "val_plain_top1", "agreement"} <= set(rows[0])
+    # Windows of one step in two, six of them: 1/6 and 2/6 in the first epoch's four steps.
+    want = [np.mean([0, a, 0, a + 1]) / 6 for a in (1, 3, 5)]
+    np.testing.assert_allclose([float(row["distill_weight"]) for row in rows], want, rtol=1e-5)
+
+
+def test_the_validation_values_are_exact_over_a_padded_batch(run, data_dir):
+    """179 images do not fill a batch of 256."""
+    run_dir, _, _ = run
+    data = datasets.load("digits", data_dir=str(data_dir))
+    images = datasets.images(data.validation, range(179), data).astype("float32")
+    model = keras.models.load_model(run_dir / "peers/plain.keras")
+    hits = model.predict(images, verbose=0).argmax(-1) == datasets.labels(data.validation)
+    row = list(csv.DictReader((run_dir / "logs/history.csv").open()))[-1]
+    assert float(row["val_plain_top1"]) == pytest.approx(hits.mean(), abs=1e-6)
+
+
+def test_a_complete_run_is_not_touched_again(run):
+    run_dir, config, metrics = run
+
+    def times():
+        files = [path for path in run_dir.rglob("*.*") if path.name != ".lock"]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
+    assert train.train_and_evaluate(config) == metrics
+    assert times() == before
+
+
+def test_another_configuration_is_refused_naming_the_flags(run):
+    _, config, _ = run
+    other = dataclasses.replace(config, epochs=5, temperature=1.0)
+    with pytest.raises(InputError) as error:
+        train.train_and_evaluate(other)
+    assert "--temperature was 3.0 and is 1.0; --epochs was 3 and is 5" in str(error.value)

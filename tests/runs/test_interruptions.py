@@ -1,0 +1,92 @@
+"""A run that is stopped at any moment goes on when it is started again."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.small_runs import configuration
+from xkd_keras import files, signals, train
+from xkd_keras.errors import PreemptedError
+from xkd_keras.runs import checkpoint, history, training
+
+PLOTS = ["accuracy", "cross_entropy", "teaching", "learning_rate", "confusion", "disagreements"]
+
+
+@pytest.fixture
+def whole(finished_run):
+    """What the same run ended with that was never stopped."""
+    return json.loads((Path(finished_run.run_dir) / "metrics.json").read_text())
+
+
+def test_an_interrupted_run_goes_on(whole, data_dir, tmp_path, monkeypatch):
+    config = configuration(tmp_path / "b", data_dir)
+    save = checkpoint.save
+
+    def interrupted(directory, cohort, history, *part):
+        save(directory, cohort, history, *part)
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(config)
+    parts = training.run(config)
+    for name, row in whole["peers"].items():  # bit-identity is held by test_resume
+        assert parts["peers"][name]["cross_entropy"] == pytest.approx(
+            row["cross_entropy"], rel=1e-4
+        )
+
+
+def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(
+    whole, finished_run, data_dir, tmp_path, monkeypatch
+):
+    config, asked = configuration(tmp_path / "b", data_dir), iter(range(99))
+    with monkeypatch.context() as patch:
+        # Asked after steps 1 to 3 of an epoch of 4, and after the epoch: true within the second.
+        patch.setattr(signals, "terminated", lambda: next(asked) == 6)
+        with pytest.raises(PreemptedError, match="saved after 3 of 4 steps of epoch 2"):
+            training.run(config)
+    parts = training.run(config)
+    for name, row in whole["peers"].items():
+        assert parts["peers"][name]["cross_entropy"] == pytest.approx(
+            row["cross_entropy"], rel=1e-4
+        )
+    rows = [history.read(Path(run_dir)) for run_dir in (finished_run.run_dir, config.run_dir)]
+    for a, b in zip(*rows, strict=True):  # the running metrics went on too
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-4)
+    assert rows[1][1]["seconds"] > 0
+    assert sorted(path.name for path in (tmp_path / "b/checkpoints").iterdir()) == [
+        "epoch-0002.npz",
+        "epoch-0003.npz",
+    ]
+
+
+def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_path, monkeypatch):
+    """Before the first epoch, between the saved peers, between metrics and report."""
+    config = configuration(tmp_path / "run", data_dir, epochs=1)
+    whole, deaths = files.whole, []
+
+    @contextlib.contextmanager
+    def dying(path):
+        if path.name not in deaths:
+            deaths.append(path.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / f".partial-{path.name}").write_bytes(b"half")
+            raise KeyboardInterrupt
+        with whole(path) as beside:
+            yield beside
+
+    monkeypatch.setattr(files, "whole", dying)
+    wanted = ["config.flags", "data.json", "plain.keras", "answers.npz", "metrics.json"]
+    wanted += ["report.html"]
+    deaths += ["epoch-0001.npz", "history.csv", "normalised.keras", "report.md"]
+    deaths += [f"{name}.{kind}" for kind in ("svg", "png") for name in PLOTS]
+    for name in wanted:
+        with pytest.raises(KeyboardInterrupt):
+            train.train_and_evaluate(config)
+        assert deaths[-1] == name
+    assert train.train_and_evaluate(config)["training"]["steps"] == 4
+    assert (tmp_path / "run" / "report.html").exists()

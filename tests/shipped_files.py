@@ -1,0 +1,14 @@
+"""What everything is that is exported of the finished run of the tests."""
+
+VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
+PEERS = ("plain", "normalised")
+FILES = {
+    *(f"tflite/{peer}-{variant}.tflite" for peer in PEERS for variant in VARIANTS),
+    *(f"savedmodel/{name}/1" for name in (*PEERS, "ensemble")),
+}
+
+
+def tree(directory):
+    """Return every file's content by its name, but for locks."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}

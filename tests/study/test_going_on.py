@@ -1,0 +1,97 @@
+"""A study that is taken up again: what is there is kept, and nothing else is mixed in."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from tests import small_studies
+from tests.small_studies import base
+from xkd_keras.errors import InputError
+from xkd_keras.study import orchestration, workers
+from xkd_keras.study.options import parse_arms, parse_grid
+from xkd_keras.study.plan import Plan
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch):
+    monkeypatch.setattr(workers, "run_all", small_studies.in_process)
+
+
+@pytest.fixture
+def copy(study, tmp_path):
+    """The plan of a copy of the finished study, without the method that fails."""
+    plan, _ = study
+    shutil.copytree(plan.directory, tmp_path / "copy")
+    arms = tuple(arm for arm in plan.arms if arm.name != "broken")
+    base = dataclasses.replace(plan.base, run_dir=str(tmp_path / "copy"))
+    return dataclasses.replace(plan, base=base, arms=arms)
+
+
+def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(copy, capsys):
+    plan = copy
+    files = [plan.directory / "runs" / "mcod" / f"seed-{seed}.json" for seed in plan.seeds]
+    before = [path.stat().st_mtime_ns for path in files]
+    more = orchestration.run(dataclasses.replace(plan, seeds=(0, 1, 2)))
+    assert "9 runs, 6 of them there already" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert more["summary"]["networks"]["plain"]["mcod"]["n"] == 3
+
+
+def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):
+    plan, _ = study
+    other = Plan(base(plan.directory, data_dir, epochs=4), plan.arms, plan.seeds)
+    with pytest.raises(InputError, match=r"another configuration .*--epochs was 3 and is 4"):
+        orchestration.run(other)
+    assert "--epochs=3" in (plan.directory / "study.flags").read_text()
+
+
+def test_a_teacher_is_waited_for_where_only_its_numbers_are_there(copy):
+    """A study without kd keeps no networks: with it, solo runs again, and kd after it."""
+    plan = copy
+    shutil.rmtree(plan.directory / "runs" / "solo" / "seed-0")
+    (plan.directory / "runs" / "kd" / "seed-0.json").unlink()
+    again = orchestration.run(dataclasses.replace(plan, seeds=(0,)))
+    assert [run["status"] for run in again["runs"]] == ["done"] * 3
+
+
+def test_another_search_is_refused_before_anything_is_touched(copy):
+    before = {path: path.read_bytes() for path in copy.directory.rglob("*") if path.is_file()}
+    other = dataclasses.replace(copy, grid=parse_grid(["temperature=1:9"]))
+    with pytest.raises(InputError, match="holds another search"):
+        orchestration.run(other)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_method_that_comes_later_is_searched_for_alone(copy, capsys):
+    more = dataclasses.replace(copy, arms=(*copy.arms, *parse_arms(["dml"])), seeds=(0,))
+    found = orchestration.run(more)
+    out = capsys.readouterr().out
+    assert "search: 2 runs\n" in out
+    assert "run: 4 runs, 3 of them there already" in out
+    assert set(found["sweep"]["methods"]) == {"kd", "mcod", "dml"}
+    assert found["left_out"] == 3  # the second seed of three methods
+    report = (copy.directory / "report.md").read_text()
+    assert "left out: 3 finished runs of methods or seeds not asked for" in report
+
+
+def test_images_that_have_changed_are_not_mixed_in(copy):
+    path = copy.directory / "runs" / "mcod" / "seed-1.json"
+    result = json.loads(path.read_text())
+    result["data"]["fingerprint"] = "other"
+    path.write_text(json.dumps(result))
+    with pytest.raises(InputError, match="its images have changed"):
+        orchestration.run(copy)
+
+
+def test_what_the_search_chose_is_not_chosen_again(study, copy, monkeypatch):
+    plan, found = study
+    known = json.loads((plan.directory / "sweep.json").read_text())
+    assert known["table"] == found["sweep"]["methods"]
+    assert not any(
+        "peers" in json.loads(p.read_text()) for p in plan.directory.glob("sweep/*/*.json")
+    )
+    monkeypatch.setattr(orchestration.search, "choose", None)
+    again = orchestration.run(copy)
+    assert again["sweep"] == found["sweep"]

@@ -1,0 +1,45 @@
+"""Runs in processes of their own: one that dies takes no other with it."""
+
+import dataclasses
+
+from tests.small_studies import base
+from xkd_keras.study import workers
+from xkd_keras.study.plan import Task
+
+
+def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_dir):
+    worker = workers.Worker(threads=1)
+    worker.process.kill()
+    worker.process.join()
+    task = Task("x", base("", data_dir), tmp_path / "x.json")
+    worker.give(task)
+    assert worker.outcome() == (task, "its process died (SIGKILL)")
+
+
+def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_path, data_dir):
+    good = base("", data_dir, method="solo", epochs=1)
+    bad = base("", data_dir, method="solo", epochs=1, peer=("tests.small_peers:deadly",))
+    tasks = [
+        Task("bad", bad, tmp_path / "bad.json"),
+        Task("taught", good, tmp_path / "taught.json", after=tmp_path / "bad.json"),
+        Task("good", good, tmp_path / "good.json"),
+    ]
+    outcomes = {task.name: error for task, error in workers.run_all(tasks, jobs=1)}
+    assert "SIGKILL" in outcomes["bad"]
+    assert outcomes["taught"] == "its teacher was not trained"
+    assert outcomes["good"] == ""
+    assert (tmp_path / "good.json").exists()
+
+
+def test_a_run_waits_for_its_teacher_that_another_process_trains(tmp_path, data_dir):
+    alone = base("", data_dir, method="solo", epochs=1)
+    teacher = Task("solo", alone, tmp_path / "solo.json", keep=True)
+    teach = {"method": "kd", "teacher_run": str(teacher.networks)}
+    taught = Task(
+        "kd", dataclasses.replace(alone, **teach), tmp_path / "kd.json", after=teacher.result
+    )
+    other = Task("other", alone, tmp_path / "other.json")
+    outcomes = [(task.name, error) for task, error in workers.run_all([teacher, taught, other], 2)]
+    assert sorted(outcomes) == [("kd", ""), ("other", ""), ("solo", "")]
+    assert outcomes.index(("solo", "")) < outcomes.index(("kd", ""))
+    assert taught.result.exists()
