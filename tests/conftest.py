@@ -26,6 +26,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
