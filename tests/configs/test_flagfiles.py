@@ -123,22 +123,21 @@ def test_a_configurations_peers_have_optimizers_and_a_teacher(path):
     assert building.distill_weights(schedule, config.epochs * 10).any()
 
 
-def cohort_of(path):
-    """Return what makes a step of a configuration's cohort another than that of its neighbour."""
-    config = configs.read(path)
-    builders = tuple(sorted(peer.builder for peer in config.peers()))
-    return builders, tuple(peer.learning["optimizer"] for peer in config.peers())
+def networks(path):
+    """Return the networks of a configuration, each with the optimizer that trains it."""
+    return {(p.builder, p.learning["optimizer"]) for p in configs.read(path).peers()}
 
 
-# Of those that differ in the number of classes alone, one takes a step here, the others when slow.
-FIRST = {cohort_of(path): path for path in reversed(RUNS)}
-STEPS = [
-    pytest.param(p, id=name(p), marks=() if FIRST[cohort_of(p)] == p else pytest.mark.slow)
-    for p in RUNS
-]
+def stepping():
+    """Mark as slow those whose networks all take their step in a smaller cohort."""
+    seen, marks = set(), {}
+    for path in sorted(RUNS, key=lambda path: len(networks(path))):
+        marks[path] = () if networks(path) - seen else pytest.mark.slow
+        seen |= networks(path)
+    return [pytest.param(path, id=name(path), marks=marks[path]) for path in RUNS]
 
 
-@pytest.mark.parametrize("path", STEPS)
+@pytest.mark.parametrize("path", stepping())
 def test_a_configurations_peers_take_one_step(path):
     config = configs.read(path)
     classes = CLASSES.get(config.dataset, 7)
