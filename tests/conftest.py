@@ -19,12 +19,15 @@ import tensorflow as tf
 
 from tests import once, small_runs
 from xkd_keras import data, train
-from xkd_keras.ship import artifacts
+from xkd_keras.ship import artifacts, latency
 
 # Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +78,10 @@ def exported_run(shared, finished_run):
 
     path = once.made(shared, "exported", copy_and_export)
     return dataclasses.replace(finished_run, run_dir=str(path))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Let latency be said instead of measured, which takes a process with TensorFlow."""
+    said = {"min": 1.0, "median": 1.5}
+    monkeypatch.setattr(latency, "measure", lambda paths, image: [said for _ in paths])

@@ -135,6 +135,41 @@ def test_who_knows_no_flags_speaks_of_none(name):
     assert not spoken
 
 
+def modules(tree):
+    """Return the names under which a file knows modules of this package."""
+    found = set()
+    for node in ast.walk(tree):
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            place = ROOT.joinpath(*node.module.split("."), alias.name)
+            if place.is_dir() or place.with_suffix(".py").exists():
+                found.add(alias.asname or alias.name)
+    return found
+
+
+@pytest.mark.parametrize("where", ["xkd_keras", "serving"])
+def test_no_local_name_hides_a_module(where):
+    """Where one does, a line of the same function that means the module fails when it is run."""
+    hidden = set()
+    for path in (ROOT / where).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        known = modules(tree)
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.Lambda)]
+        for function in functions:
+            used = {
+                node.value.id
+                for node in ast.walk(function)
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            }
+            local = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+            local |= {
+                node.id
+                for node in ast.walk(function)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+            hidden |= {(path.relative_to(ROOT).as_posix(), n) for n in local & used & known}
+    assert not hidden
+
+
 @pytest.mark.parametrize("where", ["xkd_keras", "serving"])
 def test_no_file_is_longer_than_a_person_can_hold(where):
     lengths = {

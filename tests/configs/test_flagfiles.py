@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from absl import flags
 
+from tests import small_studies
 from tests.fake_cifar import no_network, write_cifar10, write_cifar100, write_imagenet
 from xkd_keras import peers, train
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import building
 from xkd_keras.runs import directory as rundir
-from xkd_keras.study import options, orchestration
+from xkd_keras.study import options, orchestration, workers
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.flags"))
@@ -104,12 +105,39 @@ def test_the_papers_studies_run_on_their_data_at_reduced_size(
     small |= {"data_dir": str(tmp_path / "data"), "peer": (peer, "tests.small_peers:normalised")}
     base = dataclasses.replace(given.base, **small)
     rundir.load_dataset(base)  # prepared in this process, which knows the small archives
+    monkeypatch.setattr(workers, "run_all", small_studies.in_process)
     found = orchestration.run(dataclasses.replace(given, base=base, seeds=(0,)))
     assert [run["status"] for run in found["runs"]] == ["done"] * 3
     assert shown in (tmp_path / "study" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
+def test_a_configurations_peers_have_optimizers_and_a_teacher(path):
+    config = configs.read(path)
+    for peer in config.peers():
+        optimizer = building.optimizer(peer.learning, config.epochs, 10)
+        rates = building.learning_rate(peer.learning, config.epochs, 10)(np.arange(10))
+        assert np.all(np.isfinite(rates))
+        assert type(optimizer).__name__.lower() == peer.learning["optimizer"]
+    _, schedule = building.distillation(config, 10)
+    assert building.distill_weights(schedule, config.epochs * 10).any()
+
+
+def networks(path):
+    """Return the networks of a configuration, each with the optimizer that trains it."""
+    return {(p.builder, p.learning["optimizer"]) for p in configs.read(path).peers()}
+
+
+def stepping():
+    """Mark as slow those whose networks all take their step in a smaller cohort."""
+    seen, marks = set(), {}
+    for path in sorted(RUNS, key=lambda path: len(networks(path))):
+        marks[path] = () if networks(path) - seen else pytest.mark.slow
+        seen |= networks(path)
+    return [pytest.param(path, id=name(path), marks=marks[path]) for path in RUNS]
+
+
+@pytest.mark.parametrize("path", stepping())
 def test_a_configurations_peers_take_one_step(path):
     config = configs.read(path)
     classes = CLASSES.get(config.dataset, 7)

@@ -1,8 +1,6 @@
 """The report: its numbers against independent ones, its pictures and page on all kinds of runs."""
 
 import base64
-import dataclasses
-import json
 import logging
 import re
 import subprocess
@@ -14,141 +12,9 @@ import pytest
 from scipy import stats
 
 from tests.html_page import Page
+from tests.invented_runs import Run
 from xkd_keras import files
-from xkd_keras.report import curves, findings, plots, run_page
-from xkd_keras.runs import answers, history
-
-
-@dataclasses.dataclass
-class Predictions:
-    labels: np.ndarray
-    logits: dict[str, np.ndarray]
-    shape: tuple[int, ...] = (32, 32, 3)
-
-    def fetch(self, indices):
-        rows = np.linspace(0, 255, self.shape[0], dtype=np.uint8)[None, :, None, None]
-        shades = (np.asarray(indices) % 7 + 1)[:, None, None, None] / 7
-        return (rows * shades * np.ones((1, 1, *self.shape[1:]))).astype(np.uint8)
-
-
-@dataclasses.dataclass
-class Run:
-    """A run that never was, with curves that look like one."""
-
-    peers: tuple[str, ...] = ("alexnet", "resnet20")
-    names: tuple[str, ...] = tuple("0123456789")
-    images: int = 360
-    epochs: int = 30
-    validation: bool = True
-    teaching: bool = True
-    mistakes: float = 0.05
-    steps: int = 20  # an epoch
-
-    @property
-    def metrics(self):
-        def network(i):
-            values = {"top1": 0.97 + 0.002 * i, "cross_entropy": 0.11 - 0.01 * i}
-            if len(self.names) > 10:
-                values["top5"] = 0.995
-            return {**values, "parameters": 2472266 // (i + 1), "milliseconds_per_image": 0.21}
-
-        peers = {p: {**network(i), "file": f"peers/{p}.keras"} for i, p in enumerate(self.peers)}
-        return {
-            "dataset": "digits",
-            "method": "mcod",
-            "seed": 7,
-            "created": "2025-11-23T04:00:00",
-            "command": "python -m xkd_keras.train --flagfile=configs/quickstart.flags",
-            "config": {
-                "dataset": "digits",
-                "peer": list(self.peers),
-                "name": "a|b<c>",
-                "none": None,
-            },
-            "versions": {"python": "3.11.4", "tensorflow": "2.21.0"},
-            "data": {
-                "fingerprint": "9f86d081884c7d65",
-                "class_names": list(self.names),
-                "image_shape": [32, 32, 3],
-                "examples": {"train": 1257, "validation": 180, "test": self.images},
-                "skipped": [["train/cat/broken|file.png", "empty <file>"]],
-            },
-            "training": {
-                "epochs": self.epochs,
-                "steps": self.epochs * self.steps,
-                "batch_size": 64,
-                "seconds": 95.4,
-                "steps_per_second": 12.6,
-                "replicas": 1,
-            },
-            "peers": peers,
-            "ensemble": network(len(self.peers)),
-            "agreement": 0.953,
-        }
-
-    @property
-    def weights(self):
-        if not self.teaching:
-            return np.zeros(self.epochs * self.steps, np.float32)
-        step = np.arange(self.epochs * self.steps)
-        period = max(2, len(step) // 6)
-        return np.where(step % period >= period // 2, (step // period + 1) / 6, 0).astype(
-            np.float32
-        )
-
-    @property
-    def history(self):
-        rng = np.random.default_rng(0)
-        rows = []
-        for epoch in range(1, self.epochs + 1):
-            row = {"epoch": epoch, "step": epoch * self.steps, "seconds": 3.0, "loss": 1 / epoch}
-            for i, name in enumerate([*self.peers, "ensemble"]):
-                error = 0.8 * np.exp(-epoch / (3 + i)) + 0.04 - 0.003 * i
-                for prefix, more in (("", 0.8), ("val_", 1.0)):
-                    wobble = rng.normal(0, 0.003)
-                    row[f"{prefix}{name}_top1"] = 1 - more * error + wobble
-                    row[f"{prefix}{name}_cross_entropy"] = 3 * more * error + abs(wobble)
-                row[f"{name}_distillation"] = error * self.teaching
-                row[f"{name}_learning_rate"] = 0.05 * (1 + np.cos(np.pi * epoch / 40))
-            row |= {"agreement": 0.95 - 0.5 / epoch, "val_agreement": 0.94 - 0.4 / epoch}
-            rows.append(
-                {k: v for k, v in row.items() if self.validation or not k.startswith("val_")}
-            )
-        return rows
-
-    @property
-    def predictions(self):
-        rng = np.random.default_rng(1)
-        labels = rng.integers(0, len(self.names), self.images)
-        logits = {}
-        for name in self.peers:
-            chosen = np.where(
-                rng.random(self.images) < self.mistakes, (labels * 3 + 1) % len(self.names), labels
-            )
-            sure = rng.uniform(2, 5, (self.images, 1))
-            logits[name] = (sure * np.eye(len(self.names))[chosen]).astype(np.float32)
-        logits["ensemble"] = np.mean(list(logits.values()), axis=0)
-        return Predictions(labels, logits)
-
-    def write(self, run_dir):
-        """Write what a run leaves behind, and the report of it; return the page's path."""
-        files.write(run_dir / "metrics.json", json.dumps(self.metrics))
-        if self.epochs:
-            history.write(run_dir, self.history)
-        else:
-            files.write(history.path(run_dir), "")
-        answers.write(run_dir, answers.of(self.predictions, self.weights))
-        return run_page.write(run_dir)
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (355, 360), (49_000, 50_000)])
-def test_wilson_is_that_of_scipy(right, n):
-    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose(findings.wilson(right / n, n), expected, atol=1e-12)
-
-
-def test_wilson_of_nothing_says_nothing():
-    assert findings.wilson(0.0, 0) == (0.0, 1.0)
+from xkd_keras.report import findings, run_page
 
 
 def test_table_shows_the_numbers_of_metrics_with_the_ensemble_last():
@@ -169,99 +35,6 @@ def test_table_has_top5_only_where_it_was_measured_and_a_dash_for_what_was_not()
     assert "top-5 %" in header
     assert "99.50" in alexnet
     assert alexnet.endswith("–")
-
-
-@pytest.mark.parametrize(
-    ("weights", "expected"),
-    [
-        ([], []),
-        ([0, 0, 0], []),
-        ([1], [(0, 1, 1)]),
-        ([0.5, 0.5, 0, 0], [(0, 2, 0.5)]),  # a window that opens with the first step
-        ([0, 0, 0.5], [(2, 3, 0.5)]),  # and one that closes with the last
-        ([0, 0.25, 0.25, 0, 0.5], [(1, 3, 0.25), (4, 5, 0.5)]),
-        ([0.25, 0.5, 0.5], [(0, 1, 0.25), (1, 3, 0.5)]),  # no pause between two strengths
-    ],
-)
-def test_spans(weights, expected):
-    assert plots.spans(np.array(weights)) == expected
-
-
-def test_confusion_and_pairs_of_an_example_made_by_hand():
-    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-    given = np.array([0, 1, 1, 1, 2, 0, 2, 0])
-    counts = findings.confusion(labels, given, 3)
-    np.testing.assert_array_equal(counts, [[1, 2, 0], [0, 1, 1], [2, 0, 1]])
-    assert findings.confused_pairs(counts) == [(0, 1, 2), (2, 0, 2), (1, 2, 1)]
-
-
-def test_disagreements_put_most_dissenters_first_then_the_errors_of_the_ensemble():
-    labels = np.array([0, 0, 0, 0, 0])
-    given = {
-        "ensemble": np.array([0, 0, 1, 0, 0]),
-        "a": np.array([0, 1, 0, 2, 1]),
-        "b": np.array([0, 0, 1, 1, 0]),
-    }
-    # 3: two dissenters; 2: the ensemble is wrong; 1 and 4: in their order; 0: all agree.
-    assert answers.disagreements(labels, given).tolist() == [3, 2, 1, 4]
-
-
-def test_lambda_windows_are_shaded_where_they_were_and_darker_when_stronger():
-    run = Run(epochs=4, steps=10)
-    weights = np.zeros(40)
-    weights[5:10], weights[30:40] = 0.5, 1.0
-    with plots.style():
-        figure = curves.charts(run.history, run.peers, weights)["accuracy"]
-    shades = [patch for patch in figure.axes[0].patches if patch.get_width() > 0]
-    edges = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in shades]
-    np.testing.assert_allclose(edges, [(0.5, 1.0), (3.0, 4.0)])
-    assert shades[0].get_alpha() < shades[1].get_alpha()
-
-
-def test_a_ramp_is_shaded_in_a_few_levels():
-    run = Run(epochs=2, steps=500)
-    with plots.style():
-        figure = curves.charts(run.history, run.peers, np.linspace(0, 1, 1000))["accuracy"]
-    assert len(figure.axes[0].patches) <= 8
-
-
-def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
-    run = Run(peers=tuple(f"p{i}" for i in range(8)), epochs=5)
-    with plots.style():
-        charts = curves.charts(run.history, run.peers, run.weights)
-    solid = [line for line in charts["accuracy"].axes[0].lines if line.get_linestyle() == "-"]
-    expected = [[100 * row[f"val_p{i}_top1"] for row in run.history] for i in range(8)]
-    np.testing.assert_allclose([line.get_ydata() for line in solid[:8]], expected)
-    assert len({line.get_color() for line in solid}) == 9
-    assert len({line.get_marker() for line in solid}) == 9
-
-
-def test_nothing_is_cut_off_at_the_edge_of_a_chart():
-    run = Run()
-    with plots.style():
-        for name, figure in curves.charts(run.history, run.peers, run.weights).items():
-            plots.render(figure, "svg")
-            canvas = figure.bbox.padded(1)
-            for axes in figure.axes:
-                box = axes.get_tightbbox()
-                assert canvas.x0 <= box.x0 <= box.x1 <= canvas.x1, name
-                assert canvas.y0 <= box.y0 <= box.y1 <= canvas.y1, name
-
-
-def test_a_constant_learning_rate_is_not_drawn():
-    run = Run(epochs=3)
-    constant = [
-        {**row, "alexnet_learning_rate": 0.1, "resnet20_learning_rate": 0.1} for row in run.history
-    ]
-    with plots.style():
-        assert "learning_rate" not in curves.charts(constant, run.peers, run.weights)
-        assert "learning_rate" in curves.charts(run.history, run.peers, run.weights)
-
-
-def test_label_keeps_both_ends_and_falls_back_where_the_font_has_no_letters():
-    assert plots.label("network_number_7", 9, "x") == "netw…er_7"
-    assert plots.label("two\nlines", 9, "x") == "two lines"
-    assert plots.label("\U0002070e", 9, "class 3") == "class 3"
 
 
 def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
@@ -353,15 +126,6 @@ def test_runs_of_every_shape_are_written_without_a_warning(run, missing, tmp_pat
     assert drawn - {"learning_rate"} == (set() if missing is None else every - missing)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_of_many_classes_the_most_confused_are_shown(tmp_path):
-    counts = np.zeros((40, 40), int)
-    counts[7, 3], counts[3, 5], counts[1, 0] = 9, 4, 1
-    assert findings.classes_shown(counts) == [7, 3, 5, 1, 0]
-    assert findings.classes_shown(counts[:30, :30]) == list(range(30))
-    counts[:, 20] += 1
-    assert len(findings.classes_shown(counts)) == 20
 
 
 def test_a_report_that_fails_leaves_the_old_one_whole(tmp_path, monkeypatch):

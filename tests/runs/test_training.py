@@ -14,7 +14,7 @@ from xkd_keras.runs import building, training
 from xkd_keras.runs import directory as rundir
 
 
-def test_changed_images_are_refused(run, data_dir, tmp_path):
+def test_changed_images_are_refused(data_dir, tmp_path):
     config = configuration(tmp_path, data_dir, epochs=1)
     data = rundir.load_dataset(config)
     rundir.record(config, tmp_path, data)

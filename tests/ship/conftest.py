@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from xkd_keras.ship import latency
-
 
 @pytest.fixture(scope="session")
 def exported(exported_run):
@@ -21,10 +19,3 @@ def run_dir(exported, tmp_path):
     """A copy that a test may spoil."""
     shutil.copytree(exported[0].run_dir, tmp_path / "run")
     return tmp_path / "run"
-
-
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Let latency be said instead of measured, which takes a process with TensorFlow."""
-    said = {"min": 1.0, "median": 1.5}
-    monkeypatch.setattr(latency, "measure", lambda paths, image: [said for _ in paths])

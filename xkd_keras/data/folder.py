@@ -53,10 +53,10 @@ def read(name: str, request: Request) -> Content:
         InputError: An unusable layout, or a damaged file (unless they are to be skipped).
     """
     root = pathlib.Path(names.folder_path(name))
-    preparation = names.resolve(name, None, request.image_size, request.augment)
+    chosen = names.resolve(name, None, request.image_size, request.augment)
     files = _find(name, root)
-    keep = _what_to_keep(files, preparation, request.cache_bytes)
-    images, bad = _decode_all(files, preparation.image_size, keep)
+    keep = _what_to_keep(files, chosen, request.cache_bytes)
+    images, bad = _decode_all(files, chosen.image_size, keep)
     skipped = tuple((str(file.path.relative_to(root)), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
         raise InputError(_unreadable(name, skipped), argument="dataset")
@@ -68,7 +68,7 @@ def read(name: str, request: Request) -> Content:
     source = _source(files, images, labels, keep)
     return Content(
         class_names,
-        preparation,
+        chosen,
         *(Split(source, positions) for positions in splits),
         _digest(root, files, images),
         skipped,
@@ -123,11 +123,11 @@ def _images_under(name: str, folder: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def _what_to_keep(files: list[_File], preparation, cache_bytes: int) -> str:
+def _what_to_keep(files: list[_File], chosen, cache_bytes: int) -> str:
     """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
-    decoded = len(files) * preparation.image_size**2 * 3
+    decoded = len(files) * chosen.image_size**2 * 3
     # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
-    if preparation.augment != "inception" and decoded <= cache_bytes:
+    if chosen.augment != "inception" and decoded <= cache_bytes:
         return "arrays"
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 

@@ -49,16 +49,16 @@ def read(name: str, request: Request) -> Content:
     """
     builder = prepared_builder(name, request.data_dir)
     task = _task(name, builder)
-    preparation = names.resolve(name, task.native, request.image_size, request.augment)
+    chosen = names.resolve(name, task.native, request.image_size, request.augment)
     roles = _roles(name, builder, task)
     sources, digest = {}, hashlib.sha256()
-    fits = _fits(builder, roles, task, preparation, request.cache_bytes)
+    fits = _fits(builder, roles, task, chosen, request.cache_bytes)
     for split in sorted(set(roles.values())):
-        sources[split], content = _source(builder, split, task, preparation, fits)
+        sources[split], content = _source(builder, split, task, chosen, fits)
         digest.update(f"{split}:{content}\0".encode())
     _check_labels(name, sources, task)
     splits = _splits(sources, roles, request.validation_fraction)
-    return Content(tuple(task.label.names), preparation, *splits, digest.hexdigest())
+    return Content(tuple(task.label.names), chosen, *splits, digest.hexdigest())
 
 
 def _task(name: str, builder) -> _Task:
@@ -114,22 +114,22 @@ def _records(builder, split: str, task: _Task, labels=()) -> Records:
     return Records(map(str, info.filepaths), info.shard_lengths, _parser(task), labels)
 
 
-def _fits(builder, roles, task: _Task, preparation, cache_bytes: int) -> str:
+def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
     """How images are kept: "arrays" (decoded), "encoded" or "records" (read again each epoch)."""
     splits = [builder.info.splits[split] for split in set(roles.values())]
-    shape = _stored_shape(task, preparation)
+    shape = _stored_shape(task, chosen)
     if shape and sum(split.num_examples for split in splits) * np.prod(shape) <= cache_bytes:
         return "arrays"
     return "encoded" if sum(split.num_bytes for split in splits) <= cache_bytes else "records"
 
 
-def _stored_shape(task: _Task, preparation) -> tuple[int, int, int] | None:
-    if preparation.augment != "inception":  # every view is made of the evaluated image
-        return (preparation.image_size, preparation.image_size, 3)
+def _stored_shape(task: _Task, chosen) -> tuple[int, int, int] | None:
+    if chosen.augment != "inception":  # every view is made of the evaluated image
+        return (chosen.image_size, chosen.image_size, 3)
     return (*task.native, 3) if task.native else None
 
 
-def _source(builder, split: str, task: _Task, preparation, fits: str) -> tuple[Source, str]:
+def _source(builder, split: str, task: _Task, chosen, fits: str) -> tuple[Source, str]:
     """Return a split's examples and the digest of their content."""
     records = _records(builder, split, task)
     if fits == "records":
@@ -138,7 +138,7 @@ def _source(builder, split: str, task: _Task, preparation, fits: str) -> tuple[S
     if fits == "encoded":
         encoded, labels, digest = _collect(records, task.native, lambda encoded, _: encoded)
         return Encoded(encoded, labels), digest
-    shape = _stored_shape(task, preparation)
+    shape = _stored_shape(task, chosen)
 
     def stored(_, image):
         if task.native == shape[:2]:

@@ -1,9 +1,5 @@
 """tfmot's recipes on a twin of a trained peer, taught by the run's ensemble."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -13,24 +9,17 @@ import tensorflow as tf
 import tf_keras
 from scipy.special import log_softmax, softmax
 
-from xkd_keras import compress as command
 from xkd_keras import data as datasets
 from xkd_keras import peers
-from xkd_keras.compression import passes, pipeline, tuning, twin
-from xkd_keras.errors import InputError
+from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.runs import directory as rundir
-from xkd_keras.ship import latency, lite, quality
+from xkd_keras.ship import lite, quality
 
 
 @pytest.fixture(scope="module")
-def trained(finished_run):
+def run(finished_run):
     """A finished run of a convolutional network with batch norm, and another to teach it."""
-    return Path(finished_run.run_dir)
-
-
-@pytest.fixture(scope="module")
-def run(trained):
-    return rundir.load_run(trained)
+    return rundir.load_run(Path(finished_run.run_dir))
 
 
 def tuner(run, **options):
@@ -46,57 +35,6 @@ def tuner(run, **options):
 
 def pixels(n, side=32):
     return np.float32(np.random.default_rng(5).integers(0, 256, (n, side, side, 3)))
-
-
-@pytest.mark.parametrize("name", ["alexnet", "resnet20", "mobilenet_v2", "densenet-bc-40-12"])
-def test_a_twin_has_the_logits_the_names_and_what_is_frozen(name):
-    model = peers.build(name, (32, 32, 3), 7, seed=1)
-    copied = twin.twin(model)
-    expected = model.predict(pixels(4), verbose=0)
-    np.testing.assert_allclose(copied.predict(pixels(4), verbose=0), expected, rtol=1e-4, atol=1e-4)
-    assert {layer.name for layer in model.layers} <= {layer.name for layer in copied.layers}
-    assert not copied.get_layer("normalize").trainable
-    learned = [tuple(v.shape) for v in copied.trainable_variables]
-    assert learned == [tuple(v.shape) for v in model.trainable_variables]
-
-
-def test_a_batch_norm_that_cannot_be_folded_gets_an_identity_before_it():
-    model = peers.build("densenet-bc-40-12", (32, 32, 3), 7, seed=1)
-    added = [each for each in twin.twin(model).layers if each.name.endswith("_identity")]
-    # 36 convolutions follow a batch norm of what was concatenated; so do two transitions and the
-    # classifier, of which all but the bottlenecks' second batch norms have no convolution to join.
-    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    inside = [
-        each
-        for each in norms
-        if len(each.input._keras_history.operation._outbound_nodes) > 1
-        or not isinstance(each.input._keras_history.operation, keras.layers.Conv2D)
-    ]
-    assert len(added) == len(inside) > 0
-    assert all(not each.trainable for each in added)
-    assert not [
-        each
-        for each in twin.twin(peers.build("resnet20", (32, 32, 3), 7)).layers
-        if each.name.endswith("_identity")
-    ]
-
-
-def test_models_within_a_model_are_laid_flat():
-    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
-    shared = keras.layers.Dense(4, name="shared")
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
-    outputs = keras.layers.Add()([shared(x), shared(shared(x))])
-    copied = twin.twin(keras.Model(inputs, outputs))
-    assert not [each for each in copied.layers if isinstance(each, tf_keras.Model)]
-    assert len([each for each in copied.layers if isinstance(each, tf_keras.layers.Dense)]) == 1
-
-
-def test_a_layer_without_counterpart_is_told():
-    inputs = keras.Input((8, 8, 3))
-    x = keras.ops.relu(keras.layers.Flatten()(inputs))
-    with pytest.raises(InputError, match=r"the layer 'relu' .* has no counterpart in tf_keras"):
-        twin.twin(keras.Model(inputs, keras.layers.Dense(2)(x)))
 
 
 def test_the_loss_is_that_of_training():
@@ -220,31 +158,6 @@ def test_every_family_ends_all_int8(run, name, recipe):
     assert lite.floats(content) == []
 
 
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Let latency be said instead of measured, which takes a process with TensorFlow."""
-    said = {"min": 1.0, "median": 1.5}
-    monkeypatch.setattr(latency, "measure", lambda paths, image: [said for _ in paths])
-
-
-@pytest.mark.usefixtures("unmeasured")
-def test_a_compressed_peer_joins_the_manifest(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    manifest = pipeline.compress(tmp_path / "run", "normalised", "prune", epochs=1, sparsity=0.7)
-    assert [entry["file"] for entry in manifest["artifacts"]] == [
-        "tflite/normalised-prune-float32.tflite",
-        "tflite/normalised-prune-int8.tflite",
-    ]
-    for entry in manifest["artifacts"]:
-        assert entry["sparsity"] == pytest.approx(0.7, abs=0.03)
-        assert entry["taught"] is True
-        content = (tmp_path / "run" / "export" / entry["file"]).read_bytes()
-        assert lite.Lite(content).classes == 10
-    again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, distill_weight=0.0)
-    assert len(again["artifacts"]) == 3
-    assert again["artifacts"][-1]["taught"] is False
-
-
 def test_clustering_wide_layers_does_not_end_all_learning():
     """A centroid moves by the mean of its weights' gradients: their sum would be far too far."""
     inputs = tf_keras.Input((2000,))
@@ -264,39 +177,3 @@ def test_clustering_wide_layers_does_not_end_all_learning():
     losses = [fit(model, 0.002, 3)]
     passes.run("cluster", model, tune, 0.5, 16)
     assert losses[1] < 0.1 * losses[0]
-
-
-@pytest.mark.usefixtures("unmeasured")
-def test_a_file_that_lost_its_accuracy_is_warned_of(trained, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path / "run")
-    pipeline.compress(tmp_path / "run", "plain", "prune", epochs=1, sparsity=0.99)
-    printed = capsys.readouterr().out
-    assert "warning: tflite/plain-prune-float32.tflite has " in printed
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("normalised", "quat"), "^recipe: unknown value 'quat'. Did you mean 'qat'"),
-        (("normalized", "qat"), "^peer: unknown value 'normalized'. Did you mean 'normalised'"),
-    ],
-)
-def test_a_wrong_request_is_told(trained, arguments, message):
-    with pytest.raises(InputError, match=message):
-        pipeline.compress(trained, *arguments)
-    assert not (trained / "export").exists()
-
-
-def test_the_command_knows_every_recipe():
-    assert tuple(passes.CHAINS) == command.RECIPES
-
-
-def test_who_never_compresses_never_loads_tfmot():
-    code = (
-        "import sys, xkd_keras.train, xkd_keras.runs.training, xkd_keras.ship.artifacts;"
-        "assert not {'tensorflow_model_optimization', 'tf_keras'} & set(sys.modules)"
-    )
-    # tfmot, which this process has imported, sets a variable that makes TensorFlow load tf_keras.
-    usual = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=usual)
-    assert done.returncode == 0, done.stderr[-1000:]

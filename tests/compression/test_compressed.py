@@ -1,0 +1,74 @@
+"""A peer compressed from a finished run: its files, and what is warned of or refused."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xkd_keras import compress as command
+from xkd_keras.compression import passes, pipeline
+from xkd_keras.errors import InputError
+from xkd_keras.ship import lite
+
+
+@pytest.fixture(scope="module")
+def trained(finished_run):
+    """A finished run of a convolutional network with batch norm, and another to teach it."""
+    return Path(finished_run.run_dir)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_compressed_peer_joins_the_manifest(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    manifest = pipeline.compress(tmp_path / "run", "normalised", "prune", epochs=1, sparsity=0.7)
+    assert [entry["file"] for entry in manifest["artifacts"]] == [
+        "tflite/normalised-prune-float32.tflite",
+        "tflite/normalised-prune-int8.tflite",
+    ]
+    for entry in manifest["artifacts"]:
+        assert entry["sparsity"] == pytest.approx(0.7, abs=0.03)
+        assert entry["taught"] is True
+        content = (tmp_path / "run" / "export" / entry["file"]).read_bytes()
+        assert lite.Lite(content).classes == 10
+    again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, distill_weight=0.0)
+    assert len(again["artifacts"]) == 3
+    assert again["artifacts"][-1]["taught"] is False
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_file_that_lost_its_accuracy_is_warned_of(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    pipeline.compress(tmp_path / "run", "plain", "prune", epochs=1, sparsity=0.99)
+    printed = capsys.readouterr().out
+    assert "warning: tflite/plain-prune-float32.tflite has " in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("normalised", "quat"), "^recipe: unknown value 'quat'. Did you mean 'qat'"),
+        (("normalized", "qat"), "^peer: unknown value 'normalized'. Did you mean 'normalised'"),
+    ],
+)
+def test_a_wrong_request_is_told(trained, arguments, message):
+    with pytest.raises(InputError, match=message):
+        pipeline.compress(trained, *arguments)
+    assert not (trained / "export").exists()
+
+
+def test_the_command_knows_every_recipe():
+    assert tuple(passes.CHAINS) == command.RECIPES
+
+
+def test_who_never_compresses_never_loads_tfmot():
+    code = (
+        "import sys, xkd_keras.train, xkd_keras.runs.training, xkd_keras.ship.artifacts;"
+        "assert not {'tensorflow_model_optimization', 'tf_keras'} & set(sys.modules)"
+    )
+    # tfmot, which this process has imported, sets a variable that makes TensorFlow load tf_keras.
+    usual = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=usual)
+    assert done.returncode == 0, done.stderr[-1000:]
