@@ -75,7 +75,7 @@ def test_no_peers_loss_reaches_another_peer(teacher):
     for i in range(3):
         with tf.GradientTape() as tape:
             logits = cohort._logits(IMAGES, training=True)
-            labelled, distilled = cohort._terms(IMAGES, tf.constant(LABELS), logits)
+            labelled, distilled, _ = cohort._terms(IMAGES, tf.constant(LABELS), logits)
             loss = tf.reduce_sum(labelled[i] + distilled[i])
         for j, gradients in enumerate(tape.gradient(loss, variables)):
             moved = any(g is not None and np.any(g.numpy()) for g in gradients)

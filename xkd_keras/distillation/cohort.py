@@ -5,8 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras.devices import cluster
-from xkd_keras.distillation import batches, losses, members, nonfinite, optimizers, teachers, terms
+from xkd_keras.distillation import (
+    batches,
+    losses,
+    members,
+    metrics,
+    nonfinite,
+    optimizers,
+    teachers,
+    terms,
+)
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
 from xkd_keras.errors import InputError
@@ -64,7 +72,6 @@ class Cohort(keras.Model):
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
         self._teacher = teachers.get(teacher)
-        self._gates = getattr(self._teacher, "gates", False)
         if not temperature > 0:
             raise InputError(
                 f"received {temperature}; valid: a number above 0.", argument="temperature"
@@ -78,7 +85,7 @@ class Cohort(keras.Model):
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
+        self.running = metrics.Metrics(self.peers, getattr(self._teacher, "gates", False))
         self.nonfinite = nonfinite.Nonfinite(self.peers, "stop")
         self.built = True  # the peers are
 
@@ -157,7 +164,9 @@ class Cohort(keras.Model):
         self.nonfinite.put_back(statistics, verdict)
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
-        return self._update_metrics(labels, logits, (*terms, gate), distill_weight, sample_weight)
+        loss = terms[0] + distill_weight * terms[1]
+        terms = (*terms, gate)
+        return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
         """The same metrics on one batch, without learning; sample_weight 0 leaves an image out.
@@ -169,9 +178,7 @@ class Cohort(keras.Model):
         logits = self._logits(images, training=False)
         distill_weight = self.schedule(self.optimizer.iterations)
         terms = self._terms(images, labels, logits)
-        return self._update_metrics(
-            labels, logits, terms, distill_weight, sample_weight, loss=terms[0]
-        )
+        return self._measured(labels, logits, terms, terms[0], distill_weight, sample_weight)
 
     def predict_step(self, data):
         """Return the logits of one batch, as `call` does."""
@@ -212,7 +219,7 @@ class Cohort(keras.Model):
 
     @property
     def metrics(self):
-        return [*self.trackers.values(), *self.nonfinite.skipped.values()]
+        return [*self.running.means.values(), *self.nonfinite.skipped.values()]
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -259,45 +266,13 @@ class Cohort(keras.Model):
         factors = tf.constant(list(self.distill.values()))[:, None]
         return losses.cross_entropy(labels, logits), factors * distilled, gate
 
-    def _update_metrics(self, labels, logits, terms, distill_weight, sample_weight, loss=None):
-        """Add a batch to the running metrics; `loss` [P, B] is the terms' sum where it is None."""
-        labelled, distilled, gate = terms
-        loss = labelled + distill_weight * distilled if loss is None else loss
-        sound = self.nonfinite.sound(logits, self._shares())
-        together = ensemble_shares.ensemble(sound, self._shares())
-        hits = losses.top1(labels, logits)
-        values = {
-            "loss": tf.reduce_sum(loss, axis=0),
-            "distill_weight": tf.fill(tf.shape(labels), distill_weight),
-            "agreement": losses.agreement(sound),
-            "pairwise_kl": losses.pairwise_kl(sound),
-            "ensemble_cross_entropy": losses.cross_entropy(labels, together),
-            "ensemble_top1": losses.top1(labels, together),
-        }
-        for i, name in enumerate(self.peers):
-            values[f"{name}_cross_entropy"] = labelled[i]
-            values[f"{name}_distillation"] = distilled[i]
-            values[f"{name}_top1"] = hits[i]
-            if self._gates:
-                values[f"{name}_gate"] = gate[i]
-        for name, value in values.items():
-            self.trackers[name].update_state(value, sample_weight=sample_weight)
-        return self._results()
-
-    def _results(self):
-        results = {metric.name: metric.result() for metric in self.metrics}
-        if cluster.several(tf.distribute.get_strategy()):
-            # Keras takes the mean over the machines along axis 0, which a scalar has not.
-            return {name: result[None] for name, result in results.items()}
-        return results
-
-    def _metric_names(self):
-        common = ["loss", "distill_weight", "agreement", "pairwise_kl"]
-        common += ["ensemble_cross_entropy", "ensemble_top1"]
-        kinds = ("cross_entropy", "distillation", "top1")
-        if self._gates:
-            kinds += ("gate",)
-        return common + [f"{name}_{kind}" for name in self.peers for kind in kinds]
+    def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
+        """Add a batch to the running metrics; return them."""
+        shares = self._shares()
+        sound = self.nonfinite.sound(logits, shares)
+        batch = labels, logits, sound, shares, terms, loss, distill_weight, sample_weight
+        self.running.update(*batch)
+        return metrics.results(self.metrics)
 
     def _variables(self):
         """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
