@@ -114,7 +114,7 @@ def test_damaged_files_stop_the_run_or_are_listed(tmp_path):
     damage(fill(tmp_path))
     refused(
         tmp_path,
-        r"blue/3\.png cannot be read \(empty file\), and 2 more cannot be read; --skip_unreadable",
+        r"blue/3\.png cannot be read \(empty file\), and 2 more cannot be read; skip_unreadable",
     )
     dataset = load(tmp_path, skip_unreadable=True)
     assert [file for file, _ in dataset.skipped] == ["blue/3.png", "green/5.png", "red/fake.jpg"]
