@@ -1,9 +1,5 @@
 """Batches: order, completeness, padding, and use by Keras and by two replicas."""
 
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -127,33 +123,14 @@ def test_keras_trains_and_evaluates_on_it():
     assert received == pytest.approx(expected, rel=1e-4)
 
 
-_TWO_REPLICAS = """
-import numpy as np
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from test_data_pipeline import data, toy
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-stream = data.train_batches(toy("crop"), batch_size=8, epochs=2)
-count = 0
-for whole, shared in zip(stream, strategy.experimental_distribute_dataset(stream), strict=True):
-    halves = [part.numpy() for part in shared[0].values]
-    assert [len(half) for half in halves] == [4, 4]
-    np.testing.assert_array_equal(np.concatenate(halves), whole[0])
-    count += 1
-print("batches:", count)
-"""
-
-
-def test_two_replicas_share_each_batch():
-    # Logical CPUs can be made only before TensorFlow starts: in a process of their own.
-    run = subprocess.run(
-        [sys.executable, "-c", _TWO_REPLICAS],
-        cwd=pathlib.Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
-    assert "batches: 12" in run.stdout, run.stderr
+def test_two_replicas_share_each_batch(two_cpus):
+    stream, count = data.train_batches(toy("crop"), batch_size=8, epochs=2), 0
+    for whole, shared in zip(stream, two_cpus.experimental_distribute_dataset(stream), strict=True):
+        halves = [part.numpy() for part in shared[0].values]
+        assert [len(half) for half in halves] == [4, 4]
+        np.testing.assert_array_equal(np.concatenate(halves), whole[0])
+        count += 1
+    assert count == 12
 
 
 @pytest.mark.parametrize("augment", ["none", "inception"])
