@@ -87,18 +87,25 @@ def test_a_teachers_training_counts_as_time(study):
     assert rows(study[1], "mcod")[0]["teacher_seconds"] == 0
 
 
-@pytest.mark.parametrize("method", ["dml", "kdcl", "one", "mcod"])
-def test_methods_of_one_seed_share_initial_weights_and_batches(data_dir, method):
-    def start(method):
-        config = base("", data_dir, method=method, seed=3)
-        building.set_up(config)
-        data = rundir.load_dataset(config)
-        cohort = building.build_cohort(config, data, steps=2)
-        batches = datasets.train_batches(data, batch_size=50, epochs=2, seed=config.seed)
-        weights = [w for peer in cohort.peers.values() for w in peer.get_weights()]
-        return weights, [part.numpy() for batch in batches for part in batch]
+def start(data_dir, method):
+    """Return the first weights of a run, and its batches of two epochs."""
+    config = base("", data_dir, method=method, seed=3)
+    building.set_up(config)
+    data = rundir.load_dataset(config)
+    cohort = building.build_cohort(config, data, steps=2)
+    batches = datasets.train_batches(data, batch_size=50, epochs=2, seed=config.seed)
+    weights = [w for peer in cohort.peers.values() for w in peer.get_weights()]
+    return weights, [part.numpy() for batch in batches for part in batch]
 
-    for one, other in zip(start("solo"), start(method), strict=True):
+
+@pytest.fixture(scope="module")
+def alone(data_dir):
+    return start(data_dir, "solo")
+
+
+@pytest.mark.parametrize("method", ["dml", "kdcl", "one", "mcod"])
+def test_methods_of_one_seed_share_initial_weights_and_batches(alone, data_dir, method):
+    for one, other in zip(alone, start(data_dir, method), strict=True):
         assert len(one) == len(other) > 3
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
