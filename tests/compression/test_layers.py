@@ -159,7 +159,7 @@ def _same(one, two):
     [
         "prune",
         "cluster",
-        "pcqat",
+        pytest.param("pcqat", marks=pytest.mark.slow),
         pytest.param("pqat", marks=pytest.mark.slow),
         pytest.param("cqat", marks=pytest.mark.slow),
     ],
@@ -167,7 +167,7 @@ def _same(one, two):
 def test_every_recipe_takes_all_kinds_in_one_network(recipe):
     tune = Learning(1e-5)  # and so little that files must answer as the network did
     model = everything()
-    made = passes.run(recipe, twin.twin(model), tune, 0.05, 200)
+    made = passes.run(recipe, twin.twin(model), tune, 0.05, 64)
     content = shipped(made, aware=recipe.endswith("qat"))
     assert lite.floats(content) == []
     pixels = images(seed=4)

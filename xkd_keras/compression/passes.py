@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
@@ -124,6 +125,10 @@ def _clustered(model: tf_keras.Model, tune: Tune, clusters: int, keep_zeros: boo
 
     def wrap(layer):
         if not _has_kernel(layer):
+            return layer
+        # tfmot breaks where there are fewer weights than clusters; those few need none.
+        kernel = layer.kernel.numpy()
+        if kernel.size <= clusters or np.count_nonzero(kernel) < clusters:
             return layer
         # Of hundreds of thousands of weights, the sum of their gradients ends all learning.
         return cluster_weights(
