@@ -107,10 +107,17 @@ def _activation(make: Maker, x, **_):
 
 
 def _relu(make: Maker, x, **_):
+    """Of clipped ones, files have only that of 6: others are scaled to it and back."""
     layer = make.layer
-    if layer.negative_slope and layer.max_value is None and not layer.threshold:
-        return activations.activate(make, x, "leaky_relu", negative_slope=layer.negative_slope)
-    return make.namesake()(x)
+    slope, top = layer.negative_slope, layer.max_value
+    if layer.threshold or (slope and top is not None):
+        raise make.told("has a threshold, or a slope and a maximum, which int8 files cannot")
+    if slope:
+        return activations.activate(make, x, "leaky_relu", negative_slope=slope)
+    if top in (None, 6):
+        return make.namesake()(x)
+    x = make(_kinds.ReLU, "6", max_value=6.0)(affine(make, x, 6 / top, 0.0, "to_6"))
+    return affine(make, x, top / 6, 0.0, "")
 
 
 def _arithmetic(make: Maker, a, b, *, kind: str):
