@@ -74,7 +74,10 @@ def compress(
         with lite.converters(model) as convert:
             for name, variant in names.items():
                 entry = {**artifacts.tflite_entry(peer, name), "taught": distill_weight > 0}
-                content = convert(variant, images)
+                try:
+                    content = convert(variant, images)
+                except InputError as error:
+                    raise passes.blamed(model.layers, f"fails: {error}", str(error)) from None
                 fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
                 _warn(fresh[-1], tested)
         return artifacts.publish(tested, stage, fresh, [])
