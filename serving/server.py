@@ -9,6 +9,7 @@ this machine alone unless told otherwise. What they become is in embedded/option
 import logging
 import signal
 import threading
+from importlib import metadata
 
 from absl import flags
 
@@ -52,7 +53,7 @@ FLAGS = {  # default, help, least
     "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
     "max_concurrent_requests": (1000, "Requests beyond this number at a time are refused.", 1),
     "drain_seconds": (30.0, "How long requests may take to finish after SIGTERM.", 0),
-    "version": (False, "Print TensorFlow's version and exit."),
+    "version": (False, "Print the versions of the protocol and of TensorFlow, and exit."),
 }
 
 
@@ -129,6 +130,10 @@ def line_of(error: ServingError) -> str:
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C, then let requests finish; a second signal ends it at once."""
+    if flags.FLAGS.version:
+        print(f"TensorFlow ModelServer: {metadata.version('tensorflow-serving-api')}+embedded")
+        print(f"TensorFlow Library: {metadata.version('tensorflow')}")
+        return 0
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for every thread from here on
     with command.quiet():
@@ -137,9 +142,6 @@ def main() -> int:
         from serving.embedded.lifecycle import Server
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them
-    if flags.FLAGS.version:
-        print(f"TensorFlow Library: {tf.__version__}")
-        return 0
     tf.get_logger().setLevel("ERROR")
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
