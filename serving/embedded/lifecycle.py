@@ -1,5 +1,6 @@
 """A whole server: configuration read, models loaded, ports opened; and closed again."""
 
+import dataclasses
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import uvicorn
 from absl import logging
 from tensorflow.core.protobuf import config_pb2
 
-from serving.embedded import asgi, grpc_api, ports, protos
+from serving.embedded import asgi, connections, grpc_api, ports, protos
 from serving.embedded.batching import BatchingOptions
 from serving.embedded.errors import ConfigError, ServingError
 from serving.embedded.factory import ServableFactory
@@ -135,15 +136,21 @@ class Server:
             self.metrics,
             options.threads or 4 * self._cpus,
             options.timeout_seconds,
-            options.largest_body,
+            options.bodies,
             self._options.most_requests,
             options.cors,
             metrics_path,
             asgi.pages(),
         )
+        connections.log_rarely()
+        limits = options.connections
+        limits = dataclasses.replace(limits, most=connections.possible(limits.most))
+        self._connections = connections.Connections(limits)
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http=self._connections.protocol(),
+            ws="none",
+            backlog=128,  # asyncio complains so often whenever there is no file descriptor left
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -1,10 +1,13 @@
 """Where a server listens: addresses, sockets, and the arguments of gRPC's channels."""
 
 import errno
+import re
 import socket
 from pathlib import Path
 
 from serving.embedded.errors import ConfigError
+
+_ARGUMENTS = "grpc_channel_arguments"
 
 
 def bound(argument: str, host: str, port: int) -> socket.socket:
@@ -53,6 +56,10 @@ def channel_arguments(text: str) -> list[tuple[str, object]]:
     for pair in filter(None, text.split(",")):
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", "grpc_channel_arguments")
-        arguments.append((name, int(value) if value.lstrip("-").isdigit() else value))
+            raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", _ARGUMENTS)
+        if re.fullmatch(r"-?[0-9]+", value):
+            if len(value) > 11 or not -(2**31) <= int(value) < 2**31:
+                raise ConfigError(f"{name}: received {value[:20]}; valid: 32 bits.", _ARGUMENTS)
+            value = int(value)
+        arguments.append((name, value))
     return arguments
