@@ -3,6 +3,7 @@
     errors         what can go wrong: one family of exceptions, with gRPC's and HTTP's codes
     options        everything that can be chosen about a server
     ports          where a server listens
+    certificates   TLS of gRPC
     protos         the configuration messages that tensorflow-serving-api lacks
     metrics        what Prometheus reads
     calls          one call of either transport: counted, its failures given a status

@@ -123,9 +123,7 @@ class Application:
         async with self._bodies.read(receive, deadline) as body:
             # Requests count from here on: a client that sends slowly takes nobody's place.
             if self._now >= self._most:
-                raise StatusError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time"
-                )
+                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
 
             def work():
                 plain = unzipped(body, scope["headers"], self._unzipped)

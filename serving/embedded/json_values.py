@@ -19,7 +19,8 @@ SHOWN = 256  # bytes of a JSON value that a message quotes
 _TYPES = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 # A surrogate without its other half, after anything else: no text, though Python takes it for one.
 _LONE = re.compile(
-    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+(?=\\u)", re.DOTALL
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+(?=\\u)",
+    re.DOTALL,
 )
 _WORDS = {None: "Null", True: "True", False: "False"}
 

@@ -20,7 +20,9 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
     """
     # asyncio turns Nagle's algorithm off only for sockets that name their protocol; with it, an
     # answer's body waits 40 ms for the client to acknowledge its head.
-    made = socket.socket(proto=socket.IPPROTO_TCP)
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, proto=socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
@@ -37,7 +39,12 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
 def grpc_address(host: str, port: int) -> str:
     """Return a TCP address for gRPC; raises ConfigError if it cannot be bound."""
     bound("port", host, port).close()  # gRPC's own message is C++, and vague
-    return f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as addresses hold it: IPv6 in brackets."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
 
 
 def unix_address(path: str) -> str:

@@ -83,7 +83,12 @@ def test_an_upgrade_is_answered_as_if_it_were_none(rest_served, protocol):
     assert (status, "error" in json.loads(content)) == (404, True)
     with socket.create_connection(("127.0.0.1", int(rest_served.url.rpartition(":")[2]))) as one:
         one.settimeout(60)
-        for text in (post[:100], post[100:-3], post[-3:], post.replace(upgrade, b"") * 2):  # in pieces, and again
+        for text in (
+            post[:100],
+            post[100:-3],
+            post[-3:],
+            post.replace(upgrade, b"") * 2,
+        ):  # in pieces, and again
             one.sendall(text)
         text = b""
         while text.count(b"predictions") < 3:
