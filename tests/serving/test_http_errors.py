@@ -1,7 +1,10 @@
 """No request over HTTP is answered 500, or by text where JSON is due."""
 
+import base64
+import hashlib
 import http.client
 import json
+import re
 import socket
 
 import pytest
@@ -108,6 +111,23 @@ def test_an_upgrade_is_answered_as_if_it_were_none(rest_served, protocol):
 )
 def test_no_start_of_a_request_is_answered_500(rest_served, start):
     assert raw(rest_served, start + b"\r\nHost: a\r\n\r\n")[0] in (400, 404)
+
+
+def test_the_page_may_use_nothing_but_this_server_and_its_own_style(rest_served):
+    answer = requests.get(f"{rest_served.url}/", timeout=300)
+    policy = dict(
+        rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy["style-src"] == f"'self' 'sha256-{digest}'"
+    assert "unsafe" not in str(policy)
+    assert "onclick" not in answer.text  # no scripts in the page itself, which would be refused
+    assert re.findall(r"<script[^>]*>(.*?)</script>", answer.text, re.DOTALL) == [""]
+    assert " style=" not in answer.text
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_what_nobody_expected_is_json(half, monkeypatch):

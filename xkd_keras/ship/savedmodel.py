@@ -102,7 +102,7 @@ def write(
         models: Peers: images [B, H, W, 3] -> logits [B, C].
         shares: Their weights in the mean of the logits, summing to 1.
         class_names: C labels; also in assets/labels.txt.
-        crop_ratio: As in evaluation; see `data.preprocess.evaluation`.
+        crop_ratio: As in evaluation; see `data.preparation.evaluation`.
         example: uint8 [H, W, 3], an image to warm up with.
         name: Of the model in the warm-up requests.
     """
