@@ -9,6 +9,7 @@ this machine alone unless told otherwise. What they become is in embedded/option
 import logging
 import signal
 import threading
+from importlib import metadata
 
 from absl import flags
 
@@ -26,6 +27,17 @@ FLAGS = {  # default, help, least
     "rest_api_timeout_in_ms": (30000, "Time limit of a REST request.", 1),
     "rest_api_enable_cors_support": (False, "Allow requests from web pages of other sites."),
     "rest_api_max_body_mib": (1024, "Largest body of a REST request, in MiB.", 1),
+    "rest_api_max_unzipped_mib": (100, "Largest body that was sent zipped, unzipped, in MiB.", 1),
+    "rest_api_max_bodies_mib": (2048, "All bodies that are held at a time, in MiB.", 1),
+    "rest_api_body_timeout_in_ms": (30000, "Time limit of a REST request's body.", 1),
+    "rest_api_max_header_kib": (64, "Largest headers of a REST request, in KiB.", 1),
+    "rest_api_header_timeout_in_ms": (10000, "Time limit of headers; silence is as long.", 1),
+    "rest_api_max_connections": (1000, "REST connections; then the longest silent go.", 1),
+    "grpc_max_connections": (1000, "gRPC connections at a time; more are refused.", 1),
+    "max_filled_tensor_mib": (64, "Values that a gRPC request may declare by shape alone, MiB.", 0),
+    "reload_config_needs_mutual_tls": (False, "ReloadConfig only for clients with certificates."),
+    "reload_config_wait_seconds": (60.0, "How long ReloadConfig waits for new models.", 0),
+    "model_roots": ("", "Comma-separated directories that ReloadConfig may name; empty: all."),
     "grpc_max_threads": (0, "gRPC requests processed at a time; 0: 4 per CPU or more.", 0),
     "grpc_channel_arguments": ("", "Comma-separated NAME=VALUE arguments of gRPC."),
     "enable_grpc_healthcheck_service": (False, "Add the service grpc.health.v1."),
@@ -52,7 +64,7 @@ FLAGS = {  # default, help, least
     "enable_serialization_as_tensor_content": (False, "Answer with tensor_content."),
     "max_concurrent_requests": (1000, "Requests beyond this number at a time are refused.", 1),
     "drain_seconds": (30.0, "How long requests may take to finish after SIGTERM.", 0),
-    "version": (False, "Print TensorFlow's version and exit."),
+    "version": (False, "Print the versions of the protocol and of TensorFlow, and exit."),
 }
 
 
@@ -81,6 +93,11 @@ def options_of(given) -> options.Options:
             early_labels=given.allow_version_labels_for_unavailable_models,
         ),
         loads=_loads(given),
+        reloads=options.Reloads(
+            needs_mutual_tls=given.reload_config_needs_mutual_tls,
+            roots=tuple(filter(None, given.model_roots.split(","))),
+            wait_seconds=given.reload_config_wait_seconds,
+        ),
     )
 
 
@@ -92,7 +109,9 @@ def _grpc(given) -> options.Grpc:
         channel_arguments=given.grpc_channel_arguments,
         health_service=given.enable_grpc_healthcheck_service,
         ssl_file=given.ssl_config_file,
+        connections=given.grpc_max_connections,
         tensor_content=given.enable_serialization_as_tensor_content,
+        filled=given.max_filled_tensor_mib << 20,
     )
 
 
@@ -101,7 +120,18 @@ def _rest(given) -> options.Rest:
         port=given.rest_api_port,
         threads=given.rest_api_num_threads,
         timeout_seconds=given.rest_api_timeout_in_ms / 1000,
-        largest_body=given.rest_api_max_body_mib << 20,
+        bodies=options.BodyLimits(
+            largest=given.rest_api_max_body_mib << 20,
+            unzipped=given.rest_api_max_unzipped_mib << 20,
+            together=given.rest_api_max_bodies_mib << 20,
+            seconds=given.rest_api_body_timeout_in_ms / 1000,
+        ),
+        connections=options.ConnectionLimits(
+            most=given.rest_api_max_connections,
+            header_bytes=given.rest_api_max_header_kib << 10,
+            header_seconds=given.rest_api_header_timeout_in_ms / 1000,
+            send_seconds=given.rest_api_body_timeout_in_ms / 1000,
+        ),
         cors=given.rest_api_enable_cors_support,
         monitoring_file=given.monitoring_config_file,
     )
@@ -129,6 +159,10 @@ def line_of(error: ServingError) -> str:
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C, then let requests finish; a second signal ends it at once."""
+    if flags.FLAGS.version:
+        print(f"TensorFlow ModelServer: {metadata.version('tensorflow-serving-api')}+embedded")
+        print(f"TensorFlow Library: {metadata.version('tensorflow')}")
+        return 0
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for every thread from here on
     with command.quiet():
@@ -137,9 +171,6 @@ def main() -> int:
         from serving.embedded.lifecycle import Server
 
         tf.config.list_physical_devices("GPU")  # looks for drivers, and reports on them
-    if flags.FLAGS.version:
-        print(f"TensorFlow Library: {tf.__version__}")
-        return 0
     tf.get_logger().setLevel("ERROR")
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)

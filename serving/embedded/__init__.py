@@ -3,6 +3,7 @@
     errors         what can go wrong: one family of exceptions, with gRPC's and HTTP's codes
     options        everything that can be chosen about a server
     ports          where a server listens
+    certificates   TLS of gRPC
     protos         the configuration messages that tensorflow-serving-api lacks
     metrics        what Prometheus reads
     calls          one call of either transport: counted, its failures given a status
@@ -20,7 +21,9 @@
     json_outputs   arrays -> JSON
     json_examples  JSON <-> tf.Examples, classes and regressions
     rest_api       REST: the table of routes, and what each answers
-    asgi           REST as an application: bodies, time limits, pages
+    bodies         the body of a REST request: within limits, unzipped
+    asgi           REST as an application: what is whose, pages
+    connections    HTTP connections: how many, how long silent, how large their headers
     grpc_api       gRPC: the table of RPCs
     lifecycle      a whole server, from its options to its end
 

@@ -1,20 +1,25 @@
 """REST as an ASGI application: bodies, time limits, pages. What is answered is `rest_api`'s."""
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 import time
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+from absl import logging
 
 from serving.embedded import rest_api
+from serving.embedded.bodies import Bodies, unzipped
 from serving.embedded.calls import Call, accounted
-from serving.embedded.errors import BodyTooLargeError, StatusError, invalid
+from serving.embedded.errors import StatusError
 from serving.embedded.inference import Inference
 from serving.embedded.metrics import CONTENT_TYPE, Metrics
+from serving.embedded.options import BodyLimits
 
 WEB = Path(__file__).parent.parent / "web"
 _CONTENT_TYPES = {
@@ -22,12 +27,17 @@ _CONTENT_TYPES = {
     ".js": "text/javascript",
     ".css": "text/css",
 }
-_GUNZIPPED = 100 << 20  # bytes, upstream's limit
 _CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
     (b"access-control-allow-headers", b"Content-Type"),
 ]
+_SAFE = [(b"x-content-type-options", b"nosniff")]
+# blob: is the image that a person chose, data: the empty icon.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' blob: data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _NOT_FOUND = b"<html><body><h1>404 Not Found</h1></body></html>"
 
 
@@ -39,7 +49,7 @@ class Application:
         metrics: Counts.
         threads: How many requests are worked on at a time.
         timeout: Seconds that a request may take.
-        largest: Bytes of a body.
+        bodies: Limits of bodies.
         most: Requests at a time, waiting or running; more are refused.
         cors: Whether pages from anywhere may ask.
         metrics_path: Where Prometheus reads; None: nowhere.
@@ -52,7 +62,7 @@ class Application:
         metrics: Metrics,
         threads: int,
         timeout: float = 30.0,
-        largest: int = 1 << 30,
+        bodies: BodyLimits = BodyLimits(),  # noqa: B008
         most: int = 1000,
         cors: bool = False,
         metrics_path: str | None = None,
@@ -60,7 +70,8 @@ class Application:
     ):
         self._inference, self._metrics = inference, metrics
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
-        self._timeout, self._largest, self._most, self._now = timeout, largest, most, 0
+        self._timeout, self._most, self._now = timeout, most, 0
+        self._bodies, self._unzipped = Bodies(bodies), bodies.unzipped
         self._headers = _CORS if cors else []
         self._metrics_path, self._pages = metrics_path, dict(pages or {})
 
@@ -71,53 +82,61 @@ class Application:
         path = scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
             path += "?" + scope["query_string"].decode("latin-1")
-        method = scope["method"]
+        try:
+            answer = await self._answer(scope, scope["method"], path, receive)
+        except Exception:  # nothing that is known: whatever it is, the client gets JSON
+            logging.exception("%s", path[:200])
+            answer = 500, "application/json", b'{"error": "internal error"}', []
+        await _send(send, *answer)
+
+    async def _answer(self, scope, method: str, path: str, receive) -> tuple:
+        """Return status, content type, content and headers."""
         if method == "GET" and path in self._pages:
             content_type, file = self._pages[path]
-            await _send(send, 200, content_type, file.read_bytes(), [])
-        elif method == "GET" and path == "/models.json" and self._pages:
+            content = file.read_bytes()
+            return 200, content_type, content, _page_headers(content)
+        if method == "GET" and path == "/models.json" and self._pages:
             names = json.dumps({"models": self._inference.manager.names()}).encode()
-            await _send(send, 200, "application/json", names, [])
-        elif method == "GET" and path == self._metrics_path:
-            await _send(send, 200, CONTENT_TYPE, self._metrics.text(), [])
-        elif not path.lower().startswith("/v1/"):
-            await _send(send, 404, "text/html", _NOT_FOUND, [])
-        elif method == "OPTIONS" and self._headers:
-            await _send(send, 200, "text/plain", b"", self._headers)
-        else:
-            status, content = await self._api(scope, method, path, receive)
-            await _send(send, status, "application/json", content, self._headers)
+            return 200, "application/json", names, _SAFE
+        if method == "GET" and path == self._metrics_path:
+            return 200, CONTENT_TYPE, self._metrics.text(), []
+        if not path.lower().startswith("/v1/"):
+            return 404, "text/html", _NOT_FOUND, []
+        if method == "OPTIONS" and self._headers:
+            return 200, "text/plain", b"", self._headers
+        status, content = await self._api(scope, method, path, receive)
+        return status, "application/json", content, self._headers
 
     async def _api(self, scope, method: str, path: str, receive) -> tuple[int, bytes]:
         """Return status and body for a request below /v1/."""
         call = Call("REST", f"{method} {path}")
-        self._now += 1
         try:
             with accounted(call, self._metrics):
                 return 200, await self._computed(scope, method, path, receive, call)
         except StatusError as error:
             body = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
-            return error.http, body.encode()
-        finally:
-            self._now -= 1
+            return error.http, body.encode(errors="backslashreplace")
 
     async def _computed(self, scope, method: str, path: str, receive, call: Call) -> bytes:
         """Return the answer, computed in a thread; raises StatusError."""
         deadline = time.monotonic() + self._timeout
-        if self._now > self._most:
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
-        body = await _body(receive, self._largest)
-        zipped = (b"content-encoding", b"gzip") in scope["headers"]
+        async with self._bodies.read(receive, deadline) as body:
+            # Requests count from here on: a client that sends slowly takes nobody's place.
+            if self._now >= self._most:
+                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
 
-        def work():
-            plain = _unzipped(body) if zipped else body
-            return rest_api.answer(self._inference, method, path, plain, deadline, call)
+            def work():
+                plain = unzipped(body, scope["headers"], self._unzipped)
+                return rest_api.answer(self._inference, method, path, plain, deadline, call)
 
-        answer = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            return await asyncio.wait_for(answer, deadline - time.monotonic())
-        except asyncio.TimeoutError:
-            raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out") from None
+            self._now += 1
+            try:
+                answer = asyncio.get_running_loop().run_in_executor(self._pool, work)
+                return await asyncio.wait_for(answer, deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out") from None
+            finally:
+                self._now -= 1
 
 
 def pages() -> dict[str, tuple[str, Path]]:
@@ -132,31 +151,12 @@ def pages() -> dict[str, tuple[str, Path]]:
     return by_path
 
 
-async def _body(receive, largest: int) -> bytes:
-    """Return the body of a request; raises StatusError."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise StatusError(grpc.StatusCode.CANCELLED, "the client went away")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > largest:
-            raise BodyTooLargeError(f"the body is larger than {largest} bytes")
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _unzipped(body: bytes) -> bytes:
-    """Return what a gzipped body holds; raises StatusError."""
-    unzip = zlib.decompressobj(wbits=31)
-    try:
-        content = unzip.decompress(body, _GUNZIPPED)
-    except zlib.error:
-        raise invalid("Failed to decompress the body: it is not gzip") from None
-    if unzip.unconsumed_tail:
-        raise BodyTooLargeError(f"the body is larger than {_GUNZIPPED} bytes when unzipped")
-    return content
+def _page_headers(content: bytes) -> list:
+    """Return the headers of a page: nothing but this server and the page's own style is used."""
+    styles = re.findall(rb"<style>(.*?)</style>", content, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(style).digest()).decode() for style in styles]
+    allowed = " ".join(["'self'", *(f"'sha256-{one}'" for one in hashes)])
+    return [*_SAFE, (b"content-security-policy", f"{_POLICY}; style-src {allowed}".encode())]
 
 
 async def _send(send, status: int, content_type: str, content: bytes, headers: list) -> None:

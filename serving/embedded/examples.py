@@ -16,6 +16,7 @@ from serving.embedded.servable import DEFAULT_SIGNATURE
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+_NOT_FOUND = "Requested signature not found in model graph"
 
 
 def multi(servable, request, deadline: float | None = None):
@@ -43,11 +44,17 @@ def multi(servable, request, deadline: float | None = None):
                 grpc.StatusCode.UNIMPLEMENTED,
                 f"Unsupported signature method_name: {task.method_name}",
             )
-    run(servable, request.input, tasks, deadline)
+    run(servable, request.input, tasks, deadline, alone=False)
     return response
 
 
-def run(servable, source, tasks: Sequence[tuple], deadline: float | None = None) -> None:
+def run(
+    servable,
+    source,
+    tasks: Sequence[tuple],
+    deadline: float | None = None,
+    alone: bool = True,
+) -> None:
     """Run signatures that take tf.Examples.
 
     Args:
@@ -55,11 +62,12 @@ def run(servable, source, tasks: Sequence[tuple], deadline: float | None = None)
         source: Input: the examples.
         tasks: (ModelSpec, CLASSIFY or REGRESS, the result message to fill).
         deadline: As in `Servable.run`.
+        alone: Whether it is no MultiInference, which words an unknown signature in another way.
 
     Raises:
         StatusError: A signature does not take examples, or there are none.
     """
-    prepared = [(*_task(servable, spec, kind), kind, result) for spec, kind, result in tasks]
+    prepared = [(*_task(servable, spec, kind, alone), kind, result) for spec, kind, result in tasks]
     serialized = _serialized(source)
     for name, aliases, kind, result in prepared:
         outputs = servable.run(name, {"inputs": serialized}, aliases, deadline)
@@ -67,13 +75,14 @@ def run(servable, source, tasks: Sequence[tuple], deadline: float | None = None)
         fill(dict(zip(aliases, outputs, strict=True)), len(serialized), result)
 
 
-def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
+def _task(servable, spec, kind: str, alone: bool) -> tuple[str, list[str]]:
     """Return the name and the outputs of a signature that takes examples; raises StatusError."""
     name = spec.signature_name or DEFAULT_SIGNATURE
     try:
         signature = servable.signature(name)
     except KeyError:
-        raise invalid(f"No signature was found with the name: {name}") from None
+        missing = "No signature was found with the name" if alone else _NOT_FOUND
+        raise invalid(f"{missing}: {name}") from None
     what = "classification" if kind == CLASSIFY else "regression"
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
@@ -83,9 +92,7 @@ def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
         count = f" {len(signature.outputs)}" if most == 2 else ""
         raise invalid(f"Expected {wanted}{count}")
     if "inputs" not in signature.inputs:
-        raise StatusError(
-            grpc.StatusCode.FAILED_PRECONDITION, f"No {what} inputs found in SignatureDef: {name}"
-        )
+        raise invalid(f"No {what} inputs found in SignatureDef: {name}")
     if signature.inputs["inputs"].dtype != tf.string.as_datatype_enum:
         raise invalid("Expected input Tensor of DT_STRING, serialized tf.Examples")
     known = ("classes", "scores") if kind == CLASSIFY else ("outputs",)
@@ -97,7 +104,7 @@ def _task(servable, spec, kind: str) -> tuple[str, list[str]]:
                 'Expected classification signature outputs to contain at least one of "classes" or'
                 f' "scores". Signature was: {name}'
             )
-        raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, message)
+        raise invalid(message)
     return name, aliases
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from google.protobuf import message, message_factory
@@ -25,7 +26,17 @@ from serving.embedded.manager import configs_of
 from serving.embedded.metrics import Metrics
 
 LARGEST = 2**31 - 1  # bytes of a message, as upstream; grpcio's own limit is 4 MiB
+_HANDSHAKE = 20_000  # ms until a connection speaks HTTP/2; gRPC's own limit is two minutes
+_IDLE = 3_600_000  # ms without a call, after which a client is asked to connect again when it calls
 _ENDLESS = 1e6  # seconds left that mean no deadline
+_OPTIONS = {
+    "grpc.max_receive_message_length": LARGEST,
+    "grpc.max_send_message_length": LARGEST,
+    "grpc.server_handshake_timeout_ms": _HANDSHAKE,
+    "grpc.max_connection_idle_ms": _IDLE,
+    # Without it a second server could take the same port, and half of the requests.
+    "grpc.so_reuseport": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,12 @@ class Rpc:
     Args:
         answer: Makes the response of (Inference, request, deadline); raises StatusError.
         model: The name of the model that a request is for.
+        changes: Whether it changes what is served, which not every client may.
     """
 
     answer: Callable
     model: Callable = lambda request: request.model_spec.name
+    changes: bool = False
 
 
 def _reload(inference: Inference, request, deadline: float | None):
@@ -47,14 +60,19 @@ def _reload(inference: Inference, request, deadline: float | None):
         configs = configs_of(request.config)
     except ConfigError as error:
         raise invalid(str(error)) from None
+    roots = [Path(root).resolve() for root in inference.reloads.roots]
+    for config in configs:
+        if roots and not any(_inside(config.base_path, root) for root in roots):
+            raise StatusError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"model {config.name}: base_path {config.base_path} is not in --model_roots",
+            )
+    now = time.monotonic()
+    end = now + inference.reloads.wait_seconds
+    if deadline is not None:
+        end = min(end, deadline - min(1.0, (deadline - now) / 2))  # time for the answer itself
     manager = inference.manager
-    manager.set_configs(configs)
-    models = {name: manager.model(name).versions() for name in manager.names()}
-    broken = {
-        name: versions[0].error.message
-        for name, versions in models.items()
-        if versions and not manager.model(name).ready and versions[0].error
-    }
+    broken = manager.until_ready(manager.set_configs(configs), end)
     if broken:
         listed = ", ".join(f"{name}: {message}" for name, message in broken.items())
         raise StatusError(
@@ -64,6 +82,14 @@ def _reload(inference: Inference, request, deadline: float | None):
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
     return response
+
+
+def _inside(path: Path, root: Path) -> bool:
+    """Whether a path is in a directory, wherever links lead."""
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):  # links that lead nowhere
+        return False
 
 
 def _first_model(request) -> str:
@@ -85,9 +111,15 @@ SERVICES = {
     },
     model_service_pb2: {
         "GetModelStatus": Rpc(lambda inference, request, _: inference.status(request)),
-        "HandleReloadConfigRequest": Rpc(_reload, _no_model),
+        "HandleReloadConfigRequest": Rpc(_reload, _no_model, changes=True),
     },
 }
+
+
+def _identified(context) -> bool:
+    """Whether the client showed a certificate that was verified: mutual TLS."""
+    kind = context.auth_context().get("transport_security_type")
+    return kind == [b"ssl"] and bool(context.peer_identities())
 
 
 def answered(name: str, rpc: Rpc, inference: Inference, metrics: Metrics, request, context):
@@ -98,6 +130,11 @@ def answered(name: str, rpc: Rpc, inference: Inference, metrics: Metrics, reques
         with accounted(Call("GRPC", name, rpc.model(request), name), metrics):
             if not context.is_active():  # cancelled while it waited for a thread
                 raise StatusError(grpc.StatusCode.CANCELLED, "cancelled by the client")
+            if rpc.changes and inference.reloads.needs_mutual_tls and not _identified(context):
+                raise StatusError(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    f"{name} is for clients with a certificate that this server verifies",
+                )
             return rpc.answer(inference, request, deadline)
     except StatusError as error:
         context.abort(error.code, error.details)
@@ -111,6 +148,7 @@ def server(
     options: Sequence[tuple[str, object]] = (),
     with_health: bool = False,
     most: int | None = None,
+    connections: int = 1000,
 ) -> tuple[grpc.Server, list[int]]:
     """Return a server that is not started yet, and the ports it is bound to.
 
@@ -122,16 +160,12 @@ def server(
         options: Of gRPC's channels.
         with_health: Whether to add gRPC's health service.
         most: Requests at a time, waiting or running; more are answered RESOURCE_EXHAUSTED.
+        connections: Connections at a time; more are refused.
 
     Raises:
         RuntimeError: An address cannot be bound.
     """
-    ours = {
-        "grpc.max_receive_message_length": LARGEST,
-        "grpc.max_send_message_length": LARGEST,
-        # Without it a second server could take the same port, and half of the requests.
-        "grpc.so_reuseport": 0,
-    }
+    ours = {**_OPTIONS, "grpc.max_allowed_incoming_connections": connections}
     chosen = list({**ours, **dict(options)}.items())  # of two by one name gRPC takes the first
     pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
     made = grpc.server(pool, options=chosen, maximum_concurrent_rpcs=most)
@@ -174,18 +208,3 @@ def _parsed(parse: Callable, answer: Callable, content: bytes, context):
     except message.DecodeError:
         context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
     return answer(request, context)
-
-
-def credentials(config) -> grpc.ServerCredentials:
-    """Return the credentials of an SSLConfig; raises ConfigError."""
-    if not config.server_key or not config.server_cert:
-        raise ConfigError("SSLConfig: server_key and server_cert must hold PEM text.")
-    for name in ("server_key", "server_cert", "custom_ca"):
-        text = getattr(config, name)
-        if text and "-----BEGIN" not in text:
-            raise ConfigError(f"{name}: is not PEM text; valid: that of a file.", "ssl_config_file")
-    if config.client_verify and not config.custom_ca:
-        raise ConfigError("SSLConfig: client_verify needs custom_ca.")
-    pair = (config.server_key.encode(), config.server_cert.encode())
-    authority = config.custom_ca.encode() or None
-    return grpc.ssl_server_credentials([pair], authority, config.client_verify)

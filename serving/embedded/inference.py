@@ -13,6 +13,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -20,7 +21,9 @@ from tensorflow_serving.apis import (
 from serving.embedded import examples, tensors
 from serving.embedded.errors import StatusError, invalid
 from serving.embedded.manager import Manager
+from serving.embedded.options import Reloads
 from serving.embedded.servable import DEFAULT_SIGNATURE, check_rank
+from serving.embedded.tensors import FILLED
 
 _SIGNATURES = "signature_def"  # the one field of the metadata
 
@@ -31,16 +34,24 @@ class Inference:
     Args:
         manager: The models.
         content: Whether responses hold `tensor_content` instead of typed values.
+        filled: Bytes of a request's tensors that a shape may declare without values.
+        reloads: What clients may change.
     """
 
-    def __init__(self, manager: Manager, content: bool = False):
-        self.manager = manager
-        self._content = content
+    def __init__(
+        self,
+        manager: Manager,
+        content: bool = False,
+        filled: int = FILLED,
+        reloads: Reloads = Reloads(),  # noqa: B008
+    ):
+        self.manager, self.reloads = manager, reloads
+        self._content, self._filled = content, filled
 
     def predict(self, request, deadline: float | None = None):
         """Return the PredictResponse to a PredictRequest; raises StatusError."""
         with self.manager.lease(_spec(request)) as version:
-            response = predict(version.servable, request, deadline, self._content)
+            response = predict(version.servable, request, deadline, self._content, self._filled)
             _fill(response.model_spec, request.model_spec, version.number)
             return response
 
@@ -91,9 +102,8 @@ class Inference:
 
     def multi(self, request, deadline: float | None = None):
         """Return the MultiInferenceResponse to a MultiInferenceRequest; raises StatusError."""
-        if not request.tasks:
-            raise invalid("Inference request must have at least one task")
-        with self.manager.lease(_spec(request.tasks[0])) as version:
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self.manager.lease(spec) as version:
             response = examples.multi(version.servable, request, deadline)
             for task, result in zip(request.tasks, response.results, strict=True):
                 _fill(result.model_spec, task.model_spec, version.number)
@@ -141,7 +151,13 @@ class Inference:
         return response
 
 
-def predict(servable, request, deadline: float | None = None, content: bool = False):
+def predict(
+    servable,
+    request,
+    deadline: float | None = None,
+    content: bool = False,
+    filled: int = FILLED,
+):
     """Return a servable's answer to a PredictRequest, without the version; raises StatusError."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     try:
@@ -150,7 +166,7 @@ def predict(servable, request, deadline: float | None = None, content: bool = Fa
         raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
         ) from None
-    inputs = _inputs(signature, request.inputs)
+    inputs = _inputs(signature, request.inputs, filled)
     aliases = _outputs(signature, request.output_filter)
     check_rank(signature, inputs)
     response = predict_pb2.PredictResponse()
@@ -177,7 +193,7 @@ def _joined(names) -> str:
     return ",".join(sorted(names))
 
 
-def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
+def _inputs(signature, sent: Mapping, filled: int) -> dict[str, np.ndarray]:
     """Return a request's inputs as arrays, with defaults for missing ones; raises StatusError."""
     known, defaults = set(signature.inputs), signature.defaults
     if len(sent) > len(known) or (len(sent) < len(known) and not defaults):
@@ -188,6 +204,11 @@ def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
             f" Missing but required: {{{_joined(known - set(sent))}}}."
         )
     inputs = {}
+    if sum(map(tensors.filled, sent.values())) > filled:
+        raise invalid(
+            f"shapes without values declare more than {filled} bytes: {_joined(sent)};"
+            " valid: send the values"
+        )
     for alias in sorted(known):
         if alias not in sent and alias not in defaults:
             raise invalid(
@@ -196,7 +217,9 @@ def _inputs(signature, sent: Mapping) -> dict[str, np.ndarray]:
                 f" request {{{_joined(sent)}}}, or default input alias set: {_joined(defaults)}"
             )
         try:
-            inputs[alias] = tensors.to_array(sent[alias] if alias in sent else defaults[alias])
+            inputs[alias] = tensors.to_array(
+                sent[alias] if alias in sent else defaults[alias], filled
+            )
         except ValueError:
             raise invalid(f"tensor parsing error: {alias}") from None
     if not set(sent) <= known:

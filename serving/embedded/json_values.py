@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import math
+import re
 
 import numpy as np
 import orjson
@@ -16,6 +17,11 @@ from serving.embedded.errors import invalid
 
 SHOWN = 256  # bytes of a JSON value that a message quotes
 _TYPES = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
+# A surrogate without its other half, after anything else: no text, though Python takes it for one.
+_LONE = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+(?=\\u)",
+    re.DOTALL,
+)
 _WORDS = {None: "Null", True: "True", False: "False"}
 
 
@@ -35,7 +41,14 @@ def parse(body: bytes):
 def _parse_leniently(body: bytes):
     """Return JSON that may hold NaN and Infinity, which orjson refuses; raises StatusError."""
     try:
-        return json.loads(body.decode("utf-8"))
+        value = json.loads(body.decode("utf-8"))
+        lone = _LONE.match(body)
+        if lone:
+            raise invalid(
+                "JSON Parse error: The surrogate pair in string is invalid. at offset:"
+                f" {lone.end()}"
+            )
+        return value
     except json.JSONDecodeError as error:
         offset = len(error.doc[: error.pos].encode())  # bytes, as upstream counts
         raise invalid(f"JSON Parse error: {error.msg}. at offset: {offset}") from None

@@ -1,5 +1,6 @@
 """A whole server: configuration read, models loaded, ports opened; and closed again."""
 
+import dataclasses
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import uvicorn
 from absl import logging
 from tensorflow.core.protobuf import config_pb2
 
-from serving.embedded import asgi, grpc_api, ports, protos
+from serving.embedded import asgi, certificates, connections, grpc_api, ports, protos
 from serving.embedded.batching import BatchingOptions
 from serving.embedded.errors import ConfigError, ServingError
 from serving.embedded.factory import ServableFactory
@@ -36,12 +37,12 @@ class Server:
 
     def __init__(self, options: Options, stop: threading.Event | None = None):
         self._options, self._cpus = options, os.cpu_count() or 1
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda: self.manager.names())
         monitoring = _optional(options.rest.monitoring_file, protos.MonitoringConfig)
         batching = self._batching()
         key = None
         if options.grpc.ssl_file:
-            key = grpc_api.credentials(protos.read(options.grpc.ssl_file, protos.SSLConfig))
+            key = certificates.credentials(protos.read(options.grpc.ssl_file, protos.SSLConfig))
         configs = self._configs()
         self.manager = Manager(
             self._factory(batching),
@@ -50,7 +51,9 @@ class Server:
             options.models.early_labels,
             options.loads.threads,
         )
-        inference = Inference(self.manager, options.grpc.tensor_content)
+        inference = Inference(
+            self.manager, options.grpc.tensor_content, options.grpc.filled, options.reloads
+        )
         self._grpc, self.port = self._grpc_server(inference, key, batching)
         self._rest = None
         if options.rest.port:
@@ -119,6 +122,7 @@ class Server:
                 ports.channel_arguments(options.channel_arguments),
                 options.health_service,
                 self._options.most_requests,
+                options.connections,
             )
         except RuntimeError:
             raise ConfigError(f"{host}:{options.port} is taken or not ours.", "port") from None
@@ -135,15 +139,21 @@ class Server:
             self.metrics,
             options.threads or 4 * self._cpus,
             options.timeout_seconds,
-            options.largest_body,
+            options.bodies,
             self._options.most_requests,
             options.cors,
             metrics_path,
             asgi.pages(),
         )
+        connections.log_rarely()
+        limits = options.connections
+        limits = dataclasses.replace(limits, most=connections.possible(limits.most))
+        self._connections = connections.Connections(limits)
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http=self._connections.protocol(),
+            ws="none",
+            backlog=128,  # asyncio complains so often whenever there is no file descriptor left
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -170,7 +180,8 @@ class Server:
 
     def lines(self) -> list[str]:
         """Return what is served where, for people."""
-        host = self._options.host if self._options.host != "0.0.0.0" else "localhost"
+        host = self._options.host
+        host = "localhost" if host in ("0.0.0.0", "::") else ports.bracketed(host)
         lines = [f"serving {', '.join(self.manager.names())}", f"gRPC  {host}:{self.port}"]
         if self._rest is not None:
             root = f"http://{host}:{self._options.rest.port}"

@@ -22,6 +22,8 @@ def configs_of(message) -> list[ModelConfig]:
     for entry in message.model_config_list.config:
         if not entry.name:
             raise ConfigError("a model in the config list has no name")
+        if "\0" in entry.base_path:
+            raise ConfigError(f"model {entry.name}: its base_path holds a zero byte")
         if entry.name in {config.name for config in configs}:
             raise ConfigError(f"Illegal to list model {entry.name} multiple times in config list")
         if not Path(entry.base_path).is_absolute():
@@ -80,8 +82,8 @@ class Manager:
         """Return the names of the models, in the order of the configuration."""
         return list(self._models)
 
-    def set_configs(self, configs: Sequence[ModelConfig]) -> None:
-        """Serve these models and no others. Returns when the new ones were loaded, or failed.
+    def set_configs(self, configs: Sequence[ModelConfig]) -> list[Model]:
+        """Serve these models and no others. Returns the new ones when they were loaded, or failed.
 
         Raises:
             StatusError: A label names a version that does not exist. Nothing has changed, except
@@ -108,6 +110,27 @@ class Manager:
             self._models = kept
             for model in old:
                 model.unload()
+            return new
+
+    def until_ready(self, models: Sequence[Model], end: float, poll: float = 0.1) -> dict[str, str]:
+        """Return when models answer, failed or are gone, or time is up.
+
+        Args:
+            models: Of `set_configs`.
+            end: `time.monotonic()`.
+            poll: Seconds between two looks.
+
+        Returns:
+            For each that does not answer, the reason.
+        """
+        while True:
+            left = [model for model in models if not model.ready]
+            waiting = [one for one in left if one.hoped and one in self._models.values()]
+            now = time.monotonic()
+            if not waiting or now >= end or self._stop.wait(min(poll, end - now)):
+                return {model.config.name: model.reason for model in left}
+            with self._changing:
+                self._look(waiting)
 
     def _model(self, config: ModelConfig) -> Model:
         return Model(config, self._load, self._retries, self._interval)
@@ -115,10 +138,13 @@ class Manager:
     def _check_labels(self, config: ModelConfig, model: Model) -> None:
         loaded = {version.number for version in model.versions() if version.available}
         for label, number in config.labels.items():
-            if number not in loaded and not self._early_labels:
+            # As upstream: a label that is used already never moves to a version that is not there.
+            # A new model's configuration is this one, so that its labels are free.
+            early = self._early_labels and model.config.labels.get(label, number) == number
+            if number not in loaded and not early:
                 raise StatusError(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    f"Request to assign label {label} to version {number} of model {config.name},"
+                    f"Request to assign label to version {number} of model {config.name},"
                     " which is not currently available for inference",
                 )
 
@@ -131,7 +157,7 @@ class Manager:
         """Refresh models, several at a time if there are several threads."""
         if self._threads > 1:
             with ThreadPoolExecutor(self._threads, thread_name_prefix="load") as pool:
-                list(pool.map(Model.refresh, models))  # raises what they raise
+                list(pool.map(Model.refresh, models))
         else:
             for model in models:
                 model.refresh()
@@ -140,11 +166,16 @@ class Manager:
         """Call something periodically, in a thread, until `stop`."""
 
         def loop():
+            told = ""
             while not self._stop.wait(seconds):
                 try:
                     call()
-                except Exception:
-                    logging.exception("%s", call.__name__)
+                    told = ""
+                except Exception as error:  # the next time may be better
+                    line = f"{call.__name__}: {type(error).__name__}: {error}".split("\n")[0]
+                    if line != told:
+                        logging.error("%s", line)
+                    told = line
 
         thread = threading.Thread(target=loop, name=call.__name__, daemon=True)
         self._watchers.append(thread)

@@ -1,5 +1,7 @@
 """What Prometheus reads. The names are TF Serving's if it has the metric, too."""
 
+from collections.abc import Callable, Collection
+
 import grpc
 from prometheus_client import (
     CollectorRegistry,
@@ -18,9 +20,14 @@ _OTHERS = ""
 
 
 class Metrics:
-    """Counters and histograms of a server; threads may share it."""
+    """Counters and histograms of a server; threads may share it.
 
-    def __init__(self):
+    Args:
+        served: Returns the names of the models. Only they are labels; None: every name is.
+    """
+
+    def __init__(self, served: Callable[[], Collection[str]] | None = None):
+        self._served, self._seen = served, set()
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._count = Counter(
@@ -48,15 +55,28 @@ class Metrics:
         self, model: str, api: str, entrypoint: str, code: grpc.StatusCode, seconds: float
     ) -> None:
         """Count a request that was answered, with any status."""
-        if code is grpc.StatusCode.NOT_FOUND:
-            model = _OTHERS
+        model = self._known(model)
         self._count.labels(model, code.name).inc()
         if code is grpc.StatusCode.OK:
             self._latency.labels(model, api, entrypoint).observe(seconds * 1e6)
 
     def batch(self, model: str, size: int) -> None:
         """Count a batch of this many examples."""
-        self._sizes.labels(model).observe(size)
+        self._sizes.labels(self._known(model)).observe(size)
+
+    def _known(self, model: str) -> str:
+        """Return the label of a model, and forget those that are no longer served."""
+        if self._served is None:
+            return model
+        names = self._served()
+        if model not in names:
+            return _OTHERS
+        if model not in self._seen:
+            for old in self._seen - set(names):
+                for metric in (self._count, self._latency, self._sizes):
+                    metric.remove_by_labels({"model_name": old})
+            self._seen = (self._seen & set(names)) | {model}
+        return model
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -80,6 +80,40 @@ class Batches:
 
 
 @dataclass(frozen=True)
+class BodyLimits:
+    """Of bodies.
+
+    Args:
+        largest: Bytes of a body, as it is sent.
+        unzipped: Bytes of a body that was sent zipped; upstream's limit.
+        together: Bytes of all bodies that are held at a time.
+        seconds: Until a body is complete.
+    """
+
+    largest: int = 1 << 30
+    unzipped: int = 100 << 20
+    together: int = 2 << 30
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Of HTTP connections.
+
+    Args:
+        most: Connections at a time.
+        header_bytes: Of the request line and all headers together.
+        header_seconds: Until the headers are complete; also for a silent connection.
+        send_seconds: How long a client may read nothing of its answer.
+    """
+
+    most: int = 1000
+    header_bytes: int = 64 << 10
+    header_seconds: float = 10.0
+    send_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
 class Grpc:
     """The gRPC side.
 
@@ -87,19 +121,23 @@ class Grpc:
         port: TCP port; 0: a free one.
         socket_path: A UNIX socket to listen on as well; empty: none.
         threads: Requests worked on at a time; 0: 4 per CPU, more if batching.
+        connections: Connections at a time; more are refused.
         channel_arguments: NAME=VALUE,... of gRPC's channels.
         health_service: Whether to add grpc.health.v1.
         ssl_file: SSLConfig, as text; empty: no TLS.
         tensor_content: Whether answers hold `tensor_content` instead of typed values.
+        filled: Bytes of a request's tensors that may be declared by a shape without values.
     """
 
     port: int = 8500
     socket_path: str = ""
     threads: int = 0
+    connections: int = 1000
     channel_arguments: str = ""
     health_service: bool = False
     ssl_file: str = ""
     tensor_content: bool = False
+    filled: int = 64 << 20
 
     def __post_init__(self):
         _check_port("port", self.port)
@@ -113,7 +151,8 @@ class Rest:
         port: TCP port; 0: no REST.
         threads: Requests worked on at a time; 0: 4 per CPU.
         timeout_seconds: Longest time of a request.
-        largest_body: Bytes.
+        bodies: Limits of bodies.
+        connections: Limits of connections.
         cors: Whether web pages from anywhere may ask.
         monitoring_file: MonitoringConfig, as text; empty: no metrics are published.
     """
@@ -121,12 +160,28 @@ class Rest:
     port: int = 0
     threads: int = 0
     timeout_seconds: float = 30.0
-    largest_body: int = 1 << 30
+    bodies: BodyLimits = field(default_factory=BodyLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     cors: bool = False
     monitoring_file: str = ""
 
     def __post_init__(self):
         _check_port("rest_api_port", self.port)
+
+
+@dataclass(frozen=True)
+class Reloads:
+    """What clients may change by ReloadConfig.
+
+    Args:
+        needs_mutual_tls: Whether only clients with a certificate of their own may.
+        roots: Base paths must be in one of these directories; empty: anywhere.
+        wait_seconds: How long a call waits for new models, if its deadline is not nearer.
+    """
+
+    needs_mutual_tls: bool = False
+    roots: tuple[str, ...] = ()
+    wait_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +196,7 @@ class Options:
         batches: Whether requests share calls.
         grpc: The gRPC side.
         rest: The REST side.
+        reloads: What clients may change.
     """
 
     models: Models
@@ -150,6 +206,7 @@ class Options:
     batches: Batches = field(default_factory=Batches)
     grpc: Grpc = field(default_factory=Grpc)
     rest: Rest = field(default_factory=Rest)
+    reloads: Reloads = field(default_factory=Reloads)
 
 
 def _check_port(argument: str, port: int) -> None:

@@ -1,10 +1,13 @@
 """Where a server listens: addresses, sockets, and the arguments of gRPC's channels."""
 
 import errno
+import re
 import socket
 from pathlib import Path
 
 from serving.embedded.errors import ConfigError
+
+_ARGUMENTS = "grpc_channel_arguments"
 
 
 def bound(argument: str, host: str, port: int) -> socket.socket:
@@ -17,7 +20,9 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
     """
     # asyncio turns Nagle's algorithm off only for sockets that name their protocol; with it, an
     # answer's body waits 40 ms for the client to acknowledge its head.
-    made = socket.socket(proto=socket.IPPROTO_TCP)
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, proto=socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
@@ -34,7 +39,12 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
 def grpc_address(host: str, port: int) -> str:
     """Return a TCP address for gRPC; raises ConfigError if it cannot be bound."""
     bound("port", host, port).close()  # gRPC's own message is C++, and vague
-    return f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as addresses hold it: IPv6 in brackets."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
 
 
 def unix_address(path: str) -> str:
@@ -53,6 +63,10 @@ def channel_arguments(text: str) -> list[tuple[str, object]]:
     for pair in filter(None, text.split(",")):
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", "grpc_channel_arguments")
-        arguments.append((name, int(value) if value.lstrip("-").isdigit() else value))
+            raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", _ARGUMENTS)
+        if re.fullmatch(r"-?[0-9]+", value):
+            if len(value) > 11 or not -(2**31) <= int(value) < 2**31:
+                raise ConfigError(f"{name}: received {value[:20]}; valid: 32 bits.", _ARGUMENTS)
+            value = int(value)
+        arguments.append((name, value))
     return arguments

@@ -127,9 +127,10 @@ def answer(
     spec = model_pb2.ModelSpec(name=unquote(name or ""))
     call.model, call.api = spec.name, route.__name__
     if version:
-        if int(version) > MAX_VERSION:
+        digits = version.lstrip("0") or "0"  # of a number too long, Python itself converts nothing
+        if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
             raise invalid(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = int(version)
+        spec.version.value = int(digits)
     if label:
         spec.version_label = unquote(label)
     if not spec.name:

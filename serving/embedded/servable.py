@@ -1,7 +1,6 @@
 """One loaded version of a model: its signatures, and how they are run."""
 
 import gc
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.client import pywrap_tf_session as runtime
 
 from serving.embedded.errors import StatusError, invalid
 
@@ -52,8 +52,8 @@ class Servable:
             raise _loading(path, error) from None
         self.all_signatures = dict(sorted(meta.signature_def.items()))
         self.signatures = {k: v for k, v in self.all_signatures.items() if k != _INIT}
-        self._calls = {}
-        self._making = threading.Lock()
+        self._tensors = {}  # by name
+        self._session._extend_graph()
         self._longest: dict[str, float] = {}  # seconds, by signature
 
     def signature(self, name: str):
@@ -78,46 +78,62 @@ class Servable:
         Raises:
             StatusError: The inputs do not fit, or the deadline has passed.
         """
-        names = tuple(sorted(inputs))
-        feeds = [inputs[alias] for alias in names]
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded before the run")
-        call, tensors = self._callable(name, names, tuple(outputs))
+        feeds, wanted = {}, {}
+        signature = self.signature(name)
+        for alias, array in inputs.items():
+            feeds[self._tensor(signature.inputs[alias].name)] = array
+        # Sorted: the runtime keeps something for every set and order of fetches that it has seen.
+        for tensor in sorted({signature.outputs[alias].name for alias in outputs}):
+            wanted[tensor] = self._tensor(tensor)
+        if left is not None and 0 < _FAR * self._longest.get(name, 0.0) < left:
+            left = None
         begin = time.monotonic()
         try:
-            if left is None or left > _FAR * self._longest.get(name, 0.0) > 0:
-                results = call(*feeds)
-            else:
-                options = config_pb2.RunOptions(timeout_in_ms=max(1, int(1000 * left)))
-                results = self._session.run(
-                    tensors[1], dict(zip(tensors[0], feeds, strict=True)), options
-                )
+            results = self._run(feeds, list(wanted.values()), left)
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
             raise _computing(error) from None
         self._longest[name] = max(self._longest.get(name, 0.0), time.monotonic() - begin)
-        return results
+        by_name = dict(zip(wanted, results, strict=True))
+        return [by_name[signature.outputs[alias].name] for alias in outputs]
 
-    def _callable(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]):
-        """Return a function of arrays, made once, and the names of its tensors."""
-        key = name, inputs, outputs
-        if key not in self._calls:
-            with self._making:
-                if key not in self._calls:
-                    self._calls[key] = self._make(*key)
-        return self._calls[key]
+    def _tensor(self, name: str):
+        """Return a tensor of the graph as the runtime takes it; raises StatusError."""
+        if name not in self._tensors:
+            try:
+                found = self._session.graph.as_graph_element(name, allow_operation=False)
+            except (KeyError, ValueError):
+                raise invalid(f"Tensor {name or 'without a name'} is not in the graph") from None
+            self._tensors[name] = found._as_tf_output()
+        return self._tensors[name]
 
-    def _make(self, name, inputs, outputs):
-        signature = self.signature(name)
-        feed = [signature.inputs[alias].name for alias in inputs]
-        fetch = [signature.outputs[alias].name for alias in outputs]
-        options = config_pb2.CallableOptions(feed=feed, fetch=fetch)
-        # The public `make_callable` does the same, but spends time checking what is fed.
-        return self._session._make_callable_from_options(options), (feed, fetch)
+    def _run(self, feeds: Mapping, fetches: Sequence, left: float | None) -> list[np.ndarray]:
+        """Run the session as C++ does: dtypes are compared, shapes are the kernels' business.
+
+        `Session.run` would cast dtypes and compare shapes, a callable would do neither.
+
+        Args:
+            feeds: Arrays by the tensors of the graph.
+            fetches: Tensors of the graph.
+            left: Seconds until nobody waits any longer; None: forever.
+        """
+        options = None
+        if left is not None:
+            message = config_pb2.RunOptions(timeout_in_ms=max(1, int(1000 * left)))
+            options = runtime.TF_NewBufferFromString(message.SerializeToString())
+        try:
+            handle = self._session._session
+            results = runtime.TF_SessionRun_wrapper(handle, options, feeds, fetches, [], None)
+        finally:
+            if options is not None:
+                runtime.TF_DeleteBuffer(options)
+        # A string of rank 0 comes as bytes.
+        return [np.array(one, object) if isinstance(one, bytes) else one for one in results]
 
     def close(self) -> None:
         """Free what the model holds. No call may be running."""
-        self._calls.clear()
         self._session.close()
         settle()
 

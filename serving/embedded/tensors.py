@@ -33,14 +33,20 @@ _FIELDS = {
 # Python floats is slow.
 _PACKED = {"float_val": np.float32, "double_val": np.float64}
 MOST = 1 << 31  # elements
-FILLED = 1 << 26  # elements that may be missing: a shape alone could ask for any amount of memory
+FILLED = 64 << 20  # bytes: a shape alone could ask for any amount of memory
+DEEPEST = 64  # dimensions; NumPy has no more
+_STRING = 32  # bytes of an empty string, in NumPy and the runtime
 
 
-def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def to_array(proto: tensor_pb2.TensorProto, most: int = FILLED) -> np.ndarray:
     """Return a tensor's values.
 
     Both forms are read, typed values and `tensor_content`. As upstream does, the last typed value
     is repeated if there are too few, and a tensor without values is all zeros.
+
+    Args:
+        proto: The tensor.
+        most: Bytes that may be added so.
 
     Raises:
         ValueError: It is not a valid tensor.
@@ -50,10 +56,7 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     field, dtype = _FIELDS[proto.dtype]
     if proto.tensor_shape.unknown_rank:
         raise ValueError("unknown rank")
-    shape = [dim.size for dim in proto.tensor_shape.dim]
-    size = math.prod(shape)
-    if any(n < 0 for n in shape) or size > MOST:
-        raise ValueError(f"shape {shape}")
+    shape, size = _shape(proto)
     if proto.tensor_content:
         if field == "string_val" or len(proto.tensor_content) != size * np.dtype(dtype).itemsize:
             raise ValueError("tensor_content of another length")
@@ -62,11 +65,36 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     if len(values) > size:
         raise ValueError(f"{len(values)} values for {size}")
     if len(values) < size:
-        if size > FILLED:
+        if filled(proto) > most:
             raise ValueError(f"shape {shape} without its values")
         filler = values[-1] if len(values) else (b"" if field == "string_val" else dtype(0))
         values = np.concatenate([values, np.full(size - len(values), filler, dtype)])
     return values.reshape(shape)
+
+
+def _shape(proto) -> tuple[list[int], int]:
+    """Return the shape of a tensor and its number of elements; raises ValueError."""
+    if len(proto.tensor_shape.dim) > DEEPEST:
+        raise ValueError(f"{len(proto.tensor_shape.dim)} dimensions")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(shape)
+    if any(n < 0 for n in shape) or size > MOST:
+        raise ValueError(f"shape {shape}")
+    return shape, size
+
+
+def filled(proto: tensor_pb2.TensorProto) -> int:
+    """Return the bytes that `to_array` will add to those that were sent: a shape asks for them."""
+    if proto.dtype not in _FIELDS or proto.tensor_content:
+        return 0
+    field, dtype = _FIELDS[proto.dtype]
+    try:
+        _, size = _shape(proto)
+    except ValueError:
+        return 0  # which `to_array` tells
+    values = len(getattr(proto, field)) // (2 if field.endswith("complex_val") else 1)
+    width = _STRING if field == "string_val" else np.dtype(dtype).itemsize
+    return max(0, size - values) * width
 
 
 def _typed(proto, field: str, dtype) -> np.ndarray:

@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
@@ -39,7 +40,7 @@ class ModelConfig:
         try:
             names = [path.name for path in self.base_path.iterdir()]
         except OSError:
-            return None
+            return None  # `missing` says why
         # int() accepts signs, blanks and the digits of other scripts; upstream's parser does not.
         numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
         newest_first = sorted((n for n in numbers if n <= MAX_VERSION), reverse=True)
@@ -49,9 +50,16 @@ class ModelConfig:
 
     def missing(self) -> str:
         """Return why there is no version to serve, for the log."""
+        try:
+            return self._missing()
+        except OSError as error:
+            return f"{self.base_path} cannot be read: {error.strerror}"
+
+    def _missing(self) -> str:
         base = self.base_path
         if not base.is_dir():
             return f"there is no directory {base}"
+        next(base.iterdir(), None)  # raises if it cannot be read; `glob` would not
         if (base / "saved_model.pb").exists():
             return f"{base} is a version itself; valid: the directory that holds it"
         near = sorted(path.parent.parent for path in base.glob("*/[0-9]*/saved_model.pb"))
@@ -60,9 +68,10 @@ class ModelConfig:
 
     def path(self, version: int) -> Path:
         """Return the directory of a version; its name may begin with zeros."""
-        for path in self.base_path.iterdir():
-            if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
-                return path
+        with suppress(OSError):  # it vanished: the load will tell
+            for path in self.base_path.iterdir():
+                if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
+                    return path
         return self.base_path / str(version)
 
 
@@ -126,8 +135,29 @@ class Model:
         """Whether requests run on it."""
         return any(version.calls for version in self.versions())
 
+    @property
+    def hoped(self) -> bool:
+        """Whether it may still answer without a change of its directory: not all has failed."""
+        versions = self.versions()
+        return not versions or any(version.error is None for version in versions)
+
+    @property
+    def reason(self) -> str:
+        """Why it does not answer."""
+        errors = [version.error.message for version in self.versions() if version.error]
+        return errors[0] if errors else self._told or "it was removed or is still loading"
+
     def refresh(self) -> None:
-        """Load new versions and unload those no longer asked for. One thread at a time."""
+        """Load new versions and unload those no longer asked for. One thread at a time.
+
+        Whatever is wrong with the directory concerns this model alone: it is logged, once.
+        """
+        try:
+            self._refresh()
+        except Exception as error:
+            self._tell(f"{type(error).__name__}: {error}".split("\n")[0])
+
+    def _refresh(self) -> None:
         wanted = self.config.wanted()
         self._tell("" if wanted else self.config.missing())
         if wanted is None:
@@ -161,7 +191,7 @@ class Model:
         version.state, version.tries = State.LOADING, version.tries + 1
         name = self.config.name
         try:
-            servable = self._load(self.config.path(version.number), name)
+            servable = self._loaded(version.number)
         except StatusError as error:
             version.again = time.monotonic() + self._interval
             version.error, version.state = error, State.END
@@ -171,6 +201,18 @@ class Model:
                 version.servable, version.error = servable, None
                 version.state = State.AVAILABLE
             logging.info("%s, version %d: available", name, version.number)
+
+    def _loaded(self, number: int):
+        """Return the servable of a version; raises StatusError, whatever is wrong with it."""
+        try:
+            return self._load(self.config.path(number), self.config.name)
+        except StatusError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise StatusError(
+                grpc.StatusCode.UNKNOWN, f"Could not load version {number}: {why}"
+            ) from None
 
     def _unload_all_but(self, wanted: list[int]) -> None:
         with self._lock:

@@ -16,6 +16,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, UnidentifiedImageError
 
+SIDE = 65_500  # pixels of an image's side, and of the whole image: as the networks' own decoder
+PIXELS = 100_000_000
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
 
 
@@ -50,13 +52,22 @@ def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) 
     """
     height, width = size
     side = round(min(size) / crop_ratio)
-    image = image.convert("RGB")
+    if max(image.size) > SIDE or image.size[0] * image.size[1] > PIXELS:
+        raise MistakeError(
+            f"the image has {image.size[0]} x {image.size[1]} pixels;"
+            f" valid: sides up to {SIDE}, {PIXELS} in all."
+        )
     scale = side / min(image.size)
     scaled = [max(side, round(length * scale)) for length in image.size]
-    if tuple(scaled) != image.size:
-        image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-    return np.asarray(image.crop((left, top, left + width, top + height)), np.float32)[None]
+    image = image.convert("RGB")
+    if tuple(scaled) == image.size:
+        image = image.crop((left, top, left + width, top + height))
+    else:  # the part that the centre is made of: the rest of a long strip would be huge
+        across, down = (new / old for new, old in zip(scaled, image.size, strict=True))
+        box = (left / across, top / down, (left + width) / across, (top + height) / down)
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box)
+    return np.asarray(image, np.float32)[None]
 
 
 def classify(interpreter: Interpreter, pixels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -95,12 +106,17 @@ def main(arguments: list[str] | None = None) -> int:
     failed = False
     try:
         interpreter, labels = load(options.model)
+        Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
         for path in images(options.images):
             try:
                 pixels = prepare(Image.open(path), size, options.crop_ratio)
             except (UnidentifiedImageError, OSError):
                 print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
+                failed = True
+                continue
+            except MistakeError as mistake:
+                print(f"error: {path}: {mistake}", file=sys.stderr)
                 failed = True
                 continue
             probabilities, milliseconds = classify(interpreter, pixels)

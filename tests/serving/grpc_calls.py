@@ -41,7 +41,7 @@ def examples(kind, signature, *values):
     return made
 
 
-def predict(channel, *values, **options):
-    """Return what the model `half` answers to a vector."""
+def predict(channel, *values, name="half", **options):
+    """Return what a model answers to a vector."""
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    return list(stub.Predict(request(x=x(*values)), **options).outputs["y"].float_val)
+    return list(stub.Predict(request(name, x=x(*values)), **options).outputs["y"].float_val)

@@ -71,7 +71,9 @@ def test_a_flag_of_upstreams_that_does_nothing_here_is_refused():
 def test_the_version_is_printed_and_nothing_is_served(monkeypatch, capsys):
     monkeypatch.setattr(flags, "FLAGS", SimpleNamespace(version=True))
     assert server_command.main() == 0
-    assert capsys.readouterr().out == f"TensorFlow Library: {tf.__version__}\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("TensorFlow ModelServer: 2.")  # as upstream's first line
+    assert second == f"TensorFlow Library: {tf.__version__}"
 
 
 def test_without_a_port_there_is_no_rest(half):

@@ -91,7 +91,7 @@ def test_a_label_of_a_version_that_is_not_loaded_is_refused_and_nothing_changes(
     publish(base, 1)
     manager = Manager(Loads())
     manager.set_configs([ModelConfig("m", base)])
-    with pytest.raises(StatusError, match="Request to assign label stable to version 4 of model m"):
+    with pytest.raises(StatusError, match="Request to assign label to version 4 of model m"):
         manager.set_configs([ModelConfig("m", base, labels={"stable": 4})])
     with pytest.raises(StatusError, match="Unrecognized servable version label"):
         lease(manager, label="stable")

@@ -1,5 +1,7 @@
 """What Prometheus reads: names, labels and units, by Prometheus' own parser; where, and whether."""
 
+import re
+
 import grpc
 import pytest
 import requests
@@ -99,3 +101,18 @@ def test_there_is_no_page_unless_it_is_enabled(half, tmp_path, text):
     with monitored(half, tmp_path / "c", text) as server:
         for path in ("/monitoring", "/monitoring/prometheus/metrics"):
             assert requests.get(f"{server.url}{path}", timeout=300).status_code == 404
+
+
+def test_only_models_that_are_served_are_labels_whatever_the_status():
+    names = ["a", "b"]
+    metrics = Metrics(lambda: names)
+    for name in ("a", "b", "x" * 1_000_000, "other"):
+        for code in grpc.StatusCode:
+            metrics.request(name, "Predict", "GRPC", code, 0.1)
+            metrics.batch(name, 3)
+    text = metrics.text().decode()
+    assert len(text) < 50_000
+    assert set(re.findall(r'model_name="(.*?)"', text)) == {"", "a", "b"}
+    names[:] = ["c"]  # another configuration
+    metrics.request("c", "Predict", "GRPC", grpc.StatusCode.OK, 0.1)
+    assert set(re.findall(r'model_name="(.*?)"', metrics.text().decode())) == {"", "c"}

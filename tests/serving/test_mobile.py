@@ -1,6 +1,7 @@
 """The reference app and the page: the same answers as evaluation, and mistakes in one line."""
 
 import io
+import struct
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ from PIL import Image
 
 from serving.mobile import classify
 from xkd_keras import peers
-from xkd_keras.data import preprocess
+from xkd_keras.data import preparation
 from xkd_keras.ship import lite, metadata
 
 LABELS = ("a", "b", "c", "d", "e")
@@ -42,11 +43,30 @@ def smooth(width, height):
 @pytest.mark.parametrize("crop_ratio", [1.0, 0.8])
 def test_an_app_prepares_an_image_as_evaluation_does(size, crop_ratio):
     image = smooth(*size)
-    expected = preprocess.evaluation(tf.constant(image), 20, crop_ratio).numpy()
+    expected = preparation.evaluation(tf.constant(image), 20, crop_ratio).numpy()
     given = classify.prepare(Image.fromarray(image), (20, 20), crop_ratio)
     assert given.shape == (1, 20, 20, 3)
     assert np.abs(given[0] - expected).max() <= 3
     assert np.abs(given[0] - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_an_app_resizes_no_more_of_a_strip_than_its_centre(size):
+    image = np.zeros((*size, 3), np.uint8)
+    image[tuple(slice(max(0, n // 2 - 1), n // 2 + 1) for n in size)] = 200
+    assert (classify.prepare(Image.fromarray(image), (224, 224), 0.875) == 200).all()
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (20_000, 20_000)])
+def test_an_app_tells_an_image_that_is_too_large(model, tmp_path, capsys, size):
+    rows = io.BytesIO()
+    Image.fromarray(smooth(20, 20)).save(rows, "BMP")
+    content = bytearray(rows.getvalue())
+    content[18:26] = struct.pack("<ii", *size)
+    (tmp_path / "large.bmp").write_bytes(content)
+    assert classify.main([str(model), str(tmp_path / "large.bmp")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the image has {size[0]} x {size[1]} pixels; valid: sides up to 65500" in line
 
 
 def test_an_app_prints_what_the_file_answers(model, content, tmp_path, capsys):

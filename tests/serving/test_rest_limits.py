@@ -7,8 +7,11 @@ import shlex
 import subprocess
 import threading
 
+import pytest
 import requests
 
+from serving.embedded import bodies
+from serving.embedded.errors import BodyTooLargeError
 from tests.serving import served_models
 from tests.serving.rest_calls import predict
 
@@ -23,6 +26,37 @@ def test_bodies_may_be_zipped_chunked_and_of_any_type(rest_served, call):
     assert call("POST", path, body, headers=form).status_code == 200
     chunks = requests.post(rest_served.url + path, data=iter([body[:5], body[5:]]), timeout=300)
     assert chunks.json() == {"predictions": [3.5]}
+
+
+ZIPPED = gzip.compress(b'{"instances": [1]}')
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "status"),
+    [
+        (ZIPPED, "x-gzip", 200),
+        (ZIPPED, "deflate, GZIP", 200),
+        (ZIPPED, "identity", 400),
+        (ZIPPED[:-1], "gzip", 400),
+        (ZIPPED[:-8], "gzip", 400),
+        (ZIPPED[:-8] + bytes(8), "gzip", 400),
+        (ZIPPED + b"x", "gzip", 400),
+        (ZIPPED * 2, "gzip", 400),
+        (b"", "gzip", 400),
+    ],
+)
+def test_gzip_is_told_by_its_name_and_whole(call, body, coding, status):
+    path = "/v1/models/half_plus_three:predict"
+    answer = call("POST", path, body, headers={"Content-Encoding": coding})
+    assert answer.status_code == status
+
+
+def test_a_zipped_body_may_be_as_large_as_its_limit_and_no_larger():
+    headers = [(b"content-encoding", b"gzip")]
+    body = b" " * 1000
+    assert bodies.unzipped(gzip.compress(body), headers, 1000) == body
+    with pytest.raises(BodyTooLargeError, match="larger than 999 bytes when unzipped"):
+        bodies.unzipped(gzip.compress(body), headers, 999)
 
 
 def test_a_zipped_bomb_is_refused(call):

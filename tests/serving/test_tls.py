@@ -5,10 +5,11 @@ import subprocess
 import grpc
 import pytest
 import requests
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from serving.client import Client, RefusedError
 from tests.serving import served_models
-from tests.serving.grpc_calls import predict
+from tests.serving.grpc_calls import error, predict
 
 
 def certificates(path):
@@ -38,14 +39,20 @@ def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(half, tmp
     lines += [f"custom_ca: {read('ca.pem')!r}", "client_verify: true"] if mutual else []
     file = tmp_path / "ssl.config"
     file.write_text("\n".join(line.replace(": b'", ": '") for line in lines))
-    with served_models.server(
-        model_name="half", model_base_path=str(half), ssl_config_file=str(file)
-    ) as server:
+    flags = {"ssl_config_file": str(file), "reload_config_needs_mutual_tls": True}
+    with served_models.server(model_name="half", model_base_path=str(half), **flags) as server:
         address = server.address.replace("127.0.0.1", "localhost")
         known = grpc.ssl_channel_credentials(read("ca.pem"), read("client.key"), read("client.pem"))
         unknown = grpc.ssl_channel_credentials(read("ca.pem"))
         with grpc.secure_channel(address, known) as channel:
             assert predict(channel, 2, timeout=300) == [3]
+            change = model_management_pb2.ReloadConfigRequest()
+            change.config.model_config_list.config.add(name="half", base_path=str(half))
+            call = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+            if mutual:
+                assert call(change, timeout=300).status.error_code == 0
+            else:
+                assert error(call, change)[0] is grpc.StatusCode.PERMISSION_DENIED
         with grpc.secure_channel(address, unknown) as channel:
             if not mutual:
                 assert predict(channel, 2, timeout=300) == [3]
@@ -59,3 +66,25 @@ def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(half, tmp
         with pytest.raises(RefusedError, match=why):
             client.classify([b""])
         assert requests.get(f"{server.url}/v1/models/half", timeout=300).ok  # REST stays plain
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"server_key": "client.key"}, "--ssl_config_file: server_key does not match server_cert"),
+        ({"server_cert": "server.key"}, "--ssl_config_file: server_cert, server_key: cannot be"),
+        ({"server_key": "server.pem"}, "--ssl_config_file: server_cert, server_key: cannot be"),
+        ({"custom_ca": "server.key"}, "--ssl_config_file: custom_ca: cannot be read"),
+    ],
+)
+def test_files_that_do_not_go_together_are_told(half, tmp_path, changed, message):
+    certificates(tmp_path)
+    named = {"server_key": "server.key", "server_cert": "server.pem", "custom_ca": "ca.pem"}
+    lines = [
+        f"{key}: {(tmp_path / name).read_text()!r}" for key, name in {**named, **changed}.items()
+    ]
+    file = tmp_path / "ssl.config"
+    file.write_text("\n".join(lines))
+    line = served_models.refused(model_base_path=str(half), ssl_config_file=str(file))
+    assert line.startswith(message)
+    assert "\n" not in line

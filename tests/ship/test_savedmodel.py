@@ -1,8 +1,10 @@
 """SavedModels: what they answer, and that they need nothing of ours."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +87,22 @@ def test_encoded_images_of_any_size_are_prepared_as_in_evaluation(models, path):
 def test_what_is_no_image_is_an_error_of_the_request(path):
     with pytest.raises(tf.errors.InvalidArgumentError):
         savedmodel.Caller(path).of_bytes([b"no image"])
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (60_000, 60_000)])
+def test_an_image_that_would_be_too_large_is_an_error_of_the_request(path, size):
+    strip = encoded(pixels(1)[0], "PNG")
+    head = struct.pack(">II", *size) + strip[24:29]
+    large = strip[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + strip[33:]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"The image has .*; valid: sides up"):
+        savedmodel.Caller(path).of_bytes([strip, large])
+
+
+def test_a_strip_is_answered_by_its_centre(path):
+    strip = encoded(np.zeros((1, 60_000, 3), np.uint8), "PNG")
+    black = encoded(np.zeros((9, 9, 3), np.uint8), "PNG")
+    answers = savedmodel.Caller(path).of_bytes([strip, black])["logits"]
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-5)
 
 
 def test_labels_are_assets(path):

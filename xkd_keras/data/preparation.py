@@ -5,6 +5,8 @@ Training, evaluation, export and serving share them, so nobody ever repeats the 
 
 import tensorflow as tf
 
+from xkd_keras.data import headers
+
 PADDING = 4  # pixels on every side before the random crop: the usual CIFAR preparation
 AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 2015, section 6
 ASPECT = (3 / 4, 4 / 3)
@@ -20,14 +22,18 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         uint8 [h, w, 3]; grey is repeated, transparency dropped.
 
     Raises:
-        tf.errors.InvalidArgumentError: Not an image, or a damaged one.
+        tf.errors.InvalidArgumentError: Not an image, a damaged one, or one that would be larger
+            than `headers.PIXELS` or `headers.SIDE`.
     """
+    encoded = headers.check(encoded)
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tensor:
-    """Resize the shorter side to image_size / crop_ratio, then crop the centre.
+    """Return the centre of an image whose shorter side is resized to image_size / crop_ratio.
+
+    No more than that centre is computed: the result is that of resizing, then cropping.
 
     Pixels stay whole numbers: an image kept in memory as uint8, one read again from its file and
     one sent to a server are the same bits.
@@ -43,12 +49,28 @@ def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tenso
     side = round(image_size / crop_ratio)
     if image.shape[:2] == (image_size, image_size) and side == image_size:
         return tf.cast(image, tf.float32)  # what follows would change nothing, and cost half
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    scale = side / tf.minimum(height, width)
-    new_size = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), side)
-    image = _resize(image, new_size)
-    top, left = tf.unstack((new_size - image_size) // 2)
-    image = image[top : top + image_size, left : left + image_size]
+    size = tf.shape(image)[:2]
+    exact = tf.cast(size, tf.float64)
+    new_size = tf.maximum(tf.round(exact * (side / tf.reduce_min(exact))), side)
+    scale = new_size / exact
+    offset = (new_size - image_size) // 2  # of the centre, in the resized picture
+    # Only the part of the image that its centre is made of is resized: of a strip of 100000 x 1
+    # pixels, the whole would be 100000 times as large as the centre. The kernel reaches as far as
+    # `reach` pixels of the image.
+    reach = tf.maximum(1 / scale, 1.0) + 1
+    begin = tf.maximum(tf.math.floor(offset / scale - reach), 0.0)
+    end = tf.minimum(tf.math.ceil((offset + image_size) / scale + reach), exact)
+    at, part = tf.cast(begin, tf.int32), tf.cast(end - begin, tf.int32)
+    image = tf.slice(image, tf.concat([at, [0]], 0), tf.concat([part, [3]], 0))
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=[image_size, image_size],
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(begin * scale - offset, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    image = tf.clip_by_value(tf.round(image), 0.0, 255.0)
     return tf.ensure_shape(image, [image_size, image_size, 3])
 
 

@@ -19,6 +19,7 @@ from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.errors import InputError
 from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
 
+DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB
 TOP = 5  # classes that `serving_bytes` names
 
 
@@ -50,7 +51,10 @@ class Served(tf.Module):
                 return preparation.evaluation(image, shape[0], crop_ratio)
 
             spec = tf.TensorSpec(shape, tf.float32)
-            answers = predict(tf.map_fn(prepare, image_bytes, fn_output_signature=spec))
+            images = tf.map_fn(
+                prepare, image_bytes, fn_output_signature=spec, parallel_iterations=DECODED
+            )
+            answers = predict(images)
             # By the logits: where the network is sure, small probabilities are all the same 0.
             _, classes = tf.math.top_k(answers["logits"], top)
             scores = tf.gather(answers["probabilities"], classes, batch_dims=1)
@@ -98,7 +102,7 @@ def write(
         models: Peers: images [B, H, W, 3] -> logits [B, C].
         shares: Their weights in the mean of the logits, summing to 1.
         class_names: C labels; also in assets/labels.txt.
-        crop_ratio: As in evaluation; see `data.preprocess.evaluation`.
+        crop_ratio: As in evaluation; see `data.preparation.evaluation`.
         example: uint8 [H, W, 3], an image to warm up with.
         name: Of the model in the warm-up requests.
     """

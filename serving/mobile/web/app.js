@@ -37,7 +37,8 @@ function readLabels(buffer) {
   throw new Error(NO_LABELS);
 }
 
-// As in evaluation: the shorter side is scaled to the network's, and the centre is used.
+// As in evaluation: the shorter side is scaled to the network's, and the centre is used. Only that
+// centre is drawn, so that no long strip becomes huge.
 function pixels() {
   const {width, height} = drawing;
   const scale = Math.max(side.width / width, side.height / height);
@@ -45,8 +46,8 @@ function pixels() {
   seen.height = side.height;
   const small = seen.getContext('2d', {willReadFrequently: true});
   small.imageSmoothingQuality = 'high';
-  small.drawImage(drawing, (side.width - width * scale) / 2, (side.height - height * scale) / 2,
-    width * scale, height * scale);
+  const [w, h] = [side.width / scale, side.height / scale];
+  small.drawImage(drawing, (width - w) / 2, (height - h) / 2, w, h, 0, 0, side.width, side.height);
   const rgba = small.getImageData(0, 0, side.width, side.height).data;
   const rgb = new Float32Array(side.width * side.height * 3);
   for (let i = 0; i < rgb.length / 3; i++) rgb.set(rgba.subarray(4 * i, 4 * i + 3), 3 * i);
