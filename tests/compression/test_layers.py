@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tests.compression.test_pipeline import Watched
+from tests.compression.untuned import Watched
 from xkd_keras import peers
 from xkd_keras.compression import passes, quantizing, twin
 from xkd_keras.errors import InputError

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 from scipy.special import log_softmax, softmax
 
+from tests.compression.untuned import Watched, pixels
 from xkd_keras import data as datasets
 from xkd_keras import peers
 from xkd_keras.compression import passes, tuning, twin
@@ -31,10 +32,6 @@ def tuner(run, **options):
         **options,
     }
     return tuning.Tuner(run, **options, batch_size=64, seed=0)
-
-
-def pixels(n, side=32):
-    return np.float32(np.random.default_rng(5).integers(0, 256, (n, side, side, 3)))
 
 
 def test_the_loss_is_that_of_training():
@@ -66,18 +63,6 @@ def test_the_teacher_is_the_weighted_ensemble_of_the_run(run):
 def shipped(model):
     with lite.converters(model) as convert:
         return convert("int8", None)
-
-
-class Watched:
-    """Learns nothing; keeps what it was given."""
-
-    steps = 1
-
-    def __call__(self, model, callbacks, pace=1.0):
-        self.model = model
-
-    def images(self, batches):
-        return [tf.constant(pixels(32, 20))] * batches
 
 
 def test_activations_have_the_ranges_of_images_before_anything_is_learned():
