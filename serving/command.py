@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
@@ -84,7 +85,16 @@ def _parse(argv: list[str]) -> list[str]:
         hint = f" Did you mean --{near[0]}?" if near else ""
         return _exit(f"--{error.flagname}: no such flag.{hint} See --help.", 2)
     except flags.Error as error:
-        return _exit(" ".join(str(error).split()), 2)
+        return _exit(_readable(" ".join(str(error).split())), 2)
+
+
+def _readable(line: str) -> str:
+    """Return absl's message in our words where they are plainer."""
+    number = re.match(r"flag (--\w+)=(.*): (invalid literal for int|could not convert)", line)
+    if not number:
+        return line
+    noun = "a whole number" if "int" in number[3] else "a number"
+    return f"{number[1]}: received '{number[2]}'; valid: {noun}."
 
 
 def _exit(line: str, code: int):

@@ -81,14 +81,17 @@ def test_nothing_but_tests_knows_tests_and_nothing_but_serving_serving():
 @pytest.mark.parametrize(
     ("library", "door"),
     [
-        ("tensorflow_model_optimization", {"compression/passes.py"}),
-        ("tf_keras", {f"compression/{name}.py" for name in ("passes", "tuning", "twin")}),
+        ("tensorflow_model_optimization", {"compression/passes.py", "compression/quantizing.py"}),
         ("tensorflow_serving", {"ship/savedmodel.py"}),
         ("ai_edge_litert", {"ship/lite.py", "ship/metadata.py"}),
     ],
 )
 def test_a_library_for_shipping_has_one_door(library, door):
     assert users(library) == door
+
+
+def test_tf_keras_stays_in_the_room_of_compression():
+    assert {place.partition("/")[0] for place in users("tf_keras")} == {"compression"}
 
 
 def test_only_flags_and_commands_know_the_library_of_flags():

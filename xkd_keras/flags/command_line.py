@@ -41,7 +41,19 @@ def run(main: Callable[[], None]) -> None:
 
 def _dashed(error: InputError) -> str:
     """Return the error's line; an argument that is a flag is named as it was typed."""
-    return f"--{error}" if error.argument in flags.FLAGS else str(error)
+    return f"--{error}" if error.argument.partition("=")[0] in flags.FLAGS else str(error)
+
+
+# What absl says of a value that a flag cannot take, and what we say is valid.
+_VALID = {
+    "invalid literal for int": "a whole number",
+    "could not convert": "a number",
+    "Non-boolean argument": "true or false",
+    "is not a non-negative": "0 or more",
+    "is not a positive": "1 or more",
+    r"in the range \[(.*), (.*)\]": r"\1 to \2",
+    r">= (\S+)$": r"\1 or more",
+}
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -59,10 +71,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _readable(line: str) -> str:
     """Return absl's message in our words where they are plainer."""
-    number = re.match(r"flag (--\w+)=(.*): (invalid literal for int|could not convert)", line)
-    if number:
-        noun = "a whole number" if "int" in number[3] else "a number"
-        return f"{number[1]}: received '{number[2]}'; valid: {noun}."
+    wrong = re.match(r"flag (--\w+)=(.*?): (.*)", line)
+    if wrong:
+        for pattern, valid in _VALID.items():
+            if said := re.search(pattern, wrong[3]):
+                return f"{wrong[1]}: received '{wrong[2]}'; valid: {said.expand(valid)}."
     if missing := re.search(r"Unable to open flagfile: .*No such file or directory: '(.*)'", line):
         return f"--flagfile: '{missing[1]}' does not exist; paths are read from where you are."
     return line.removeprefix("ERROR:: ")

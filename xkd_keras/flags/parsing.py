@@ -54,6 +54,11 @@ def check_epochs(where: str, text: str) -> None:
     """Raise FlagError where text is not epochs joined by colons."""
     if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
         raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
+    epochs = [float(part) for part in text.split(":")] if text else []
+    if epochs != sorted(set(epochs)) or 0.0 in epochs:
+        raise FlagError(
+            f"{where}: received '{text}'; valid: epochs above 0, each later than the one before."
+        )
 
 
 def shown(value: Any) -> str:

@@ -5,6 +5,8 @@ import time
 
 import keras
 
+from xkd_keras.runs.clock import clock
+
 
 class Progress(keras.callbacks.Callback):
     """One line per epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
@@ -69,10 +71,3 @@ class Progress(keras.callbacks.Callback):
             line = f"\r{line}\x1b[K"
         end = "" if passing and self.terminal else "\n"
         print(line, end=end, file=self.stream, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Return 1:02:03, or 2:03 below an hour."""
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
