@@ -215,8 +215,16 @@ def test_mobilenet_v3_goes_through(recipe):
         pixels = None if recipe == "qat" else images(64, 64).astype(np.uint8)
         content = convert("int8", pixels)
     assert lite.floats(content) == []
-    answers = lite.Lite(content)(images(64, 64, seed=4))
-    assert _same(answers, made.predict(images(64, 64, seed=4), verbose=0)) >= 0.75
+    pixels = images(64, 64, seed=4)
+    answers, logits = np.log(lite.Lite(content)(pixels) + 1e-9), made.predict(pixels, verbose=0)
+    assert _alike(answers, logits) > 0.85
+    assert _alike(answers, model.predict(pixels, verbose=0)) > 0.8
+
+
+def _alike(one, two):
+    """Return the correlation of two sets of logits, of what differs between images and classes."""
+    one, two = (each - each.mean(-1, keepdims=True) for each in (one, two))
+    return np.corrcoef((one - one.mean(0)).ravel(), (two - two.mean(0)).ravel())[0, 1]
 
 
 def own(x):
@@ -251,9 +259,12 @@ TOLD = {
     ),
     "(TrueDivide)": lambda: network(lambda x: 1.0 / (x + 100.0)),
     "(Exp)": lambda: network(keras.ops.exp),
+    "line (Conv1D) has no int8 in tfmot": lambda: network(
+        L.Reshape((64, 8)), L.Conv1D(4, 3, name="line")
+    ),
     "late (ReLU) has a threshold": lambda: network(L.ReLU(threshold=0.5, name="late")),
     "elu (ELU) has no int8 in TFLite": lambda: network(L.ELU(name="elu")),
-    "recurrent (LSTM) has no int8 in tfmot": lambda: network(
+    "recurrent (LSTM) has no int8 in TFLite": lambda: network(
         L.Reshape((64, 8)), L.LSTM(4, name="recurrent")
     ),
     "mish (Activation) of 'mish' has no int8 in tfmot": lambda: network(

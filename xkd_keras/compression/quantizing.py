@@ -30,7 +30,7 @@ _OUTPUT = (
     *blocks.OWN.values(),
 )
 # What TFLite has in float alone, whoever quantises.
-_FLOAT = (_kinds.ELU,)
+_FLOAT = (_kinds.ELU, _kinds.GroupNormalization, _kinds.RNN, _kinds.Bidirectional)
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh", "gelu", "softmax")
 _CENTROIDS = 0.05  # of the learning rate: at 1, networks are lost; 0.1 and 0.01 do alike
 
@@ -81,7 +81,7 @@ def check(model: tf_keras.Model, recipe: str, aware: bool) -> None:
     """
     for layer in model.layers:
         kind, valid = type(layer), making.LISTED
-        if kind in _FLOAT:
+        if isinstance(layer, _FLOAT):
             reason = "has no int8 in TFLite, which every recipe needs"
             raise making.cannot(layer.name, kind.__name__, reason, valid)
         if aware and not _has_int8(layer):
