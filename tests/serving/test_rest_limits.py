@@ -28,7 +28,7 @@ def test_bodies_may_be_zipped_chunked_and_of_any_type(rest_served, call):
     assert chunks.json() == {"predictions": [3.5]}
 
 
-ZIPPED = gzip.compress(b'{"instances": [1]}')
+ZIPPED = gzip.compress(b'{"instances": [1]}', mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ ZIPPED = gzip.compress(b'{"instances": [1]}')
         (ZIPPED * 2, "gzip", 400),
         (b"", "gzip", 400),
     ],
+    ids=range(9),
 )
 def test_gzip_is_told_by_its_name_and_whole(call, body, coding, status):
     path = "/v1/models/half_plus_three:predict"
