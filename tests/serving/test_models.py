@@ -173,7 +173,7 @@ def labelled(base, tmp_path, **given):
 
 
 def test_a_label_of_a_version_that_is_not_there_ends_the_start(base, tmp_path):
-    message = "Request to assign label next to version 2 of model m, which is not currently"
+    message = "Request to assign label to version 2 of model m, which is not currently"
     with pytest.raises(StatusError, match=message), labelled(base, tmp_path):
         pass
 
