@@ -9,6 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from absl import logging
 
 from xkd_keras.devices import start_up
 
@@ -32,7 +33,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Every test starts from the same seed, whatever ran before it."""
+    """Every test starts from the same seed and hears warnings, whatever ran before it."""
+    logging.set_verbosity(logging.WARNING)  # commands that ran in this process want errors alone
     keras.utils.set_random_seed(0)
 
 
