@@ -37,7 +37,7 @@ def _run(main, flags_parser):
     ("flags", "code", "line"),
     [
         (("--prt=1",), 2, "error: --prt: no such flag. Did you mean --port? See --help."),
-        (("--port=x",), 2, "error: flag --port=x"),
+        (("--port=x",), 2, "error: --port: received 'x'; valid: a whole number."),
         (("model",), 2, "error: received 'model'; valid: flags only"),
     ],
 )
