@@ -63,12 +63,12 @@ def _prepared_digits_are_read_once(shared):
     """What is in `data_dir` never changes, so a process need not read it again for every run."""
     read, known = tfds.read, functools.lru_cache(maxsize=8)(tfds.read)
     home = str(shared / "tfds")
+
+    def remembered(name, request):
+        return (known if request.data_dir == home else read)(name, request)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            tfds,
-            "read",
-            lambda name, asked: (known if asked.data_dir == home else read)(name, asked),
-        )
+        patch.setattr(tfds, "read", remembered)
         yield
 
 

@@ -22,10 +22,7 @@ def found(module, name):
 def ours(tree):
     """Yield (name in the file, what it stands for) of all that is imported from the project."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in (
-            "xkd_keras",
-            "serving",
-        ):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(("xkd_keras", "serving")):
             for alias in node.names:
                 yield alias.asname or alias.name, found(node.module, alias.name)
 
