@@ -101,7 +101,7 @@ def test_a_tflite_file_of_something_else_is_told():
 )
 def test_every_family_passes_through_every_variant(name):
     model = settled(peers.build(name, (32, 32, 3), 10, seed=0))
-    given = images(32, (32, 32, 3))
+    given = images(8, (32, 32, 3))
     expected = softmax(model.predict(given, verbose=0), axis=-1)
     with lite.converters(model) as convert:
         for variant in variants.VARIANTS:
