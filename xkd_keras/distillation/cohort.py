@@ -12,6 +12,7 @@ from xkd_keras.distillation import (
     metrics,
     nonfinite,
     optimizers,
+    progress,
     teachers,
     terms,
 )
@@ -47,6 +48,8 @@ class Cohort(keras.Model):
         temperature: T > 0 softens both sides of the KL.
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
+        adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
+            cross-entropy on the training images (`progress.Progress`).
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -65,6 +68,7 @@ class Cohort(keras.Model):
         temperature: float = 3.0,
         term: str | Callable = "kl",
         distill: Mapping[str, float] | None = None,
+        adapt: float = 0.0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -82,6 +86,10 @@ class Cohort(keras.Model):
         self.distill = members.factors(self.peers, distill)
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
+        if not adapt >= 0:
+            raise InputError(f"received {adapt}; valid: 0 or more.", argument="adapt")
+        self.adapt = adapt
+        self.progress = progress.Progress(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -162,6 +170,8 @@ class Cohort(keras.Model):
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
+        if self.progress:
+            self.progress.update(means[0])
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
@@ -232,6 +242,7 @@ class Cohort(keras.Model):
             "temperature": self.temperature,
             "term": self.term if isinstance(self.term, str) else serialize(self.term),
             "distill": dict(self.distill),
+            "adapt": self.adapt,
         }
 
     @classmethod
@@ -263,8 +274,10 @@ class Cohort(keras.Model):
         gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
         if len(taught.shape) > len(logits.shape):  # several teachers
             distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
-        factors = tf.constant(list(self.distill.values()))[:, None]
-        return losses.cross_entropy(labels, logits), factors * distilled, gate
+        factors = tf.constant(list(self.distill.values()))
+        if self.progress:
+            factors *= self.progress.factors()
+        return losses.cross_entropy(labels, logits), factors[:, None] * distilled, gate
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""
@@ -281,8 +294,9 @@ class Cohort(keras.Model):
         return {**trained, "ensemble": learned} if learned else trained
 
     def of_teacher(self) -> list:
-        """Return the teacher's own variables, learned or frozen; most teachers have none."""
-        return getattr(self._teacher, "variables", [])
+        """Return what belongs to teaching: a teacher's variables, the peers' progress."""
+        own = self.progress.variables if self.progress else []
+        return [*getattr(self._teacher, "variables", []), *own]
 
 
 def _mean(values, sample_weight):
