@@ -78,5 +78,5 @@ def test_progress_is_part_of_what_a_run_is_and_of_a_saved_cohort(tmp_path):
 
 
 def test_a_rate_below_0_is_refused():
-    with pytest.raises(InputError, match="^adapt: received -1; valid: 0 or more"):
+    with pytest.raises(InputError, match=r"^adapt: received -1; valid: 0 or more"):
         Cohort([linear("a")], adapt=-1)
