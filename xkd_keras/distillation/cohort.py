@@ -15,6 +15,7 @@ from xkd_keras.distillation import (
     progress,
     teachers,
     terms,
+    views,
 )
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
@@ -50,6 +51,8 @@ class Cohort(keras.Model):
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
         adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
             cross-entropy on the training images (`progress.Progress`).
+        mix: What half of the training batches are made of: a name in `views.KINDS`.
+        seed: Of the mixing.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -69,6 +72,8 @@ class Cohort(keras.Model):
         term: str | Callable = "kl",
         distill: Mapping[str, float] | None = None,
         adapt: float = 0.0,
+        mix: str = "none",
+        seed: int = 0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -88,7 +93,7 @@ class Cohort(keras.Model):
         self.classes = members.classes(self.peers)
         if not adapt >= 0:
             raise InputError(f"received {adapt}; valid: 0 or more.", argument="adapt")
-        self.adapt = adapt
+        self.adapt, self.mix, self.seed = adapt, views.checked(mix), seed
         self.progress = progress.Progress(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -116,10 +121,7 @@ class Cohort(keras.Model):
             InputError: A loss or metrics are given (a Cohort has its own), an unknown
                 on_nonfinite, or an optimizer asks for what a Cohort does otherwise.
         """
-        own = {"loss", "metrics", "weighted_metrics", "loss_weights", "auto_scale_loss"} & set(
-            kwargs
-        )
-        if own:
+        if own := _OWN & set(kwargs):
             raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
@@ -152,18 +154,19 @@ class Cohort(keras.Model):
         if not self.jit_compile:
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
+        images, labels = self._view(images, labels)
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            total = tf.reduce_sum(_mean(labelled + distill_weight * distilled, sample_weight))
+            total = tf.reduce_sum(losses.mean(labelled + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
         terms = labelled, distilled
-        means = [_mean(term, sample_weight) for term in terms]
+        means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
         verdict = self.nonfinite.verdict(gradients, *means)
@@ -198,6 +201,13 @@ class Cohort(keras.Model):
     def _batch(self, data):
         """Return images, labels int64 [B], sample_weight [B] or None of a batch."""
         return batches.filled(*batches.unpacked(data, self.classes, not self.jit_compile))
+
+    def _view(self, images, labels):
+        """Return the view that all peers get of a training batch; replicas mix differently."""
+        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        if context := tf.distribute.get_replica_context():
+            seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
+        return views.mixed(self.mix, images, labels, self.classes, seed)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
@@ -243,6 +253,8 @@ class Cohort(keras.Model):
             "term": self.term if isinstance(self.term, str) else serialize(self.term),
             "distill": dict(self.distill),
             "adapt": self.adapt,
+            "mix": self.mix,
+            "seed": self.seed,
         }
 
     @classmethod
@@ -297,11 +309,3 @@ class Cohort(keras.Model):
         """Return what belongs to teaching: a teacher's variables, the peers' progress."""
         own = self.progress.variables if self.progress else []
         return [*getattr(self._teacher, "variables", []), *own]
-
-
-def _mean(values, sample_weight):
-    """Return the mean over the batch, [..., B] -> [...], as Keras weighs examples: sum(w v) / B."""
-    if sample_weight is not None:
-        values = values * tf.cast(sample_weight, tf.float32)
-    count = tf.cast(tf.shape(values)[-1], values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none

@@ -130,6 +130,12 @@ class Fields:
         low=0,
         high=100,
     )
+    mix: str = _flag(
+        "none",
+        "Mix half of the training batches, alike for all peers: cutmix (rectangles), mixup (pixels"
+        " of both), both.",
+        choices=("none", "cutmix", "mixup", "both"),
+    )
     # The run.
     export: tuple[str, ...] = _flag(
         (),
