@@ -20,10 +20,10 @@ from xkd_keras.report import findings, run_page
 def test_table_shows_the_numbers_of_metrics_with_the_ensemble_last():
     lines = run_page.table(Run().metrics).splitlines()
     assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
-        ["peer", "top-1 %", "cross-entropy", "parameters", "ms/image"],
-        ["alexnet", "97.00", "0.1100", "2,472,266", "0.21"],
-        ["resnet20", "97.20", "0.1000", "1,236,133", "0.21"],
-        ["ensemble", "97.40", "0.0900", "824,088", "0.21"],
+        ["peer", "top-1 %", "cross-entropy", "Brier", "ECE %", "parameters", "ms/image"],
+        ["alexnet", "97.00", "0.1100", "0.060", "3.0", "2,472,266", "0.21"],
+        ["resnet20", "97.20", "0.1000", "0.060", "3.0", "1,236,133", "0.21"],
+        ["ensemble", "97.40", "0.0900", "0.060", "3.0", "824,088", "0.21"],
     ]
     assert len({len(line) for line in lines}) == 1
 

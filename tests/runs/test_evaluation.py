@@ -122,3 +122,10 @@ def test_calibration_error_is_that_of_the_softmax():
             right = z.argmax(-1)[there] == labels[there]
             want += there.mean() * abs(p.max(-1)[there].mean() - right.mean())
     assert evaluation.scores(labels, z)["ece"] == pytest.approx(want)
+
+
+def test_the_brier_score_is_the_squared_distance_to_the_one_hot_label():
+    z = np.random.default_rng(0).normal(0, 2, (50, 6))
+    labels = np.random.default_rng(1).integers(0, 6, 50)
+    want = np.mean(np.sum((softmax(z, -1) - np.eye(6)[labels]) ** 2, axis=-1))
+    assert evaluation.scores(labels, z)["brier"] == pytest.approx(want)

@@ -81,19 +81,14 @@ class Cohort(keras.Model):
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
         self._teacher = teachers.get(teacher)
-        if not temperature > 0:
-            raise InputError(
-                f"received {temperature}; valid: a number above 0.", argument="temperature"
-            )
-        self.temperature = temperature
+        self.temperature = members.above("temperature", temperature, 0)
         self.term = term
         self._term = terms.get(term)
         self.distill = members.factors(self.peers, distill)
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
-        if not adapt >= 0:
-            raise InputError(f"received {adapt}; valid: 0 or more.", argument="adapt")
-        self.adapt, self.mix, self.seed = adapt, views.checked(mix), seed
+        self.adapt = members.above("adapt", adapt, 0, or_equal=True)
+        self.mix, self.seed = views.checked(mix), seed
         self.progress = progress.Progress(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -114,8 +109,8 @@ class Cohort(keras.Model):
             on_nonfinite: What a loss or gradient does that is not finite: `stop` raises, `skip`
                 leaves that peer, and it only, as it was before the step, out of the others'
                 teacher too, and counts the step in the metric NAME_skipped.
-            **kwargs: As `keras.Model.compile` (`steps_per_execution`, `run_eagerly`, ...).
-                `jit_compile` is off unless asked for: on CPUs XLA makes these networks slower.
+            **kwargs: As `keras.Model.compile`, but `jit_compile` is off unless asked for: on CPUs
+                XLA makes these networks slower.
 
         Raises:
             InputError: A loss or metrics are given (a Cohort has its own), an unknown
@@ -154,7 +149,8 @@ class Cohort(keras.Model):
         if not self.jit_compile:
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
-        images, labels = self._view(images, labels)
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        images, labels = views.mixed(self.mix, images, labels, self.classes, (self.seed, step))
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
@@ -165,8 +161,7 @@ class Cohort(keras.Model):
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        terms = labelled, distilled
-        means = [losses.mean(term, sample_weight) for term in terms]
+        means = [losses.mean(term, sample_weight) for term in (terms := (labelled, distilled))]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
         verdict = self.nonfinite.verdict(gradients, *means)
@@ -178,7 +173,7 @@ class Cohort(keras.Model):
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
-        terms = (*terms, gate)
+        terms = *terms, gate
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
@@ -201,13 +196,6 @@ class Cohort(keras.Model):
     def _batch(self, data):
         """Return images, labels int64 [B], sample_weight [B] or None of a batch."""
         return batches.filled(*batches.unpacked(data, self.classes, not self.jit_compile))
-
-    def _view(self, images, labels):
-        """Return the view that all peers get of a training batch; replicas mix differently."""
-        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
-        if context := tf.distribute.get_replica_context():
-            seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
-        return views.mixed(self.mix, images, labels, self.classes, seed)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
@@ -276,12 +264,33 @@ class Cohort(keras.Model):
         """Return the peers' shares of the ensemble, in their order: float32 [P]."""
         return tf.constant(list(self.shares.values()))
 
-    def _terms(self, images, labels, logits):
-        """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
+    def teaching(self, images, labels):
+        """Return what teaches each peer on a batch, and how far it is let.
+
+        Args:
+            images: [B, H, W, C].
+            labels: int [B].
+
+        Returns:
+            Logits of the peers float32 [P, B, classes], of their teachers alike (of several
+            teachers of a peer, the mean), and gates float32 [P, B], 1 where the teacher has none.
+        """
+        logits = self._logits(images, training=False)
+        taught, gate = self._taught(images, labels, logits)
+        if len(taught.shape) > len(logits.shape):
+            taught, gate = (tf.reduce_mean(each, axis=0) for each in (taught, gate))
+        return logits, taught, tf.broadcast_to(gate, tf.shape(logits)[:2])
+
+    def _taught(self, images, labels, logits):
+        """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
         shares = self._shares()
         sound = self.nonfinite.sound(logits, shares)
         taught = self._teacher(sound, weights=shares, labels=labels, images=images)
-        taught, gate = taught if isinstance(taught, tuple) else (taught, 1.0)
+        return taught if isinstance(taught, tuple) else (taught, tf.ones(tf.shape(taught)[:-1]))
+
+    def _terms(self, images, labels, logits):
+        """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
+        taught, gate = self._taught(images, labels, logits)
         distilled = gate * self._term(taught, logits, labels, self.temperature)
         gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
         if len(taught.shape) > len(logits.shape):  # several teachers

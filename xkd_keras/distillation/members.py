@@ -88,6 +88,14 @@ def _ending(model: keras.Model) -> str:
     return activation.__name__ if activation in _PROBABILITIES else ""
 
 
+def above(argument: str, value: float, low: float, or_equal: bool = False) -> float:
+    """Return the value; raises InputError where it is not above `low`."""
+    if not (value >= low if or_equal else value > low):
+        valid = f"{low} or more" if or_equal else f"a number above {low}"
+        raise InputError(f"received {value}; valid: {valid}.", argument=argument)
+    return value
+
+
 def factors(
     peers: Mapping[str, keras.Model], given: Mapping[str, float] | None
 ) -> dict[str, float]:

@@ -36,13 +36,15 @@ def mixed(kind: str, images, labels, classes: int, seed):
         images: [B, H, W, C].
         labels: int [B].
         classes: How many there are.
-        seed: int [2]; the same seed mixes alike.
+        seed: int [2]; the same seed mixes alike, but every replica its own part in another way.
 
     Returns:
         The images, as float32, and labels float32 [B, classes]; for `none` both as they were.
     """
     if kind == "none":
         return images, labels
+    if context := tf.distribute.get_replica_context():
+        seed = tf.random.fold_in(tf.stack(seed), context.replica_id_in_sync_group)
     images = tf.cast(images, tf.float32)
     labels = tf.one_hot(labels, classes)
     mixes, share, vertical, horizontal, which = tf.unstack(tf.random.stateless_uniform([5], seed))

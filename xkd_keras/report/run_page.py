@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.report import curves, deployment_page, findings, mistakes, page, plots
+from xkd_keras.report import curves, deployment_page, findings, mistakes, page, plots, teaching
 from xkd_keras.report.page import (
     aligned,
     both,
@@ -30,6 +30,8 @@ _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
     ("top-5 %", "top5", 100, "{:.2f}"),
     ("cross-entropy", "cross_entropy", 1, "{:.4f}"),
+    ("Brier", "brier", 1, "{:.3f}"),
+    ("ECE %", "ece", 100, "{:.1f}"),
     ("parameters", "parameters", 1, "{:,.0f}"),
     ("ms/image", "milliseconds_per_image", 1, "{:.2f}"),
 )
@@ -87,6 +89,7 @@ def compose(
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics),
         *_training(answered.distill_weights, pictures),
+        *teaching.section(metrics),
         *mistakes.confusions(metrics, labels, given, counts, pictures),
         *mistakes.disputes(labels, given),
         *_particulars(metrics),

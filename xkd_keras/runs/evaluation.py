@@ -84,7 +84,9 @@ def answers(
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, calibration error (ece).
+    """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, Brier score, ece.
+
+    The Brier score is the mean over the images of sum_c (p_c - y_c)^2, in 0..2 (Brier, 1950).
 
     Args:
         labels: int [n].
@@ -99,7 +101,10 @@ def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     if z.shape[-1] > 10:
         result["top5"] = float(np.mean(rank < 5))
     result["cross_entropy"] = float(np.mean(log_sum - own[:, 0]))
-    confidence = np.exp(z.max(axis=-1) - log_sum)
+    p = np.exp(z - log_sum[:, None])
+    p_own = p[np.arange(len(z)), labels]
+    result["brier"] = float(np.mean(np.sum(p**2, axis=-1) - 2 * p_own + 1))
+    confidence = p.max(axis=-1)
     return {**result, "ece": calibration_error(confidence, z.argmax(-1) == labels)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.distillation.cohort import Cohort
-from xkd_keras.runs import answers, building, evaluation, history
+from xkd_keras.runs import answers, building, evaluation, history, teaching
 from xkd_keras.runs import directory as rundir
 
 
@@ -31,6 +31,8 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
+    if weights.any():
+        metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
     answers.write(run_dir, answers.of(predictions, weights))
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")

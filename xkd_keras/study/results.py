@@ -130,7 +130,7 @@ def _seconds_of(teacher_run: str) -> float | None:
 
 def table(study: Mapping) -> str:
     """Return study.csv: one row for each run and network."""
-    names = ("top1", "top5", "cross_entropy", "ece", "parameters")
+    names = ("top1", "top5", "cross_entropy", "brier", "ece", "parameters")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "seed", "network", *names, "seconds", "teacher_seconds", "error"])

@@ -1,0 +1,42 @@
+"""What a teacher was worth, against the same numbers from the networks' own answers."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from tests.small_runs import PLAIN, configuration
+from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import training
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory, data_dir):
+    """A finished run whose teacher is gated: its directory, metrics and validation answers."""
+    run_dir = tmp_path_factory.mktemp("taught") / "run"
+    config = configuration(run_dir, data_dir, teacher="gated", peer=(PLAIN, PLAIN + ",name=b"))
+    metrics = training.run(config)
+    split = rundir.load_dataset(config).validation
+    images = split.source._images.numpy()[split.positions].astype("float32")
+    labels = split.source.labels[split.positions]
+    models = [keras.models.load_model(run_dir / f"peers/{name}.keras") for name in ("plain", "b")]
+    return metrics, labels, np.stack([model.predict(images, verbose=0) for model in models])
+
+
+def test_of_two_peers_each_is_the_others_teacher_where_it_knows_more(taught):
+    metrics, labels, logits = taught
+    losses = -log_softmax(logits, -1)[:, np.arange(len(labels)), labels]
+    right = logits.argmax(-1) == labels
+    same = np.mean(logits[0].argmax(-1) == logits[1].argmax(-1))
+    for own, other, name in ((0, 1, "plain"), (1, 0, "b")):
+        worth = metrics["teaching"][name]
+        assert worth["own_top1"] == pytest.approx(right[own].mean())
+        assert worth["top1"] == pytest.approx(right[other].mean())
+        assert worth["cross_entropy"] == pytest.approx(losses[other].mean(), rel=1e-4)
+        assert worth["agreement"] == pytest.approx(same)
+        assert worth["gate"] == pytest.approx(np.mean(losses[other] < losses[own]), abs=0.01)
+
+
+def test_a_run_without_teaching_has_no_teachers(tmp_path, data_dir):
+    config = configuration(tmp_path, data_dir, epochs=1, method="solo")
+    assert "teaching" not in training.run(config)
