@@ -161,7 +161,8 @@ class Cohort(keras.Model):
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        means = [losses.mean(term, sample_weight) for term in (terms := (labelled, distilled))]
+        terms = labelled, distilled
+        means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
         verdict = self.nonfinite.verdict(gradients, *means)
@@ -283,8 +284,7 @@ class Cohort(keras.Model):
 
     def _taught(self, images, labels, logits):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
-        shares = self._shares()
-        sound = self.nonfinite.sound(logits, shares)
+        sound = self.nonfinite.sound(logits, shares := self._shares())
         taught = self._teacher(sound, weights=shares, labels=labels, images=images)
         return taught if isinstance(taught, tuple) else (taught, tf.ones(tf.shape(taught)[:-1]))
 
