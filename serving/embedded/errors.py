@@ -91,8 +91,9 @@ def let_go(error: BaseException | None) -> None:
     gigabyte with it, stays until Python looks for cycles, which a quiet server rarely does.
     """
     while error is not None:
-        error.__traceback__, error.__cause__ = None, None
-        error, error.__context__ = error.__context__, None
+        before = error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = before
 
 
 def invalid(message: str) -> StatusError:
