@@ -32,8 +32,8 @@ def png(width, height, lines=0):
 
 @functools.cache
 def bomb(text, size):
-    """Return a gzip body that unpacks to a text repeated up to a size."""
-    return gzip.compress(text * (size // len(text)), 1)
+    """Return a gzip body that unpacks to a list, of a text repeated up to a size and then 1."""
+    return gzip.compress(b"[" + text * (size // len(text)) + b"1]", 1)
 
 
 def called(served, request):
@@ -75,7 +75,7 @@ def of_names(served, random):
 
 def of_zips(served, random):
     """Send a gzip body that unpacks to hundreds of times its size."""
-    text = random.choice([b" ", b"[", b"[1,", b'"a",', b"1"])
+    text = random.choice([b" ", b"[", b"[1,", b'"a",', b"1,", b"1"])
     body = bomb(text, random.choice([1, 20, 90, 120]) << 20)
     headers = {"Content-Encoding": "gzip"}
     path = "/v1/models/default:predict"
