@@ -201,8 +201,8 @@ def test_of_a_large_value_only_what_is_shown_is_written(kind):
         def items(self):
             return ((seen.append(key) or key, value) for key, value in super().items())
 
-    million = {str(i): i for i in range(1_000_000)}
-    text = json_values.quoted(Counted(million))
-    whole = json.dumps(kind(list(million)[:100]) if kind is list else million, indent=4)
+    many = {str(i): i for i in range(100_000)}
+    text = json_values.quoted(Counted(many))
+    whole = json.dumps(kind(list(many)[:100]) if kind is list else many, indent=4)
     assert text == whole[:256] + "..."
     assert len(seen) < 100
