@@ -21,6 +21,8 @@ _SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ico"),
 }
+# How people call folders of splits, in any case.
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,7 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
                 f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
                 argument="dataset",
             )
+    _refuse_other_names(name, root, parts)
     files = [
         _File(path, folder.name, part)
         for part, top in parts.items()
@@ -104,7 +107,25 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
 
 
 def _holds_folders(path: pathlib.Path) -> bool:
-    return path.is_dir() and any(child.is_dir() for child in path.iterdir())
+    return path.is_dir() and any(
+        child.is_dir() and not child.name.startswith(".") for child in path.iterdir()
+    )
+
+
+def _refuse_other_names(name: str, root: pathlib.Path, parts) -> None:
+    """Refuse folders that look like splits: they would be taken for classes, or left out."""
+    used = parts.values()
+    strange = [
+        repr(folder.name)
+        for folder in sorted(root.iterdir() if root.is_dir() else ())
+        if folder.name.lower() in _SPLITS and folder not in used and _holds_folders(folder)
+    ]
+    if strange:
+        raise InputError(
+            f"{name} has folders of classes in {', '.join(strange)}: valid names are train, test "
+            "and validation (or val).",
+            argument="dataset",
+        )
 
 
 def _images_under(name: str, folder: pathlib.Path) -> list[pathlib.Path]:
