@@ -182,6 +182,13 @@ def test_folders_of_splits_by_other_names_are_neither_classes_nor_left_out(tmp_p
     refused(tmp_path, rf"folders of classes in {told}: valid names are train, test and validation")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_a_class_whose_name_has_two_lines_is_refused_before_training(tmp_path, end):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / f"dark{end}red")
+    refused(tmp_path, r"the name of class 'dark\\[nr]red' holds the end of a line")
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     fill(tmp_path / "pets")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -219,6 +219,13 @@ def _class_names(name: str, files: list[_File]) -> tuple[str, ...]:
             f"({', '.join(sorted(classes)) or 'none'}). Valid: two or more.",
             argument="dataset",
         )
+    broken = [one for one in sorted(classes) if "\n" in one or "\r" in one]
+    if broken:
+        raise InputError(
+            f"{name}: the name of class {broken[0]!r} holds the end of a line. Valid: one line, as"
+            " files of labels have one name on each.",
+            argument="dataset",
+        )
     for part in ("validation", "test"):
         strange = sorted({file.label for file in files if file.part == part} - classes)
         if strange:
