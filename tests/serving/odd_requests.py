@@ -1,6 +1,7 @@
 """Small requests that ask for much: each function sends one, drawn from a random generator.
 
-What is answered is returned where there is an answer; a test judges it.
+Each takes what is served (`url`, `rest` and `grpc` ports, `session`, `channel`, and `silent`, a list
+of connections that wait) and returns the code of the answer, if there is one: see KINDS.
 """
 
 import functools
@@ -112,4 +113,13 @@ def _connected(served):
     return one
 
 
-KINDS = [of_sides, of_shapes, of_names, of_zips, of_headers, of_silence]
+# By what is sent: the answers that are right.
+_CODE = grpc.StatusCode
+KINDS = {
+    of_sides: {_CODE.OK, _CODE.INVALID_ARGUMENT},
+    of_shapes: {_CODE.OK, _CODE.INVALID_ARGUMENT},
+    of_names: {_CODE.NOT_FOUND},
+    of_zips: {400, 413},
+    of_headers: {None, 431},
+    of_silence: {None},
+}
