@@ -1,7 +1,7 @@
 """Small requests that ask for much: each function sends one, drawn from a random generator.
 
-Each takes what is served (`url`, `rest` and `grpc` ports, `session`, `channel`, and `silent`, a list
-of connections that wait) and returns the code of the answer, if there is one: see KINDS.
+Each takes what is served (`url`, `rest` and `grpc` ports, `session`, `channel`, and `silent`, a
+list of connections that wait) and returns the code of the answer, if there is one: see KINDS.
 """
 
 import functools
@@ -46,7 +46,14 @@ def called(served, request):
 
 def of_sides(served, random):
     """Send a picture of few bytes and many pixels to a model that decodes images."""
-    sides = [(100_000, 1), (1, 65_000), (65_000, 65_000), (2**31 - 1, 1), (9000, 9000), (5000, 5000)]
+    sides = [
+        (100_000, 1),
+        (1, 65_000),
+        (65_000, 65_000),
+        (2**31 - 1, 1),
+        (9000, 9000),
+        (5000, 5000),
+    ]
     wide, high = random.choice(sides)
     lines = high if wide * high <= 25_000_000 else 0
     request = predict_pb2.PredictRequest()

@@ -82,7 +82,7 @@ def test_what_nobody_thought_of_is_an_internal_error_without_its_words():
 
 
 @pytest.mark.parametrize(("kind", "status"), [(StatusError, 400), (RuntimeError, 500)])
-def test_nothing_of_a_request_that_failed_is_kept_until_cycles_are_looked_for(kind, status, monkeypatch):
+def test_nothing_of_a_failed_request_waits_for_cycles_to_be_collected(kind, status, monkeypatch):
     monkeypatch.setattr(calls.logging, "exception", lambda *_: None)  # pytest would keep it
 
     class Body:

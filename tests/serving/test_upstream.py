@@ -169,7 +169,9 @@ def test_metadata_are_the_first_answer(fresh):
 
 def test_prometheus_may_ask_first_and_counts_what_follows(model, tmp_path):
     monitoring = tmp_path / "monitoring.config"
-    monitoring.write_text('prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }')
+    monitoring.write_text(
+        'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }'
+    )
     flags = {"monitoring_config_file": str(monitoring)}
     counted = ':tensorflow:serving:request_count{model_name="default",status="OK"} 1'
     with served_models.server(model_base_path=str(model), **flags) as server:
