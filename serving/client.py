@@ -6,7 +6,9 @@ The server decodes and scales images; a client only sends the files. Programs us
 """
 
 import base64
+import itertools
 import json
+import math
 import random
 import sys
 import time
@@ -26,6 +28,31 @@ Answer = list[tuple[str, float]]
 
 class RefusedError(Exception):
     """The server answered with an error, or did not answer; the message is one line."""
+
+
+def _line(text: str | None, otherwise: str) -> str:
+    """Return the first line of a text, or other words if there are none."""
+    return next(iter((text or "").strip().splitlines()), otherwise)
+
+
+def _texts(tensor) -> list[bytes]:
+    """Return the strings of a TensorProto.
+
+    TF Serving with --enable_serialization_as_tensor_content sends their lengths as varints, and
+    then all bytes; most servers send `string_val`.
+    """
+    content, count = tensor.tensor_content, math.prod(dim.size for dim in tensor.tensor_shape.dim)
+    if not content:
+        return list(tensor.string_val)
+    lengths, at, shift = [0], 0, 0
+    while len(lengths) <= count:
+        byte, at = content[at], at + 1
+        lengths[-1] |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            lengths, shift = [*lengths, 0], 0
+    ends = list(itertools.accumulate(lengths[:-1], initial=at))
+    return [content[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 class Client:
@@ -107,10 +134,12 @@ class Client:
                 kind = RefusedError
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     kind = _UnavailableError
-                raise kind(error.details().splitlines()[0]) from None
+                raise kind(_line(error.details(), error.code().name)) from None
             shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
-            labels = np.array(list(outputs["labels"].string_val), object).reshape(shape)
-            scores = np.array(outputs["scores"].float_val).reshape(shape)
+            labels = np.array(_texts(outputs["labels"]), object).reshape(shape)
+            content, values = outputs["scores"].tensor_content, outputs["scores"].float_val
+            scores = np.frombuffer(content, "<f4") if content else np.array(values)
+            scores = scores.reshape(shape)
             return [
                 [(label.decode(), float(score)) for label, score in zip(*row, strict=True)]
                 for row in zip(labels, scores, strict=True)
@@ -136,14 +165,13 @@ class Client:
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
                 content = answer.json()
-            except ValueError:
+                if answer.status_code != 200:
+                    kind = _UnavailableError if answer.status_code == 503 else RefusedError
+                    raise kind(_line(content["error"], f"HTTP {answer.status_code}"))
+                rows = content["predictions"]
+                return [list(zip(row["labels"], row["scores"], strict=True)) for row in rows]
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
-            if answer.status_code == 503:
-                raise _UnavailableError(content["error"])
-            if answer.status_code != 200:
-                raise RefusedError(content["error"].splitlines()[0])
-            rows = content["predictions"]
-            return [list(zip(row["labels"], row["scores"], strict=True)) for row in rows]
 
         return send
 

@@ -16,7 +16,7 @@ from absl import logging
 from serving.embedded import rest_api
 from serving.embedded.bodies import Bodies, unzipped
 from serving.embedded.calls import Call, accounted
-from serving.embedded.errors import StatusError
+from serving.embedded.errors import StatusError, let_go
 from serving.embedded.inference import Inference
 from serving.embedded.metrics import CONTENT_TYPE, Metrics
 from serving.embedded.options import BodyLimits
@@ -114,6 +114,7 @@ class Application:
             with accounted(call, self._metrics):
                 return 200, await self._computed(scope, method, path, receive, call)
         except StatusError as error:
+            let_go(error)
             body = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
             return error.http, body.encode(errors="backslashreplace")
 

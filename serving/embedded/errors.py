@@ -84,6 +84,18 @@ class BodyTooLargeError(StatusError):
         super().__init__(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+def let_go(error: BaseException | None) -> None:
+    """Drop the frames that an error, and those before it, passed: they hold the request.
+
+    A future holds the error, and one of the frames the future. Such a cycle, and a body of a
+    gigabyte with it, stays until Python looks for cycles, which a quiet server rarely does.
+    """
+    while error is not None:
+        before = error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = before
+
+
 def invalid(message: str) -> StatusError:
     """Return an error with the most common code, INVALID_ARGUMENT."""
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, message)

@@ -63,12 +63,16 @@ def _parse_leniently(body: bytes):
 
 
 def quoted(value) -> str:
-    """Return a JSON value as messages quote it, cut if it is long."""
+    """Return a JSON value as messages quote it, cut if it is long: the rest is never written."""
+    text = ""
     try:
-        text = json.dumps(value, indent=4, ensure_ascii=False)
+        for part in json.JSONEncoder(indent=4, ensure_ascii=False).iterencode(value):
+            text += part
+            if len(text) > SHOWN:
+                return text[:SHOWN] + "..."
     except RecursionError:
-        text = "[...]"
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        return "[...]"
+    return text
 
 
 def type_of(value) -> str:

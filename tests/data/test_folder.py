@@ -160,6 +160,35 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load(tmp_path).class_names == ("blue", "green", "train")
 
 
+def test_a_class_called_train_may_have_hidden_folders(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "train")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    assert load(tmp_path).class_names == ("blue", "green", "train")
+
+
+@pytest.mark.parametrize(
+    ("folders", "told"),
+    [
+        (["Train", "Test"], "'Test', 'Train'"),
+        (["training", "testing"], "'testing', 'training'"),
+        (["train", "valid", "test"], "'valid'"),
+        (["train", "val", "validation", "test"], "'val'"),
+    ],
+)
+def test_folders_of_splits_by_other_names_are_neither_classes_nor_left_out(tmp_path, folders, told):
+    for folder in folders:
+        fill(tmp_path / folder, per_class=3)
+    refused(tmp_path, rf"folders of classes in {told}: valid names are train, test and validation")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_a_class_whose_name_has_two_lines_is_refused_before_training(tmp_path, end):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / f"dark{end}red")
+    refused(tmp_path, r"the name of class 'dark\\[nr]red' holds the end of a line")
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     fill(tmp_path / "pets")
     monkeypatch.setenv("HOME", str(tmp_path))

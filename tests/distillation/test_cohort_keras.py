@@ -48,6 +48,61 @@ def test_keras_callbacks_work(tmp_path):
     assert best.exists()
 
 
+def test_early_stopping_puts_back_every_peer_as_it_was_in_the_best_epoch():
+    """With a rate that makes things worse, the best epoch is the first; no epoch stops the run."""
+    cohort = compiled([linear("a"), convolutional("b", 4)], rate=1.0)
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((logs["val_loss"], cohort.get_weights()))
+
+    stopping = keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True)
+    held_out = IMAGES[:16], LABELS[::-1][:16]
+    fit(cohort, 4, validation_data=held_out, callbacks=[Watch(), stopping])
+    losses = [loss for loss, _ in seen]
+    assert int(np.argmin(losses)) < 3
+    for now, then in zip(cohort.get_weights(), seen[np.argmin(losses)][1], strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_training_that_was_backed_up_ends_as_if_it_had_not_been_interrupted(tmp_path):
+    def trained(stop=None, directory=None):
+        keras.utils.set_random_seed(3)
+        cohort = Cohort([linear("a"), convolutional("b", 4)])
+        cohort.compile(keras.optimizers.Adam(0.01))
+        kept = [keras.callbacks.BackupAndRestore(directory)] if directory else []
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == stop:
+                    raise KeyboardInterrupt
+
+        fit(cohort, 4, callbacks=[*kept, Stop()])
+        return cohort
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(2, tmp_path / "backup")
+    again, whole = trained(directory=tmp_path / "backup"), trained()
+    for one, other in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_class_weights_count_in_a_tf_data_pipeline_as_in_plain_keras():
+    weights = {0: 1.0, 1: 5.0, 2: 0.5, 3: 2.0}
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(16)
+    cohort, alone = Cohort([linear("a")], schedule=0.0), linear("alone")
+    alone.set_weights(cohort.peers["a"].get_weights())
+    cohort.compile(keras.optimizers.SGD(0.1))
+    alone.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    for model in (cohort, alone):
+        model.fit(data, epochs=2, class_weight=weights, shuffle=False, verbose=0)
+    for one, other in zip(cohort.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_a_saved_cohort_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
     peers = [linear("a"), convolutional("b", 4)]
     cohort = compiled(peers, schedule=schedules.Windows(1.0, 6, 2, 1), weights={"a": 1, "b": 2})

@@ -114,6 +114,17 @@ def test_no_gradient_reaches_the_teacher_and_the_peers_is_finite(name):
     assert np.isfinite(slopes[1]).all()
 
 
+@pytest.mark.parametrize("kind", [tf.float32, tf.float16, tf.bfloat16])
+@pytest.mark.parametrize("name", terms.TERMS)
+def test_a_temperature_at_which_probabilities_vanish_gives_finite_gradients(name, kind):
+    teacher, z = tf.cast(TEACHER, kind), tf.Variable(tf.cast(100 * LOGITS, kind))
+    with tf.GradientTape() as tape:
+        term = terms.TERMS[name](teacher, z, CLASSES, 0.05)
+        total = tf.reduce_sum(term)
+    assert np.isfinite(term).all()
+    assert np.isfinite(tf.cast(tape.gradient(total, z), tf.float32)).all()
+
+
 @pytest.mark.parametrize("name", terms.TERMS)
 def test_logits_that_are_all_equal_give_finite_terms_and_gradients(name):
     z = tf.Variable(np.zeros((1, 3, 4), "float32"))

@@ -9,6 +9,8 @@ from concurrent import futures
 import grpc
 import numpy as np
 import pytest
+import requests
+import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import client, command
@@ -173,3 +175,62 @@ def test_what_is_not_there_is_told(run, tmp_path):
         run(tmp_path / "no.png")
     with pytest.raises(command.MistakeError, match=r"holds no images; valid: \.bmp"):
         run(tmp_path)
+
+
+def test_answers_may_come_as_bytes_of_whole_tensors(tmp_path):
+    base = tmp_path / "colours"
+    base.mkdir()
+    served_models.colours(base / "1", ("rot", "grün", "b" * 200))
+    flags = {"model_name": "colours", "enable_serialization_as_tensor_content": True}
+    with served_models.server(model_base_path=str(base), **flags) as server:
+        plain, whole = (client_of(server, rest).classify([RED, GREEN]) for rest in (True, False))
+    assert [[name for name, _ in row] for row in whole] == [[n for n, _ in row] for row in plain]
+    for one, other in zip(whole, plain, strict=True):
+        assert [score for _, score in one] == pytest.approx([score for _, score in other])
+
+
+def test_texts_of_a_whole_tensor_are_read_as_the_runtime_writes_them():
+    texts = [b"rot", b"", "grün".encode(), b"b" * 200, b"c" * 20_000]
+    tensor = tf.make_tensor_proto(texts)
+    assert client._texts(tensor) == texts
+    tensor.tensor_content = b"".join([*map(varint, map(len, texts)), *texts])
+    del tensor.string_val[:]
+    assert client._texts(tensor) == texts
+    read = tf.io.parse_tensor(tensor.SerializeToString(), tf.string)  # C++, which reads both forms
+    assert read.numpy().tolist() == texts
+
+
+def varint(number):
+    more = [number >> 7 * i & 127 for i in range(max(1, -(-number.bit_length() // 7)))]
+    return bytes([*(byte | 128 for byte in more[:-1]), more[-1]])
+
+
+@pytest.mark.parametrize("details", ["", None, "\n"])
+def test_an_error_without_words_is_told_by_its_code(monkeypatch, details):
+    class Wordless(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.INTERNAL
+
+        def details(self):
+            return details
+
+    class Stub:
+        def __init__(self, channel):
+            pass
+
+        def Predict(self, *_, **__):  # noqa: N802
+            raise Wordless
+
+    monkeypatch.setattr(prediction_service_pb2_grpc, "PredictionServiceStub", Stub)
+    with pytest.raises(client.RefusedError, match="INTERNAL"):
+        client.Client("m").classify([RED])
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize("said", ["[]", "null", '{"message": "no"}', '{"predictions": [1]}', "1"])
+def test_json_of_another_kind_of_server_is_told(monkeypatch, status, said):
+    answer = requests.Response()
+    answer.status_code, answer._content = status, said.encode()
+    monkeypatch.setattr(requests.Session, "post", lambda *_, **__: answer)
+    with pytest.raises(client.RefusedError, match="does not speak TF Serving's REST"):
+        client.Client("m", rest=True, retries=0).classify([RED])

@@ -1,13 +1,16 @@
 """REST beyond single answers: paths, codes, the order of the checks, clients that go away."""
 
 import asyncio
+import gc
 import json
 import socket
+import weakref
 
 import grpc
 import pytest
 import requests
 
+from serving.embedded import calls
 from serving.embedded.asgi import Application
 from serving.embedded.errors import StatusError
 from serving.embedded.metrics import Metrics
@@ -76,6 +79,33 @@ def ask(inference, receive):
 
 def test_what_nobody_thought_of_is_an_internal_error_without_its_words():
     assert ask(Refusing(RuntimeError("a secret")), complete) == (500, {"error": "internal error"})
+
+
+@pytest.mark.parametrize(("kind", "status"), [(StatusError, 400), (RuntimeError, 500)])
+def test_nothing_of_a_failed_request_waits_for_cycles_to_be_collected(kind, status, monkeypatch):
+    monkeypatch.setattr(calls.logging, "exception", lambda *_: None)  # pytest would keep it
+
+    class Body:
+        """What frames of the call hold, as they hold the body of the request."""
+
+    class Failing:
+        def compute(self, *_):
+            body = Body()
+            held.append(weakref.ref(body))
+            try:
+                raise ValueError(body)
+            except ValueError:
+                raise kind(grpc.StatusCode.INVALID_ARGUMENT, "why") from None
+
+    held = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert ask(Failing(), complete)[0] == status
+        assert [body() for body in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_goes_away_while_it_sends_is_not_computed_for():

@@ -188,3 +188,21 @@ def test_several_inputs_do_not_come_plain():
 def test_quoted_json_is_cut():
     body = json.dumps({"instances": "x" * 10_000})
     assert len(error_of(body).message) < 400
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_of_a_large_value_only_what_is_shown_is_written(kind):
+    seen = []
+
+    class Counted(kind):
+        def __iter__(self):
+            return (seen.append(one) or one for one in super().__iter__())
+
+        def items(self):
+            return ((seen.append(key) or key, value) for key, value in super().items())
+
+    many = {str(i): i for i in range(100_000)}
+    text = json_values.quoted(Counted(many))
+    whole = json.dumps(kind(list(many)[:100]) if kind is list else many, indent=4)
+    assert text == whole[:256] + "..."
+    assert len(seen) < 100

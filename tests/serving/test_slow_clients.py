@@ -184,6 +184,28 @@ def test_grpc_connections_are_limited_and_must_speak(half):
             grpc.channel_ready_future(channel).result(60)
 
 
+def test_a_grpc_connection_too_many_is_closed_until_another_one_ends(half):
+    own = [("grpc.use_local_subchannel_pool", 1)]  # a connection for each channel
+    with served_models.server(model_base_path=str(half), grpc_max_connections=3) as server:
+        channels = [grpc.insecure_channel(server.address, own) for _ in range(3)]
+        for channel in channels:
+            grpc.channel_ready_future(channel).result(60)
+        with socket.create_connection(("127.0.0.1", server.port)) as one:
+            one.settimeout(60)
+            assert rest(one) == b""  # no word of HTTP/2
+        stubs = [prediction_service_pb2_grpc.PredictionServiceStub(one) for one in channels]
+        assert all(call.Predict(request("default", x=[2.0]), timeout=60) for call in stubs)
+        with grpc.insecure_channel(server.address, own) as late:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(late)
+            code, _ = error(stub.Predict, request("default", x=[2.0]), timeout=60)
+            assert code is grpc.StatusCode.UNAVAILABLE
+            channels.pop().close()
+            made = request("default", x=[2.0])
+            assert stub.Predict(made, timeout=60, wait_for_ready=True).outputs["y"].float_val == [3]
+        for channel in channels:
+            channel.close()
+
+
 def test_a_line_of_the_log_comes_once_a_minute():
     written = []
     logger = logging.getLogger("test.rarely")

@@ -158,6 +158,56 @@ def test_a_configuration_is_changed_and_labelled(model, half, tmp_path):
         )
 
 
+def test_metadata_are_the_first_answer(fresh):
+    answer = requests.get(f"{fresh.url}/v1/models/default/metadata", timeout=300).json()
+    assert answer["model_spec"] == {"name": "default", "signature_name": "", "version": "123"}
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert {"serving_default", "classify_x_to_y", "regress_x_to_y"} <= set(signatures)
+    (x_info,) = signatures["serving_default"]["inputs"].values()
+    assert x_info["dtype"] == "DT_FLOAT"
+
+
+def test_prometheus_may_ask_first_and_counts_what_follows(model, tmp_path):
+    monitoring = tmp_path / "monitoring.config"
+    monitoring.write_text(
+        'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }'
+    )
+    flags = {"monitoring_config_file": str(monitoring)}
+    counted = ':tensorflow:serving:request_count{model_name="default",status="OK"} 1'
+    with served_models.server(model_base_path=str(model), **flags) as server:
+        where = f"{server.url}/monitoring/prometheus/metrics"
+        assert counted not in requests.get(where, timeout=300).text
+        assert post(server, "predict", {"instances": [2.0]})[0] == 200
+        assert counted in requests.get(where, timeout=300).text
+
+
+def test_a_configuration_file_is_not_read_again_unless_asked_for(model, half, tmp_path):
+    config = tmp_path / "models.config"
+    config.write_text(served_models.listed(("default", model)))
+    with served_models.server(
+        model_config_file=str(config), model_config_file_poll_wait_seconds=0
+    ) as server:
+        config.write_text(served_models.listed(("default", model), ("other", half)))
+        time.sleep(1)
+        found = requests.get(f"{server.url}/v1/models/other", timeout=300).status_code
+        assert found == 404
+        assert post(server, "predict", {"instances": [2.0]}) == (200, {"predictions": [3.0]})
+
+
+def test_a_configuration_is_changed_at_once_where_directories_are_read_only_once(model, half):
+    """serving#1519: there, the call waits for a poll that never comes."""
+    with (
+        served_models.server(model_base_path=str(model), file_system_poll_wait_seconds=0) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        made = model_management_pb2.ReloadConfigRequest()
+        made.config.model_config_list.config.add(name="new", base_path=str(half))
+        service = model_service_pb2_grpc.ModelServiceStub(channel)
+        assert service.HandleReloadConfigRequest(made, SECONDS).status.error_code == 0
+        answer = stub(channel).Predict(request("new", x=x(2)), SECONDS)
+        assert list(answer.outputs["y"].float_val) == [3.0]
+
+
 def test_a_unix_socket_answers_first(model, tmp_path):
     socket = f"{tmp_path}/grpc.sock"
     with (

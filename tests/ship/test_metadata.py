@@ -103,3 +103,9 @@ def test_packing_changes_no_answer_and_is_repeatable(model, packed):
 def test_a_file_without_labels_is_told(model):
     with pytest.raises(InputError, match="holds no labels; valid: a file made by"):
         metadata.labels(model)
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "two\rlines"])
+def test_a_label_of_two_lines_is_refused_as_readers_would_count_one_more(model, label):
+    with pytest.raises(InputError, match=r"class_names: received 'two\\[nr]lines'"):
+        metadata.pack(model, "small", "A test.", [*LABELS[:2], label])

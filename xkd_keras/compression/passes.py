@@ -55,7 +55,8 @@ def run(chain: str, model: tf_keras.Model, tune: Tune, sparsity: float, clusters
         chain: A key of `CHAINS`.
         model: The twin of a trained peer; left as it is.
         tune: Fine-tunes after each pass.
-        sparsity: Share of every kernel that pruning sets to zero, in (0, 1).
+        sparsity: Share of every kernel, but for depthwise ones, that pruning sets to zero, in
+            (0, 1).
         clusters: Different values that clustering leaves in a kernel, at least 2.
 
     Raises:

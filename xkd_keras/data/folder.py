@@ -21,6 +21,8 @@ _SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ico"),
 }
+# How people call folders of splits, in any case.
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,7 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
                 f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
                 argument="dataset",
             )
+    _refuse_other_names(name, root, parts)
     files = [
         _File(path, folder.name, part)
         for part, top in parts.items()
@@ -104,7 +107,25 @@ def _find(name: str, root: pathlib.Path) -> list[_File]:
 
 
 def _holds_folders(path: pathlib.Path) -> bool:
-    return path.is_dir() and any(child.is_dir() for child in path.iterdir())
+    return path.is_dir() and any(
+        child.is_dir() and not child.name.startswith(".") for child in path.iterdir()
+    )
+
+
+def _refuse_other_names(name: str, root: pathlib.Path, parts) -> None:
+    """Refuse folders that look like splits: they would be taken for classes, or left out."""
+    used = parts.values()
+    strange = [
+        repr(folder.name)
+        for folder in sorted(root.iterdir() if root.is_dir() else ())
+        if folder.name.lower() in _SPLITS and folder not in used and _holds_folders(folder)
+    ]
+    if strange:
+        raise InputError(
+            f"{name} has folders of classes in {', '.join(strange)}: valid names are train, test "
+            "and validation (or val).",
+            argument="dataset",
+        )
 
 
 def _images_under(name: str, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -196,6 +217,13 @@ def _class_names(name: str, files: list[_File]) -> tuple[str, ...]:
         raise InputError(
             f"{name} has {len(classes)} class with readable images to train on "
             f"({', '.join(sorted(classes)) or 'none'}). Valid: two or more.",
+            argument="dataset",
+        )
+    broken = [one for one in sorted(classes) if "\n" in one or "\r" in one]
+    if broken:
+        raise InputError(
+            f"{name}: the name of class {broken[0]!r} holds the end of a line. Valid: one line, as"
+            " files of labels have one name on each.",
             argument="dataset",
         )
     for part in ("validation", "test"):

@@ -56,7 +56,18 @@ def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> by
 
 
 def as_lines(labels: Sequence[str]) -> str:
-    """Return the content of a file of labels."""
+    """Return the content of a file of labels.
+
+    Raises:
+        InputError: A label holds the end of a line: readers would take it for two.
+    """
+    for label in labels:
+        if "\n" in label or "\r" in label:
+            raise InputError(
+                f"received {label!r}; valid: names without the end of a line, as files of labels"
+                " have one on each.",
+                argument="class_names",
+            )
     return "".join(f"{label}\n" for label in labels)
 
 

@@ -1,0 +1,35 @@
+"""The server of the mobile page: its files, the model, and what it lets the page do."""
+
+import threading
+
+import pytest
+import requests
+
+from serving.mobile.web import __main__ as web
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    model = tmp_path_factory.mktemp("web") / "any.tflite"
+    model.write_bytes(b"a model")
+    with web.server(model, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_model_is_the_file_that_was_named(root):
+    assert requests.get(f"{root}/model.tflite?1", timeout=60).content == b"a model"
+
+
+@pytest.mark.parametrize("path", ["/", "/app.js", "/model.tflite", "/nothing"])
+def test_nothing_leaves_the_page(root, path):
+    headers = requests.get(root + path, timeout=60).headers
+    policy = dict(
+        part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";")
+    )
+    for what in ("connect-src", "img-src"):
+        assert set(policy[what].split()) == {"'self'", "blob:", "data:"}
+    for what in ("base-uri", "form-action", "frame-ancestors", "object-src"):
+        assert policy[what] == "'none'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
