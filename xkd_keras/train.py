@@ -62,9 +62,9 @@ def check(config: configs.Config) -> None:
     datasets.check(config.dataset, config.data_dir or None)
     try:
         for peer in config.peers():
-            if ":" in peer.builder:  # a user's module, and it will import Keras
+            if peers.is_own(peer.builder):  # a user's module, and it will import Keras
                 start_up.load_tensorflow()
-            peers.check(peer.builder)
+            peers.check(peer.builder, peer.start, peer.pixels)
     except InputError as error:
         raise FlagError(error.message, argument=error.argument) from None
     together = ["ensemble"] if len(config.peer) > 1 else []
