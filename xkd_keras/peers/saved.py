@@ -79,7 +79,8 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
             or does not say what pixels it expects.
     """
     model = graphs.graph(load(path, "peer"))
-    if model is None or len(model.inputs[0].shape) != 4 or len(model.outputs[0].shape) != 2:
+    shapes = () if model is None else (len(model.input_shape), len(model.output_shape))
+    if shapes != (4, 2) or not graphs.leaves(model):
         raise InputError(
             f"'{path}' is no graph from images to classes; valid: a functional or Sequential model"
             " from [batch, height, width, channels] to [batch, classes].",
@@ -99,6 +100,9 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     x = layers.affine(pixels, look.scale, look.offset)
     try:
         logits = graphs.replay(model, x, _caller(look, head, new_head))
+        return _finished(pixels, logits, head, num_classes, new_head, label)
+    except InputError:
+        raise
     except ValueError as error:
         made, given = (
             "x".join(map(str, shape)) for shape in (model.input_shape[1:], pixels.shape[1:])
@@ -108,7 +112,6 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
             f" ({' '.join(str(error).split())[:120]}); valid: images of its size.",
             argument="peer",
         ) from None
-    return _finished(pixels, logits, head, num_classes, new_head, label)
 
 
 def turn(leaf: keras.Layer) -> None:
