@@ -6,7 +6,7 @@ import pytest
 
 from xkd_keras import peers
 from xkd_keras.errors import InputError
-from xkd_keras.peers import catalogue, graphs, starting
+from xkd_keras.peers import graphs
 
 SHAPE = (8, 8, 3)
 PIXELS = np.random.default_rng(0).uniform(0, 255, (3, *SHAPE)).astype("float32")

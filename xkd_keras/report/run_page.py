@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.report import curves, deployment_page, findings, mistakes, page, plots
+from xkd_keras.report import (
+    curves,
+    deployment_page,
+    findings,
+    learning,
+    mistakes,
+    page,
+    plots,
+)
 from xkd_keras.report.page import (
     aligned,
     both,
@@ -87,6 +95,7 @@ def compose(
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics),
         *_training(answered.distill_weights, pictures),
+        *learning.section(metrics),
         *mistakes.confusions(metrics, labels, given, counts, pictures),
         *mistakes.disputes(labels, given),
         *_particulars(metrics),

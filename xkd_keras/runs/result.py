@@ -104,6 +104,17 @@ def learned(peer: Peer) -> dict:
     return {**peer.learning, **(begun if start else {})}
 
 
+def told(peer: Peer) -> str:
+    """Return in a line how a peer learns, and from where."""
+    own = learned(peer)
+    text = f"{own['optimizer']}, learning rate {own['learning_rate']:g}"
+    text += f" ({own['learning_rate_schedule']}), weight decay {own['weight_decay']:g}"
+    if "start" in own:
+        text += f"; starts from {own['start']}"
+        text += f", its last layer alone for {peer.freeze} epochs" if peer.freeze else ""
+    return text
+
+
 def _skipped(rows: list, name: str) -> int:
     """Return the steps that a peer sat out: its loss or gradients were not finite."""
     return int(sum(row.get(f"{name}_skipped", 0) for row in rows))

@@ -115,6 +115,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
     )
+    for peer in config.peers():
+        print(f"{peer.name}: {result.told(peer)}")
     weights = building.distill_weights(cohort.schedule, config.epochs * steps)
     if config.method != "solo" and not weights.any():
         print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
