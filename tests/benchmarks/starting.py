@@ -128,7 +128,7 @@ def table(data: str, examples: int, found: dict) -> str:
     for peer in PEERS:
 
         def apart(one, two, peer=peer):
-            return interval(np.subtract(found[*one, peer], found[*two, peer]))
+            return interval(np.subtract(found[(*one, peer)], found[(*two, peer)]))
 
         cells = [interval(found[b, m, peer]) for b in BEGINNINGS for m in METHODS]
         cells += [apart(("start", method), ("scratch", method)) for method in METHODS]

@@ -1,4 +1,4 @@
-"""Networks of keras.applications as peers: against keras.applications with its own preprocessing."""
+"""Networks of keras.applications as peers, against Keras with its own preprocessing."""
 
 import importlib
 

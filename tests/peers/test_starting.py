@@ -90,9 +90,10 @@ def test_weights_that_cannot_be_used_are_named(trained, tmp_path, name, start, m
     for broken in ("broken.keras", "broken.weights.h5", "five.txt"):
         (tmp_path / broken).write_text("not a file of Keras")
     where = directory if start.startswith("five") and "txt" not in start else tmp_path
+    shape = (64, 64, 3) if "imagenet" in name else SHAPE
+    given = start if start == "imagenet" else str(where / start)
     with pytest.raises(InputError) as caught:
-        shape = (64, 64, 3) if "imagenet" in name else SHAPE
-        peers.build(name, shape, 5, start=start if start == "imagenet" else str(where / start))
+        peers.build(name, shape, 5, start=given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.argument == "start"

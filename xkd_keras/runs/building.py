@@ -35,7 +35,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     for peer in config.peers():
         with _policy(config):
             model = build_peer(config, data, peer)
-        if ":" in peer.builder:
+        if peers.is_own(peer.builder) or peer.builder.startswith(FILE):
             rundir.check_loads(peer.name, model)
         members[peer.name] = peers.fused(model, config.sync_batch_norm)
         old = _old(peer, members[peer.name], steps)
