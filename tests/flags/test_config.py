@@ -181,3 +181,9 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
     (tmp_path / "config.flags").write_text("--epoch=3\n")
     with pytest.raises(InputError, match=r"not a configuration of a run: .*'epoch'"):
         configs.read(tmp_path / "config.flags")
+
+
+def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
+    (peer,) = Config(peer=("resnet20,start=a.keras",)).peers()
+    assert peer.about("start") == "peer=resnet20,start"
+    assert peer.about("image_shape") == "image_shape"

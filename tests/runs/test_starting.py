@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.small_runs import configuration
-from xkd_keras import signals
-from xkd_keras.errors import InputError, PreemptedError
+from xkd_keras import signals, train
+from xkd_keras.errors import FlagError, InputError, PreemptedError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import checkpoint, history, training
 from xkd_keras.runs import directory as rundir
@@ -146,3 +146,9 @@ def test_checkpoints_hold_what_a_start_brought(data_dir, tmp_path, finished_run)
         start = keras.models.load_model(f"{finished_run.run_dir}/peers/normalised.keras")
         np.testing.assert_array_equal(file["00000"], start.get_weights()[0])
     assert checkpoint.KEEP == 2
+
+
+def test_a_start_that_is_not_there_is_told_before_anything_is_loaded(data_dir, tmp_path):
+    config = configuration(tmp_path, data_dir, peer=("resnet20,start=none.keras",))
+    with pytest.raises(FlagError, match=r"^peer=resnet20,start: there is no file 'none\.keras'"):
+        train.check(config)

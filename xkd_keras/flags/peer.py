@@ -38,6 +38,11 @@ class Peer:
     freeze: int = 0
     start_rate: float = 1.0
 
+    def about(self, argument: str) -> str:
+        """Return an argument of `peers.build` as a person typed it: an option of this --peer."""
+        own = argument in ("start", "pixels")
+        return f"peer={self.builder},{argument}" if own else argument
+
 
 def parse_peer(text: str, config: Fields) -> Peer:
     """Parse NAME[,option=value...]; options left out are the flags of the same name.

@@ -76,10 +76,7 @@ def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> ke
             new_head=_of_other_classes(peer, data),
         )
     except InputError as error:
-        if error.argument not in ("start", "pixels"):
-            raise
-        # Which peer's, of several.
-        raise InputError(error.message, argument=f"peer={peer.builder},{error.argument}") from None
+        raise InputError(error.message, argument=peer.about(error.argument)) from None
 
 
 def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
