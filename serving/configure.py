@@ -76,7 +76,7 @@ def main() -> int:
     """Write the files and print their names."""
     given = flags.FLAGS
     if not given.export_dir:
-        raise command.MistakeError("--export_dir: is missing; valid: RUN/export.")
+        raise command.MistakeError("--export_dir: missing; valid: RUN/export.")
     if not re.fullmatch(_NAME, given.service):
         raise command.MistakeError(
             f"--service: received '{given.service}'; valid: up to 50 small letters, digits and '-'."

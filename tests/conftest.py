@@ -1,6 +1,7 @@
 """Shared by all tests: nothing is downloaded, TensorFlow keeps quiet and has two CPU devices."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import tensorflow as tf
 
 from tests import once, small_runs
 from xkd_keras import data, train
+from xkd_keras.data import tfds
 from xkd_keras.ship import artifacts, latency
 
 # Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.
@@ -54,6 +56,20 @@ def shared(tmp_path_factory):
 def data_dir(shared):
     """Where TFDS has prepared the digits; nobody may write there."""
     return once.made(shared, "tfds", lambda path: data.load("digits", data_dir=str(path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prepared_digits_are_read_once(shared):
+    """What is in `data_dir` never changes, so a process need not read it again for every run."""
+    read, known = tfds.read, functools.lru_cache(maxsize=8)(tfds.read)
+    home = str(shared / "tfds")
+
+    def remembered(name, request):
+        return (known if request.data_dir == home else read)(name, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds, "read", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from absl import flags
 from tests.shell import fails, here
 from xkd_keras import data
 from xkd_keras.errors import FlagError, InputError, nearest
-from xkd_keras.flags import command_line, fields, peer
+from xkd_keras.flags import command_line, fields, parsing, peer
 
 
 @pytest.mark.parametrize("kind", [InputError, FlagError])
@@ -66,7 +66,9 @@ def test_an_error_survives_the_way_between_processes(kind):
 @pytest.mark.parametrize("option", ["value", "option", "peer", "unknown"])
 def test_an_unknown_option_is_told_in_the_words_of_the_user(option):
     """The message was once edited as a text, and with it what the user had typed."""
-    with pytest.raises(FlagError, match=rf"^peer: unknown option '{option}'\. .*Valid: name, "):
+    with pytest.raises(
+        FlagError, match=rf"^peer=alexnet,{option}=3: unknown option '{option}'\. .*Valid: name, "
+    ):
         peer.parse_peer(f"alexnet,{option}=3", fields.Fields())
     with pytest.raises(FlagError, match=rf"^compare: unknown option '{option}'\."):
         peer.options("compare", f"{option}=3", ("temperature",))
@@ -84,7 +86,7 @@ def test_the_command_line_puts_dashes_only_before_what_is_a_flag(monkeypatch):
     values = flags.FlagValues()
     flags.DEFINE_string("dataset", "", "Its name.", flag_values=values)
     monkeypatch.setattr(command_line.flags, "FLAGS", values)
-    line = command_line._dashed
+    line = parsing.as_typed
     assert line(InputError("is gone.", argument="dataset")) == "--dataset: is gone."
     assert line(InputError("differ.", argument="labels")) == "labels: differ."
     assert line(InputError("x.png: is damaged.")) == "x.png: is damaged."

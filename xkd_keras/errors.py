@@ -78,4 +78,4 @@ def nearest(received: str, valid: Iterable[str]) -> str:
         return (round(ratio, 6), len(list(same)))
 
     best = max(valid, key=likeness, default="")
-    return best if best and likeness(best)[0] >= 0.5 else ""
+    return best if best and likeness(best)[0] >= 0.6 else ""

@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.flags import command_line
+from xkd_keras.flags import command_line, parsing
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.fields import TEACHING
@@ -44,14 +44,14 @@ def test_a_wrong_value_is_one_line_of_ours(values, capsys, typed, line):
 
 
 def test_an_argument_that_is_a_flag_gets_its_dashes_back(values):
-    assert command_line._dashed(InputError("is wrong.", argument="count")) == "--count: is wrong."
-    assert command_line._dashed(InputError("is wrong.", argument="peers")) == "peers: is wrong."
+    assert parsing.as_typed(InputError("is wrong.", argument="count")) == "--count: is wrong."
+    assert parsing.as_typed(InputError("is wrong.", argument="peers")) == "peers: is wrong."
 
 
 def test_an_option_within_a_flag_is_named_as_it_was_typed(values):
     with pytest.raises(FlagError) as caught:
         peer_options.options("--compare=mcod,foo=1", "foo=1", TEACHING)
-    line = command_line._dashed(caught.value)
+    line = parsing.as_typed(caught.value)
     assert line.startswith("--compare=mcod,foo=1: unknown option 'foo'.")
 
 

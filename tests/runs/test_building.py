@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from xkd_keras.distillation import methods, teachers
+from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
 from xkd_keras.flags.config import Config
 from xkd_keras.runs import building
@@ -94,3 +95,10 @@ def test_the_optimizer_is_the_peers(kind, name):
     assert type(optimizer).__name__ == name
     assert optimizer.global_clipnorm == 3
     assert (optimizer.l2 if kind == "sgd" else optimizer.weight_decay) == 0.02
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(two_cpus, monkeypatch):
+    monkeypatch.setattr(building.cluster, "strategy", lambda *_: two_cpus)
+    assert building.set_up(Config(batch_size=50)) is two_cpus
+    with pytest.raises(InputError, match=r"^batch_size: received 51; valid: a multiple of the 2 "):
+        building.set_up(Config(batch_size=51))

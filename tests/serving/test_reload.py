@@ -20,10 +20,18 @@ def spare(tmp_path_factory):
     return base
 
 
+@pytest.mark.usefixtures("settled")
+def test_no_request_is_lost_while_old_versions_are_collected_as_garbage(spare, tmp_path):
+    no_request_is_lost(spare, tmp_path, changes=4, batching=False)
+
+
 @pytest.mark.parametrize("batching", [False, True])
-def test_no_request_is_lost_while_versions_change_twenty_times(request, spare, tmp_path, batching):
-    if not batching:  # once is enough: it takes half of the time
-        request.getfixturevalue("settled")
+def test_no_request_is_lost_while_versions_change_twenty_times(spare, tmp_path, batching):
+    no_request_is_lost(spare, tmp_path, changes=20, batching=batching)
+
+
+def no_request_is_lost(spare, tmp_path, changes, batching):
+    """Call a server all the time, over gRPC and REST, while new versions take the place of old."""
     base = tmp_path / "m"
     served_models.publish_copy(spare / "1", base, 1)
     wrong, answered, stop = [], set(), threading.Event()
@@ -54,7 +62,7 @@ def test_no_request_is_lost_while_versions_change_twenty_times(request, spare, t
         threads = [threading.Thread(target=t) for t in (over_grpc, over_rest) for _ in range(8)]
         for thread in threads:
             thread.start()
-        for number in range(2, 22):
+        for number in range(2, changes + 2):
             served_models.publish_copy(spare / str(number), base, number)
             end = time.monotonic() + 30
             while number not in answered and not wrong:
@@ -64,4 +72,4 @@ def test_no_request_is_lost_while_versions_change_twenty_times(request, spare, t
         for thread in threads:
             thread.join(300)
         assert not wrong
-        assert answered == set(range(1, 22))
+        assert answered == set(range(1, changes + 2))

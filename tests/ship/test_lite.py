@@ -8,8 +8,7 @@ from scipy.special import softmax
 
 from xkd_keras import peers
 from xkd_keras.errors import InputError
-from xkd_keras.report import deployment_page
-from xkd_keras.ship import lite
+from xkd_keras.ship import lite, variants
 
 SHAPE = (20, 20, 3)
 
@@ -102,9 +101,9 @@ def test_a_tflite_file_of_something_else_is_told():
 )
 def test_every_family_passes_through_every_variant(name):
     model = settled(peers.build(name, (32, 32, 3), 10, seed=0))
-    given = images(32, (32, 32, 3))
+    given = images(8, (32, 32, 3))
     expected = softmax(model.predict(given, verbose=0), axis=-1)
     with lite.converters(model) as convert:
-        for variant in deployment_page.VARIANTS:
+        for variant in variants.VARIANTS:
             answers = lite.Lite(convert(variant, given))(given)
             np.testing.assert_allclose(answers, expected, atol=0.15, err_msg=variant)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tests.small_studies import base
+from xkd_keras.errors import InputError
 from xkd_keras.study import workers
 from xkd_keras.study.plan import Task
 
@@ -43,3 +44,11 @@ def test_a_run_waits_for_its_teacher_that_another_process_trains(tmp_path, data_
     assert sorted(outcomes) == [("kd", ""), ("other", ""), ("solo", "")]
     assert outcomes.index(("solo", "")) < outcomes.index(("kd", ""))
     assert taught.result.exists()
+
+
+def test_a_mistake_reaches_the_study_with_the_argument_that_it_is_of(tmp_path, data_dir):
+    def run(_):
+        raise InputError("is out of range.", argument="batch_size")
+
+    error = workers._attempt(run, Task("x", base("", data_dir), tmp_path / "x.json"))
+    assert (type(error), error.argument) == (InputError, "batch_size")

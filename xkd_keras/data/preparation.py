@@ -12,6 +12,7 @@ AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 
 ASPECT = (3 / 4, 4 / 3)
 
 
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # traced once, not once per pipeline
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one image of any format that TensorFlow reads.
 

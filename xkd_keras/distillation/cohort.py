@@ -12,8 +12,10 @@ from xkd_keras.distillation import (
     metrics,
     nonfinite,
     optimizers,
+    progress,
     teachers,
     terms,
+    views,
 )
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.schedules import Constant
@@ -47,6 +49,10 @@ class Cohort(keras.Model):
         temperature: T > 0 softens both sides of the KL.
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
+        adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
+            cross-entropy on the training images (`progress.Progress`).
+        mix: What half of the training batches are made of: a name in `views.KINDS`.
+        seed: Of the mixing.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -65,6 +71,9 @@ class Cohort(keras.Model):
         temperature: float = 3.0,
         term: str | Callable = "kl",
         distill: Mapping[str, float] | None = None,
+        adapt: float = 0.0,
+        mix: str = "none",
+        seed: int = 0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -82,6 +91,10 @@ class Cohort(keras.Model):
         self.distill = members.factors(self.peers, distill)
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers)
+        if not adapt >= 0:
+            raise InputError(f"received {adapt}; valid: 0 or more.", argument="adapt")
+        self.adapt, self.mix, self.seed = adapt, views.checked(mix), seed
+        self.progress = progress.Progress(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -108,10 +121,7 @@ class Cohort(keras.Model):
             InputError: A loss or metrics are given (a Cohort has its own), an unknown
                 on_nonfinite, or an optimizer asks for what a Cohort does otherwise.
         """
-        own = {"loss", "metrics", "weighted_metrics", "loss_weights", "auto_scale_loss"} & set(
-            kwargs
-        )
-        if own:
+        if own := _OWN & set(kwargs):
             raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
@@ -144,24 +154,27 @@ class Cohort(keras.Model):
         if not self.jit_compile:
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
+        images, labels = self._view(images, labels)
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            total = tf.reduce_sum(_mean(labelled + distill_weight * distilled, sample_weight))
+            total = tf.reduce_sum(losses.mean(labelled + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
         terms = labelled, distilled
-        means = [_mean(term, sample_weight) for term in terms]
+        means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
         verdict = self.nonfinite.verdict(gradients, *means)
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
+        if self.progress:
+            self.progress.update(means[0])
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
@@ -188,6 +201,13 @@ class Cohort(keras.Model):
     def _batch(self, data):
         """Return images, labels int64 [B], sample_weight [B] or None of a batch."""
         return batches.filled(*batches.unpacked(data, self.classes, not self.jit_compile))
+
+    def _view(self, images, labels):
+        """Return the view that all peers get of a training batch; replicas mix differently."""
+        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        if context := tf.distribute.get_replica_context():
+            seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
+        return views.mixed(self.mix, images, labels, self.classes, seed)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
@@ -232,6 +252,9 @@ class Cohort(keras.Model):
             "temperature": self.temperature,
             "term": self.term if isinstance(self.term, str) else serialize(self.term),
             "distill": dict(self.distill),
+            "adapt": self.adapt,
+            "mix": self.mix,
+            "seed": self.seed,
         }
 
     @classmethod
@@ -263,8 +286,10 @@ class Cohort(keras.Model):
         gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
         if len(taught.shape) > len(logits.shape):  # several teachers
             distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
-        factors = tf.constant(list(self.distill.values()))[:, None]
-        return losses.cross_entropy(labels, logits), factors * distilled, gate
+        factors = tf.constant(list(self.distill.values()))
+        if self.progress:
+            factors *= self.progress.factors()
+        return losses.cross_entropy(labels, logits), factors[:, None] * distilled, gate
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""
@@ -281,13 +306,6 @@ class Cohort(keras.Model):
         return {**trained, "ensemble": learned} if learned else trained
 
     def of_teacher(self) -> list:
-        """Return the teacher's own variables, learned or frozen; most teachers have none."""
-        return getattr(self._teacher, "variables", [])
-
-
-def _mean(values, sample_weight):
-    """Return the mean over the batch, [..., B] -> [...], as Keras weighs examples: sum(w v) / B."""
-    if sample_weight is not None:
-        values = values * tf.cast(sample_weight, tf.float32)
-    count = tf.cast(tf.shape(values)[-1], values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none
+        """Return what belongs to teaching: a teacher's variables, the peers' progress."""
+        own = self.progress.variables if self.progress else []
+        return [*getattr(self._teacher, "variables", []), *own]

@@ -8,16 +8,18 @@ import tensorflow as tf
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Return -log softmax(logits)[label].
+    """Return -log softmax(logits)[label], or - sum_c y_c log softmax(logits)_c of mixed labels y.
 
     Args:
-        labels: int [B], each in 0..C-1.
+        labels: int [B], each in 0..C-1, or float [B, C] that sum to 1.
         logits: float [..., B, C].
 
     Returns:
         float32 [..., B], in nats.
     """
-    logits = tf.cast(logits, tf.float32)
+    labels, logits = tf.convert_to_tensor(labels), tf.cast(logits, tf.float32)
+    if labels.dtype.is_floating:
+        return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
     labels = tf.broadcast_to(labels, tf.shape(logits)[:-1])
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
@@ -52,7 +54,15 @@ def distillation(teacher_logits: tf.Tensor, logits: tf.Tensor, temperature: floa
 def top1(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Return 1.0 where the largest logit is the label's, else 0.0: float32 [..., B]."""
     guess = tf.argmax(logits, axis=-1, output_type=tf.int64)
-    return tf.cast(tf.equal(guess, tf.cast(labels, tf.int64)), tf.float32)
+    return tf.cast(tf.equal(guess, classes(labels)), tf.float32)
+
+
+def classes(labels: tf.Tensor) -> tf.Tensor:
+    """Return labels as int64 [B]; of mixed ones, float [B, C], the class with the largest share."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_floating:
+        return tf.argmax(labels, axis=-1, output_type=tf.int64)
+    return tf.cast(labels, tf.int64)
 
 
 def agreement(logits: tf.Tensor) -> tf.Tensor:
@@ -88,3 +98,11 @@ def pairwise_kl(logits: tf.Tensor) -> tf.Tensor:
     own = peers * tf.reduce_sum(p * log_p, axis=[0, 2])
     across = tf.reduce_sum(tf.reduce_sum(p, axis=0) * tf.reduce_sum(log_p, axis=0), axis=-1)
     return (own - across) / max(1, peers * (peers - 1))
+
+
+def mean(values, sample_weight):
+    """Return the mean over the batch, [..., B] -> [...], as Keras weighs examples: sum(w v) / B."""
+    if sample_weight is not None:
+        values = values * tf.cast(sample_weight, tf.float32)
+    count = tf.cast(tf.shape(values)[-1], values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=-1), count)  # a replica may get none

@@ -36,7 +36,7 @@ class Metrics:
         """Add a batch.
 
         Args:
-            labels: int64 [B].
+            labels: int64 [B], or float32 [B, C] where images are mixed.
             logits: float32 [P, B, C].
             sound: The same, where no broken peer spoils the ensemble.
             shares: float32 [P].
@@ -48,7 +48,7 @@ class Metrics:
         together = ensemble(sound, shares)
         values = {
             "loss": tf.reduce_sum(loss, axis=0),
-            "distill_weight": tf.fill(tf.shape(labels), distill_weight),
+            "distill_weight": tf.fill(tf.shape(labels)[:1], distill_weight),
             "agreement": losses.agreement(sound),
             "pairwise_kl": losses.pairwise_kl(sound),
             "ensemble_cross_entropy": losses.cross_entropy(labels, together),

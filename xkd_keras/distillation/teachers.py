@@ -68,7 +68,10 @@ def swapped(logits, weights, labels, **_):
     (Wen et al., Preparing Lessons, Neurocomputing 2021, there called probability shift).
     """
     z = ensemble_shares.ensemble(logits, weights)  # [B, C]
-    label, top = tf.one_hot(labels, z.shape[-1]), tf.one_hot(tf.argmax(z, -1), z.shape[-1])
+    label, top = (
+        tf.one_hot(losses.classes(labels), z.shape[-1]),
+        tf.one_hot(tf.argmax(z, -1), z.shape[-1]),
+    )
     gap = tf.reduce_sum((top - label) * z, axis=-1, keepdims=True)
     return tf.broadcast_to(z + gap * (label - top), tf.shape(logits))
 
@@ -114,6 +117,7 @@ def min_logit(logits, labels, **_):
 
 def _above_label(logits, labels):
     """Return z_c - z_y, which leaves every softmax as it is: [P, B, C]."""
+    labels = losses.classes(labels)
     own = tf.gather(logits, tf.broadcast_to(labels, tf.shape(logits)[:-1]), batch_dims=2)
     return logits - own[..., None]
 

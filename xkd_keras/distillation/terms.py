@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from xkd_keras.distillation import losses
 from xkd_keras.distillation.losses import distillation, divergence
 from xkd_keras.errors import InputError
 
@@ -74,7 +75,7 @@ def refined(teacher_logits, logits, labels, temperature):
     """
     teacher_logits = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
     logits = tf.cast(logits, tf.float32)
-    own = tf.one_hot(labels, logits.shape[-1])  # [B, C]
+    own = tf.one_hot(losses.classes(labels), logits.shape[-1])  # [B, C]
     confidence = tf.reduce_max(tf.nn.softmax(teacher_logits), axis=-1)
     label = tf.reduce_sum(own * tf.nn.softmax(logits), axis=-1)
     binary = divergence(_two(confidence), _two(label))

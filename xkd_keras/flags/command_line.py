@@ -9,6 +9,7 @@ from absl import app, flags, logging
 
 from xkd_keras import signals
 from xkd_keras.errors import FlagError, InputError, PreemptedError, nearest
+from xkd_keras.flags import parsing
 
 
 def run(main: Callable[[], None]) -> None:
@@ -23,7 +24,7 @@ def run(main: Callable[[], None]) -> None:
                 raise FlagError(f"received '{argv[1]}'; valid: flags only, as --name=value.")
             main()
         except InputError as error:
-            _exit(_dashed(error), error.exit_code)
+            _exit(parsing.as_typed(error), error.exit_code)
         except PreemptedError as error:
             print(f"{error}; the same command goes on from there", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -37,11 +38,6 @@ def run(main: Callable[[], None]) -> None:
         app.run(guarded, flags_parser=_parse_flags)
     except BrokenPipeError:  # `--help | head`: the reader is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _dashed(error: InputError) -> str:
-    """Return the error's line; an argument that is a flag is named as it was typed."""
-    return f"--{error}" if error.argument.partition("=")[0] in flags.FLAGS else str(error)
 
 
 # What absl says of a value that a flag cannot take, and what we say is valid.

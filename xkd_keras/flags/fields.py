@@ -173,6 +173,19 @@ class Fields:
         "mcod, ramp: how lambda grows from window to window, or step to step; decay: it falls.",
         choices=("constant", "linear", "cosine", "exponential", "sigmoid", "decay"),
     )
+    distill_adapt: float = _flag(
+        0.0,
+        "Teach a peer the more, the further it has learned its training images: lambda is"
+        " multiplied by exp(-X CE), CE the peer's running cross-entropy; 0: off.",
+        low=0,
+        high=100,
+    )
+    mix: str = _flag(
+        "none",
+        "Mix half of the training batches, alike for all peers: cutmix (rectangles), mixup (pixels"
+        " of both), both.",
+        choices=("none", "cutmix", "mixup", "both"),
+    )
     # The run.
     export: tuple[str, ...] = _flag(
         (),
@@ -219,6 +232,7 @@ TEACHING = (
     "distill_duty",
     "distill_start",
     "distill_growth",
+    "distill_adapt",
 )
 # How a peer learns; --peer can override each.
 LEARNING = tuple(

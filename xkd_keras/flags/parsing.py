@@ -5,7 +5,9 @@ import math
 import re
 from typing import Any
 
-from xkd_keras.errors import FlagError
+from absl import flags
+
+from xkd_keras.errors import FlagError, InputError
 
 
 def parse(where: str, text: str, field: dataclasses.Field) -> Any:
@@ -73,3 +75,9 @@ def shown(value: Any) -> str:
 def text(value: Any) -> str:
     """Return a flag's value as a flag file has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def as_typed(error: InputError | str) -> str:
+    """Return the error's line; an argument that is a flag is named as it was typed."""
+    argument = getattr(error, "argument", "").partition("=")[0]
+    return f"--{error}" if argument in flags.FLAGS else str(error)

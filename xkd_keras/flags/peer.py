@@ -59,7 +59,7 @@ def parse_peer(text: str, config: Fields) -> Peer:
         option, equals, value = pair.partition("=")
         where = f"--peer={text}: {option or pair!r}"
         if option not in (*extra, *LEARNING):
-            raise FlagError.unknown("peer", option, (*extra, *LEARNING), "option")
+            raise FlagError.unknown(f"peer={text}", option, (*extra, *LEARNING), "option")
         if not equals or not value:
             raise FlagError(f"{where}: has no value; valid: {option}=VALUE.")
         if option in extra:

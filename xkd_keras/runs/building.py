@@ -55,6 +55,9 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.temperature,
         config.distill_term,
         {peer.name: peer.distill for peer in config.peers()},
+        config.distill_adapt,
+        config.mix,
+        config.seed,
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort

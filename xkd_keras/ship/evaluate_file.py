@@ -51,11 +51,14 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
 
 
 def _tflite(path: Path):
-    content = lite.read(path)
+    try:
+        content = lite.read(path)
+    except InputError as error:
+        raise InputError(str(error), argument="model") from None
     try:
         return lite.Lite(content), metadata.labels(content)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}", argument="model") from None
 
 
 def _data(path: Path, run_dir: Path | None, dataset: str, side: int) -> datasets.Dataset:

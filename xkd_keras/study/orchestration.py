@@ -10,6 +10,7 @@ from pathlib import Path
 from xkd_keras import files
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import parsing
 from xkd_keras.runs.clock import clock
 from xkd_keras.study import report, results, search, statistics, workers
 from xkd_keras.study.plan import Plan, Task
@@ -133,12 +134,12 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
     for count, (task, error) in enumerate(workers.run_all(todo, plan.jobs), start=1):
         left = (time.monotonic() - began) / count * (len(todo) - count)
         if error:
-            errors[task.result] = error
-        outcome = f"FAILED: {error}" if error else _line(task)
+            errors[task.result] = parsing.as_typed(error)
+        outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
         where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
         print(f"{where}  {outcome}  {clock(left)} left", flush=True)
         if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
-            raise InputError(f"every run failed, the first with: {error}")
+            raise InputError(f"every run failed, the first with: {errors[task.result]}")
 
 
 def _line(task: Task) -> str:

@@ -41,7 +41,7 @@ class Worker:
         with contextlib.suppress(OSError):  # it has died: `outcome` says how
             self.pipe.send(task)
 
-    def outcome(self) -> tuple[Task, str]:
+    def outcome(self) -> tuple[Task, InputError | str]:
         """Return the finished task, and what went wrong or an empty string."""
         try:
             error = self.pipe.recv()
@@ -63,7 +63,7 @@ class Worker:
         self.process.join()
 
 
-def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, str]]:
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, InputError | str]]:
     """Run tasks, each after the one that it needs, and yield (task, error or "") as they finish.
 
     Args:
@@ -148,12 +148,12 @@ def _load(threads: int, wants_logs: bool) -> Callable:
     return measurement.run
 
 
-def _attempt(run: Callable, task: Task) -> str:
-    """Run a task; return what went wrong in one line, or an empty string."""
+def _attempt(run: Callable, task: Task) -> InputError | str:
+    """Run a task; return what went wrong, or an empty string."""
     try:
         run(task)
     except InputError as error:
-        return str(error)
+        return error
     except Exception as error:  # one run must not end a study of hundreds
         reason = " ".join(str(error).split())[:300]
         print(f"{task.result}: {type(error).__name__}: {reason}", file=sys.stderr)
