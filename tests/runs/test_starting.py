@@ -13,7 +13,7 @@ from tests.small_runs import configuration
 from xkd_keras import signals, train
 from xkd_keras.errors import FlagError, InputError, PreemptedError
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import checkpoint, history, training
+from xkd_keras.runs import building, history, training
 from xkd_keras.runs import directory as rundir
 
 OWN = "tests.small_peers:normalised,optimizer=adamw,learning_rate=0.01"
@@ -37,38 +37,60 @@ def started(run_dir, data_dir, finished_run, options="freeze=2,start_rate=0.5", 
     return configuration(run_dir, data_dir, **{"peer": peers, **flags})
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir, finished_run):
+    """A run that was never cut, what it returned, and its body and last layer after each epoch."""
+    watch = Watch()
+    config = started(tmp_path_factory.mktemp("whole"), data_dir, finished_run)
+    return config, training.run(config, [watch]), watch.seen
+
+
+def brought(finished_run):
+    """Return the weights that such a run starts from."""
+    return keras.models.load_model(f"{finished_run.run_dir}/peers/normalised.keras").get_weights()
+
+
 def same(ours, theirs):
     return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("strategy", ["one", "mirrored"])
-def test_the_body_waits_and_the_last_layer_learns(data_dir, tmp_path, finished_run, strategy):
-    config = started(tmp_path, data_dir, finished_run, strategy=strategy)
+def test_the_body_waits_and_the_last_layer_learns(finished_run, whole):
+    _, metrics, seen = whole
+    check_waiting(finished_run, seen)
+    about = metrics["training"]["learning"]["normalised"]
+    assert (about["freeze"], about["start_rate"], about["optimizer"]) == (2, 0.5, "adamw")
+    assert "start" not in metrics["training"]["learning"]["plain"]
+    trained = metrics["peers"]["normalised"]["parameters"]
+    before = json.loads((Path(finished_run.run_dir) / "metrics.json").read_text())
+    assert trained == before["peers"]["normalised"]["parameters"]  # nothing is saved frozen
+
+
+def test_it_waits_on_all_replicas(data_dir, tmp_path, finished_run):
     watch = Watch()
-    metrics = training.run(config, [watch])
-    start = keras.models.load_model(f"{finished_run.run_dir}/peers/normalised.keras").get_weights()
-    (one, head_one), (two, head_two), (three, _) = watch.seen
+    training.run(started(tmp_path, data_dir, finished_run, strategy="mirrored"), [watch])
+    check_waiting(finished_run, watch.seen)
+
+
+def check_waiting(finished_run, seen):
+    """Two epochs of the last layer alone, then one of all."""
+    start = brought(finished_run)
+    (one, head_one), (two, head_two), (three, _) = seen
     assert same(one, start[:-2])  # its moving statistics too
     assert same(two, start[:-2])
     assert not same(head_one, start[-2:])
     assert not same(head_two, head_one)
     learned = [not np.array_equal(a, b) for a, b in zip(three, two, strict=True)]
     assert learned == [False, False, *[True] * (len(three) - 2)]  # but for `normalize`
-    about = metrics["training"]["learning"]["normalised"]
-    assert (about["freeze"], about["start_rate"], about["optimizer"]) == (2, 0.5, "adamw")
-    assert "start" not in metrics["training"]["learning"]["plain"]
-    trained = metrics["peers"]["normalised"]["parameters"]
-    whole = json.loads((Path(finished_run.run_dir) / "metrics.json").read_text())
-    assert trained == whole["peers"]["normalised"]["parameters"]  # nothing is saved frozen
 
 
-@pytest.mark.parametrize("moment", ["step 3 of epoch 2", "epoch 2"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("step 3 of epoch 2", marks=pytest.mark.slow), "epoch 2"]
+)
 def test_a_run_that_is_cut_freezes_and_thaws_where_it_would_have(
-    data_dir, tmp_path, finished_run, monkeypatch, moment
+    data_dir, tmp_path, finished_run, whole, monkeypatch, moment
 ):
     """Within an epoch that is frozen, and between the last of those and the first that is not."""
-    whole, cut = (started(tmp_path / name, data_dir, finished_run) for name in ("a", "b"))
-    training.run(whole)
+    cut = started(tmp_path, data_dir, finished_run)
     asked, at = iter(range(99)), {"step 3 of epoch 2": 6, "epoch 2": 7}[moment]
     with monkeypatch.context() as patch:
         patch.setattr(signals, "terminated", lambda: next(asked) == at)
@@ -76,9 +98,9 @@ def test_a_run_that_is_cut_freezes_and_thaws_where_it_would_have(
             training.run(cut)
     watch = Watch()
     training.run(cut, [watch])
-    start = keras.models.load_model(f"{finished_run.run_dir}/peers/normalised.keras").get_weights()
-    assert [same(body, start[:-2]) for body, _ in watch.seen][-2:] in ([True, False], [False])
-    rows = [history.read(Path(config.run_dir)) for config in (whole, cut)]
+    frozen = [same(body, brought(finished_run)[:-2]) for body, _ in watch.seen]
+    assert frozen == ([False] if moment == "epoch 2" else [True, False])
+    rows = [history.read(Path(config.run_dir)) for config in (whole[0], cut)]
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-4)
 
@@ -91,10 +113,10 @@ def test_classes_of_other_names_get_a_new_last_layer(data_dir, tmp_path, finishe
     start = keras.models.load_model(copy / "peers/normalised.keras").get_weights()
     data = rundir.load_dataset(config)
     peer = config.peers()[0]
-    assert same(training.building.build_peer(config, data, peer).get_weights(), start)
+    assert same(building.build_peer(config, data, peer).get_weights(), start)
     path = copy / "metrics.json"
     path.write_text(path.read_text().replace('"0"', '"zero"'))
-    got = training.building.build_peer(config, data, peer).get_weights()
+    got = building.build_peer(config, data, peer).get_weights()
     assert same(got[:-2], start[:-2])
     assert not same(got[-2:], start[-2:])
 
@@ -138,14 +160,12 @@ def test_a_run_that_was_begun_when_all_learned_alike_goes_on_so(data_dir, tmp_pa
         rundir.claim(dataclasses.replace(open_, learning_rate=0.2), tmp_path)
 
 
-def test_checkpoints_hold_what_a_start_brought(data_dir, tmp_path, finished_run):
+def test_checkpoints_hold_what_a_start_brought(finished_run, whole):
     """`normalize` is a variable like all others: what it was started with is what goes on."""
-    training.run(started(tmp_path, data_dir, finished_run, epochs=1))
-    path = max((tmp_path / "checkpoints").iterdir())
+    config, *_ = whole
+    path = max((Path(config.run_dir) / "checkpoints").iterdir())
     with np.load(path) as file:
-        start = keras.models.load_model(f"{finished_run.run_dir}/peers/normalised.keras")
-        np.testing.assert_array_equal(file["00000"], start.get_weights()[0])
-    assert checkpoint.KEEP == 2
+        np.testing.assert_array_equal(file["00000"], brought(finished_run)[0])
 
 
 def test_a_start_that_is_not_there_is_told_before_anything_is_loaded(data_dir, tmp_path):
