@@ -9,6 +9,14 @@ from xkd_keras import files
 from xkd_keras.report import run_page
 from xkd_keras.runs import answers, history
 
+LEARNING = {
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "learning_rate_schedule": "step",
+    "learning_rate_epochs": "",
+    "nesterov": False,
+}
+
 
 @dataclasses.dataclass
 class Predictions:
@@ -72,6 +80,7 @@ class Run:
                 "seconds": 95.4,
                 "steps_per_second": 12.6,
                 "replicas": 1,
+                "learning": {name: dict(LEARNING) for name in self.peers},
             },
             "peers": peers,
             "ensemble": network(len(self.peers)),

@@ -60,13 +60,13 @@ def check(config: configs.Config) -> None:
             f"is for --method=kd only; received --method={config.method}.", argument=name
         )
     datasets.check(config.dataset, config.data_dir or None)
-    try:
-        for peer in config.peers():
-            if ":" in peer.builder:  # a user's module, and it will import Keras
-                start_up.load_tensorflow()
-            peers.check(peer.builder)
-    except InputError as error:
-        raise FlagError(error.message, argument=error.argument) from None
+    for peer in config.peers():
+        if peers.is_own(peer.builder):  # a user's module, and it will import Keras
+            start_up.load_tensorflow()
+        try:
+            peers.check(peer.builder, peer.start, peer.pixels)
+        except InputError as error:
+            raise FlagError(error.message, argument=peer.about(error.argument)) from None
     together = ["ensemble"] if len(config.peer) > 1 else []
     names = [*(peer.name for peer in config.peers()), *together, "all"]
     for name in config.export:

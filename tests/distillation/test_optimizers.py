@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from xkd_keras.distillation import optimizers
+from xkd_keras.distillation import optimizers, updates
 from xkd_keras.errors import InputError
 
 RNG = np.random.default_rng(1)
@@ -93,3 +93,46 @@ def test_a_learning_rate_may_start_from_zero():
 def test_unknown_optimizer_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"unknown value 'adamww'\. Did you mean 'adamw'"):
         optimizers.build("adamww")
+
+
+def apply_late(optimizer, from_step, steps=20):
+    """Return two variables, the first of which gets its gradients from a step on."""
+    old, new = keras.Variable(START), keras.Variable(START)
+    optimizer.build([old, new])
+    for step, gradient in enumerate(GRADIENTS[:steps]):
+        both = [tf.constant(gradient)] * 2
+        late = step < from_step
+        optimizer.apply(both[late:], [old, new][late:])
+    return np.asarray(old), np.asarray(new)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_what_is_trained_already_learns_at_its_part_of_the_rate(kind):
+    options = {"weight_decay": 0.01}
+    old, new = apply_late(
+        optimizers.build(kind, 0.1, old=updates.Old(1, rate=0.25), **options), from_step=0
+    )
+    np.testing.assert_allclose(old, run(optimizers.build(kind, 0.025, **options)), rtol=1e-5)
+    np.testing.assert_allclose(new, run(optimizers.build(kind, 0.1, **options)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_what_begins_to_learn_later_learns_as_if_it_began_then(kind):
+    options = {"weight_decay": 0.01}
+    old, new = apply_late(
+        optimizers.build(kind, 0.1, old=updates.Old(1, from_step=12), **options), from_step=12
+    )
+    fresh, variable = optimizers.build(kind, 0.1, **options), keras.Variable(START)
+    fresh.build([variable])
+    for gradient in GRADIENTS[12:]:
+        fresh.apply([tf.constant(gradient)], [variable])
+    np.testing.assert_allclose(old, np.asarray(variable), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(new, run(optimizers.build(kind, 0.1, **options)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_what_is_known_of_old_variables_is_saved(kind):
+    optimizer = optimizers.build(kind, 0.1, old=updates.Old(3, 0.5, 7))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert (type(again), again.old) == (type(optimizer), updates.Old(3, 0.5, 7))
+    assert optimizers.build("sgd", 0.1).old is None

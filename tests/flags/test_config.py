@@ -6,6 +6,7 @@ import pytest
 
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.config import Config
 
@@ -21,7 +22,7 @@ def test_options_of_a_peer_override_the_flags_of_the_same_name():
     assert alexnet.learning["nesterov"] is True
     assert alexnet.learning["weight_decay"] == 1e-4
     assert (small.name, small.builder, small.weight) == ("small", "resnet20", 1.0)
-    assert small.learning["learning_rate"] == config.learning_rate
+    assert small.learning["weight_decay"] == config.weight_decay
 
 
 def test_a_users_peer_is_named_after_its_function():
@@ -48,10 +49,64 @@ def test_the_file_of_a_run_repeats_it(tmp_path):
     assert configs.read(path) == config
 
 
-def test_every_field_is_written_to_the_file():
+def test_every_field_that_has_a_value_is_written_to_the_file():
     text = Config(peer=("alexnet",), export=("all",)).flags()
     for field in dataclasses.fields(Config):
-        assert f"--{field.name}=" in text
+        assert (f"--{field.name}=" in text) == (field.name not in fields.LEARNING)
+    given = {name: fields.field(name).metadata["usual"] for name in fields.LEARNING}
+    text = Config(**given).flags()
+    for name in given:
+        assert f"--{name}=" in text
+
+
+@pytest.mark.parametrize(
+    ("peer", "flags", "want"),
+    [
+        ("alexnet", {}, {"learning_rate": 0.01, "weight_decay": 5e-4, "optimizer": "sgd"}),
+        ("resnet20", {}, {"learning_rate": 0.1, "weight_decay": 1e-4}),
+        ("wrn-16-2", {}, {"nesterov": True, "learning_rate": 0.1}),
+        ("tests.small_peers:plain", {}, {"learning_rate": 0.1, "weight_decay": 5e-4}),
+        ("applications:ConvNeXtTiny", {}, {"optimizer": "adamw", "learning_rate": 1e-3}),
+        # What was given counts for every network.
+        ("alexnet", {"learning_rate": 0.05}, {"learning_rate": 0.05}),
+        ("alexnet,learning_rate=0.02", {"learning_rate": 0.05}, {"learning_rate": 0.02}),
+        ("wrn-16-2", {"nesterov": False}, {"nesterov": False}),
+        # What suits SGD does not suit AdamW, nor the other way round.
+        ("alexnet", {"optimizer": "adamw"}, {"optimizer": "adamw", "learning_rate": 1e-3}),
+        ("applications:ConvNeXtTiny,optimizer=sgd", {}, {"learning_rate": 0.1}),
+        # Trained weights are changed gently.
+        ("resnet20,start=a.keras", {}, {"learning_rate": 0.01, "weight_decay": 1e-4}),
+        ("file:a.keras", {}, {"learning_rate": 0.01}),
+        ("resnet20,start=a.keras", {"learning_rate": 0.1}, {"learning_rate": 0.1}),
+    ],
+)
+def test_a_network_learns_as_suits_it_where_nothing_was_given(peer, flags, want):
+    (parsed,) = Config(peer=(peer,), **flags).peers()
+    assert set(parsed.learning) == set(fields.LEARNING)
+    assert {name: parsed.learning[name] for name in want} == want
+
+
+def test_a_run_goes_on_with_the_options_that_it_was_begun_with():
+    before = Config(peer=("alexnet",), learning_rate=0.1, nesterov=False, weight_decay=5e-4)
+    after = Config(peer=("alexnet",), weight_decay=1e-4).continuing(before)
+    assert (after.learning_rate, after.nesterov, after.momentum) == (0.1, False, None)
+    assert before.differences(after) == ["--weight_decay was 0.0005 and is 0.0001"]
+
+
+def test_the_help_says_what_suits_which_network():
+    text = fields.field("peer").metadata["help"]
+    assert "alexnet: learning_rate 0.01" in text
+    assert "imagenet_... is a size, for large images, not weights" in text
+    for name in fields.LEARNING:
+        assert "Where not given: the network's own" in fields.field(name).metadata["help"]
+
+
+def test_a_peer_that_starts_from_weights_has_more_options():
+    (peer,) = Config(peer=("resnet20,start=a/b.keras,freeze=3,start_rate=0.1",)).peers()
+    assert (peer.start, peer.freeze, peer.start_rate) == ("a/b.keras", 3, 0.1)
+    (peer,) = Config(peer=("file:a/big.one.keras,freeze=3,pixels=0..1",)).peers()
+    assert (peer.name, peer.builder) == ("big", "file:a/big.one.keras")
+    assert (peer.start, peer.pixels, peer.freeze) == ("", "0..1", 3)
 
 
 def test_differences_name_each_flag_but_those_that_make_no_other_run():
@@ -97,6 +152,10 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
         ("alexnet,weight=-1", "weight: received -1.0; valid: 0 or more."),
         ("alexnet,name=ensemble", "cannot be named 'ensemble'"),
         ("alexnet,name=a/b", "cannot be named 'a/b'"),
+        ("alexnet,freeze=2", "freeze: is for start=... and file:PATH only."),
+        ("alexnet,start_rate=0.1", "start_rate: is for start=... and file:PATH only."),
+        ("alexnet,start=a.keras,freeze=0.5", "received '0.5'; valid: a whole number."),
+        ("alexnet,start=a.keras,start_rate=inf", "start_rate: received inf; valid: 0 or more."),
         ("alexnet,learning_rate_epochs=late", "valid: epochs joined by colons"),
     ],
 )
@@ -122,3 +181,9 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
     (tmp_path / "config.flags").write_text("--epoch=3\n")
     with pytest.raises(InputError, match=r"not a configuration of a run: .*'epoch'"):
         configs.read(tmp_path / "config.flags")
+
+
+def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
+    (peer,) = Config(peer=("resnet20,start=a.keras",)).peers()
+    assert peer.about("start") == "peer=resnet20,start"
+    assert peer.about("image_shape") == "image_shape"

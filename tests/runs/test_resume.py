@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-def command(run_dir, data_dir, epochs):
+def command(run_dir, data_dir, epochs, start=""):
     flags = [
         f"--run_dir={run_dir}",
         f"--data_dir={data_dir}",
@@ -25,7 +25,7 @@ def command(run_dir, data_dir, epochs):
         "--dataset=digits",
         "--train_examples=200",
         "--peer=tests.small_peers:plain,learning_rate=0.01",
-        "--peer=tests.small_peers:normalised,optimizer=adamw,learning_rate=0.003",
+        f"--peer=tests.small_peers:normalised,optimizer=adamw,learning_rate=0.003{start}",
         "--batch_size=50",
         "--distill_period=0.5",
         "--deterministic",
@@ -75,6 +75,20 @@ def assert_same_run(one: Path, two: Path, epochs):
         a, b = (keras.models.load_model(run / "peers" / path.name) for run in (one, two))
         for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_from_weights_goes_on_frozen_or_thawed_to_the_same_bits(
+    tmp_path, data_dir
+):
+    finish(tmp_path / "trained", data_dir, 2)
+    start = f",start={tmp_path}/trained/peers/normalised.keras,freeze=6,start_rate=0.3"
+    finish(tmp_path / "whole", data_dir, 12, start)
+    for name, sign in (("frozen", "epoch   2"), ("edge", "epoch   6"), ("thawed", "epoch   8")):
+        kill_after(0.0, sign, tmp_path / name, data_dir, 12, start)
+        assert not (tmp_path / name / "metrics.json").exists()
+        assert "going on after epoch" in finish(tmp_path / name, data_dir, 12, start)
+        assert_same_run(tmp_path / "whole", tmp_path / name, 12)
 
 
 @pytest.mark.slow

@@ -53,6 +53,14 @@ def from_chief(strategy: tf.distribute.Strategy, values):
     return total(strategy, values)
 
 
+def text_from_chief(strategy: tf.distribute.Strategy, text: str) -> str:
+    """Return the chief's text on every worker; all of them must call this at the same point."""
+    own = np.frombuffer(text.encode(), np.uint8)
+    length = int(from_chief(strategy, np.array(len(own))))
+    own = np.resize(own, length) if len(own) else np.zeros(length, np.uint8)
+    return from_chief(strategy, own).tobytes().decode()
+
+
 @contextlib.contextmanager
 def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Do what every worker does, and may fail on one of them: then all of them stop."""

@@ -1,64 +1,13 @@
 """One optimizer per peer, as different networks learn differently; Keras sees only one."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 
 import keras
 import tensorflow as tf
 
+from xkd_keras.distillation.updates import SGD, AdamW, Old
 from xkd_keras.errors import InputError
-
-
-@keras.saving.register_keras_serializable("xkd_keras")
-class SGD(keras.optimizers.SGD):
-    """Keras' SGD with momentum, and weight decay as L2: the gradient becomes g + l2 * w.
-
-    This is the weight decay of the recipes that come from PyTorch. Keras' own `weight_decay=` is
-    decoupled from the gradient and, with momentum 0.9, about ten times weaker. Added after the
-    gradients of all replicas are summed and clipped.
-
-    Args:
-        learning_rate: float or schedule.
-        l2: Weight decay, >= 0; on every trainable variable, as in those recipes.
-        **kwargs: As `keras.optimizers.SGD`.
-    """
-
-    def __init__(self, learning_rate=0.01, l2: float = 0.0, **kwargs):
-        super().__init__(learning_rate, **kwargs)
-        self.l2 = l2
-
-    def update_step(self, gradient, variable, learning_rate):
-        fused = self.momentum and isinstance(gradient, tf.Tensor) and gradient.dtype == tf.float32
-        if fused and variable.dtype == tf.float32:
-            self._update_in_place(gradient, variable, tf.cast(learning_rate, tf.float32))
-            return
-        if self.l2:
-            gradient = gradient + self.l2 * tf.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
-
-    def _update_in_place(self, gradient, variable, rate):
-        """Update by TensorFlow's own kernels: two passes over the weights, where Keras makes seven.
-
-        m <- mu m - rate (g + l2 w), w <- w + m: the L2 goes into m first, with rate l2 / mu.
-        """
-        moving = self.momentums[self._get_variable_index(variable)].value
-        if self.l2 and self.nesterov:  # which looks ahead by the gradient, so that it must have all
-            gradient = gradient + self.l2 * variable
-        elif self.l2:
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=moving.handle, alpha=rate * (self.l2 / self.momentum), delta=variable
-            )
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=moving.handle,
-            lr=rate,
-            grad=gradient,
-            momentum=self.momentum,
-            use_nesterov=self.nesterov,
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
-
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -70,6 +19,7 @@ def build(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
+    old: Old | None = None,
 ) -> keras.optimizers.Optimizer:
     """Return a Keras optimizer.
 
@@ -81,15 +31,18 @@ def build(
         nesterov: Nesterov's momentum (SGD only).
         weight_decay: >= 0, on every trainable variable.
         clip_norm: Largest norm of the whole peer's gradient; 0 does not clip.
+        old: The variables that are trained already, where they learn otherwise than new ones.
 
     Raises:
         InputError: Unknown kind.
     """
-    clip = {"global_clipnorm": clip_norm or None}
+    more = {"global_clipnorm": clip_norm or None}
+    more |= {"old": dataclasses.asdict(old)} if old else {}
     if kind == "sgd":
-        return SGD(learning_rate, weight_decay, momentum=momentum, nesterov=nesterov, **clip)
+        return SGD(learning_rate, weight_decay, momentum=momentum, nesterov=nesterov, **more)
     if kind == "adamw":
-        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
+        make = AdamW if old else keras.optimizers.AdamW
+        return make(learning_rate, weight_decay=weight_decay, **more)
     raise InputError.unknown("optimizer", kind, OPTIMIZERS)
 
 

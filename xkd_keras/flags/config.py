@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -45,6 +46,19 @@ class Config(fields.Fields):
             )
         return parsed
 
+    def learning(self) -> dict[str, Any]:
+        """Return the learning options of all peers by name; None for those that were not given."""
+        return {name: getattr(self, name) for name in fields.LEARNING}
+
+    def continuing(self, before: "Config") -> "Config":
+        """Return this configuration of a run that was begun as `before`.
+
+        Learning options that are not given are those that it was begun with: earlier versions gave
+        all networks the same.
+        """
+        open_ = [name for name, value in self.learning().items() if value is None]
+        return dataclasses.replace(self, **{name: getattr(before, name) for name in open_})
+
     def differences(self, other: "Config") -> list[str]:
         """Return a line for each flag that makes `other` another run than this one."""
         names = [f.name for f in dataclasses.fields(self) if f.metadata["identity"]]
@@ -56,11 +70,11 @@ class Config(fields.Fields):
         ]
 
     def flags(self) -> str:
-        """Return the text of a flag file that repeats this run."""
+        """Return the text of a flag file that repeats this run: every flag that has a value."""
         lines = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            values = value if isinstance(value, tuple) else [value]
+            values = value if isinstance(value, tuple) else [value] if value is not None else []
             lines += [f"--{field.name}={parsing.text(v)}" for v in values]
         return "\n".join(lines) + "\n"
 
@@ -81,13 +95,14 @@ def define(values: flags.FlagValues = flags.FLAGS) -> None:
     for field in dataclasses.fields(Config):
         text, choices = field.metadata["help"], field.metadata["choices"]
         kwargs = {"flag_values": values, "module_name": sys.argv[0]}
-        if field.type is int:
+        kind = fields.kind(field)
+        if kind is int:
             flags.DEFINE_integer(field.name, field.default, text, **kwargs)
-        elif field.type is float:
+        elif kind is float:
             flags.DEFINE_float(field.name, field.default, text, **kwargs)
-        elif field.type is bool:
+        elif kind is bool:
             flags.DEFINE_bool(field.name, field.default, text, **kwargs)
-        elif isinstance(field.default, tuple):
+        elif kind is tuple:
             flags.DEFINE_multi_string(field.name, list(field.default), text, **kwargs)
         else:
             text = f"{text} One of {', '.join(choices)}." if choices else text

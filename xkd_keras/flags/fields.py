@@ -1,15 +1,36 @@
 """Every flag of a run once: its default, its help, what is valid."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from xkd_keras import peers
+from xkd_keras.peers.catalogue import PIXELS
 
 
-def _flag(default: Any, text: str, *, low=None, high=None, choices=None, identity=True):
-    """A field that is also a flag; `identity` says whether another value makes it another run."""
+def _flag(
+    default: Any, text: str, *, low=None, high=None, choices=None, identity=True, learning=False
+):
+    """A field that is also a flag.
+
+    Args:
+        default: Its value where none was given.
+        text: Its help.
+        low: The smallest valid value.
+        high: The largest.
+        choices: All valid values.
+        identity: Whether another value makes it another run.
+        learning: Whether each network may have its own default; the flag's is then None, and
+            `usual` in its metadata that of most networks.
+    """
     facts = {"help": text, "low": low, "high": high, "choices": choices, "identity": identity}
-    return dataclasses.field(default=default, metadata=facts)
+    if learning:
+        shown = default if default != "" else "empty"
+        facts["help"] += f" Where not given: the network's own (see --peer), else {shown}."
+    return dataclasses.field(
+        default=None if learning else default,
+        metadata={**facts, "usual": default, "learning": learning},
+    )
 
 
 # As in `methods.METHODS` and `teachers.TEACHERS`, which need TensorFlow.
@@ -28,6 +49,29 @@ TEACHERS = (
     "frozen",
 )
 HALVES = ("float16", "bfloat16")
+
+
+def _peer_help() -> str:
+    """Say what --peer takes, and which networks learn otherwise than most."""
+    apart: dict[str, list[str]] = {}
+    for name in peers.names():
+        own = ", ".join(f"{option} {value}" for option, value in peers.suits(name).items())
+        if own:
+            apart.setdefault(own, []).append(name)
+    suits = "; ".join(f"{', '.join(names)}: {own}" for own, names in apart.items())
+    return (
+        "A network, repeated: NAME[,option=value...]. NAME is one of"
+        f" {', '.join(peers.names())} (imagenet_... is a size, for large images, not weights); or"
+        " applications:NAME, a classifier of keras.applications, as"
+        " applications:EfficientNetV2B0; file:PATH, a saved Keras model; your_module:build_fn."
+        " Options: name, weight (in the ensemble), distill (a factor of lambda); start (trained"
+        " weights: imagenet, for applications:NAME, or a .keras or .weights.h5 file), freeze"
+        " (epochs in which only its last layer learns), start_rate (a factor of the learning rate"
+        " for all layers but the last), pixels (what the weights expect, where the file does not"
+        f" say: {', '.join(PIXELS)}); and the flags of how a peer learns, without dashes. Those"
+        f" that are not given suit the network. {suits}; of applications:NAME as in"
+        " xkd_keras/peers/README.md; from trained weights, a tenth of the learning rate."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +105,33 @@ class Fields:
         2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )
     # Peers and how each of them learns; --peer can override everything down to clip_norm.
-    peer: tuple[str, ...] = _flag(
-        (),
-        "A network, repeated: NAME[,option=value...] or your_module:build_fn[,option=value...]."
-        f" NAME is one of {', '.join(peers.names())}. Options: name, weight (in the ensemble),"
-        " distill (a factor of lambda) and the flags of how a peer learns, without dashes.",
+    peer: tuple[str, ...] = _flag((), _peer_help())
+    optimizer: str | None = _flag(
+        "sgd", "Each peer's optimizer.", choices=("sgd", "adamw"), learning=True
     )
-    optimizer: str = _flag("sgd", "Each peer's optimizer.", choices=("sgd", "adamw"))
-    learning_rate: float = _flag(0.1, "The largest learning rate.", low=0)
-    learning_rate_schedule: str = _flag(
+    learning_rate: float | None = _flag(0.1, "The largest learning rate.", low=0, learning=True)
+    learning_rate_schedule: str | None = _flag(
         "step",
         "How the learning rate changes over training.",
         choices=("constant", "step", "cosine"),
+        learning=True,
     )
-    learning_rate_epochs: str = _flag(
-        "", "step: epochs at which the rate falls to a tenth, such as 81:122; empty: 1/2 and 3/4."
+    learning_rate_epochs: str | None = _flag(
+        "",
+        "step: epochs at which the rate falls to a tenth, such as 81:122; empty: 1/2 and 3/4.",
+        learning=True,
     )
-    warmup_epochs: float = _flag(0.0, "Epochs in which the rate rises linearly.", low=0)
-    momentum: float = _flag(0.9, "SGD's momentum.", low=0, high=1)
-    nesterov: bool = _flag(False, "Nesterov's momentum.")
-    weight_decay: float = _flag(5e-4, "L2 in the gradient (sgd) or decoupled (adamw).", low=0)
-    clip_norm: float = _flag(0.0, "Largest norm of a peer's gradient; 0: not clipped.", low=0)
+    warmup_epochs: float | None = _flag(
+        0.0, "Epochs in which the rate rises linearly.", low=0, learning=True
+    )
+    momentum: float | None = _flag(0.9, "SGD's momentum.", low=0, high=1, learning=True)
+    nesterov: bool | None = _flag(False, "Nesterov's momentum.", learning=True)
+    weight_decay: float | None = _flag(
+        5e-4, "L2 in the gradient (sgd) or decoupled (adamw).", low=0, learning=True
+    )
+    clip_norm: float | None = _flag(
+        0.0, "Largest norm of a peer's gradient; 0: not clipped.", low=0, learning=True
+    )
     # How they teach each other.
     method: str = _flag(
         "mcod",
@@ -185,19 +235,30 @@ TEACHING = (
     "distill_adapt",
 )
 # How a peer learns; --peer can override each.
-LEARNING = (
-    "optimizer",
-    "learning_rate",
-    "learning_rate_schedule",
-    "learning_rate_epochs",
-    "warmup_epochs",
-    "momentum",
-    "nesterov",
-    "weight_decay",
-    "clip_norm",
+LEARNING = tuple(
+    name for name, each in Fields.__dataclass_fields__.items() if each.metadata["learning"]
 )
 
 
+def learning(builder: str, given: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Return how a peer learns, whole: as was given, else as suits the network, else as most do.
+
+    Args:
+        builder: What it is built from, as for `peers.build`; empty for a teacher that learns.
+        given: The options that were given, by name; None is as good as not given.
+        start: What weights it starts from.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    own = peers.suits(builder, start, given.get("optimizer"))
+    usual = {name: field(name).metadata["usual"] for name in LEARNING}
+    return {name: {**usual, **own, **given}[name] for name in LEARNING}
+
+
+def kind(each: dataclasses.Field) -> type:
+    """Return the type of a flag's values."""
+    return type(each.metadata["usual"])
+
+
 def field(name: str) -> dataclasses.Field:
-    """Return the field of a flag; its metadata has help, low, high, choices, identity."""
+    """Return the field of a flag; its metadata is that of `_flag`."""
     return Fields.__dataclass_fields__[name]

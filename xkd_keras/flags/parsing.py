@@ -18,7 +18,7 @@ def parse(where: str, text: str, field: dataclasses.Field) -> Any:
         text: After the equals sign.
         field: Of `Config`; its metadata says what is valid.
     """
-    kind = type(field.default)
+    kind = type(field.metadata["usual"])
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise FlagError(f"{where}: received '{text}'; valid: true or false.")
@@ -41,6 +41,8 @@ def number(where: str, text: str, kind: type) -> Any:
 
 def check(where: str, value: Any, facts) -> None:
     """Raise FlagError where a value is not finite, or not what `low`, `high`, `choices` allow."""
+    if value is None:
+        return
     low, high, choices = facts["low"], facts["high"], facts["choices"]
     if choices and value not in choices:
         raise FlagError.unknown(where, value, choices)
@@ -52,7 +54,7 @@ def check(where: str, value: Any, facts) -> None:
         raise FlagError(f"{where}: received {value}; valid: {valid}.")
 
 
-def check_epochs(where: str, text: str) -> None:
+def check_epochs(where: str, text: str | None) -> None:
     """Raise FlagError where text is not epochs joined by colons."""
     if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
         raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
@@ -65,6 +67,8 @@ def check_epochs(where: str, text: str) -> None:
 
 def shown(value: Any) -> str:
     """Return a flag's value as a person reads it."""
+    if value is None:
+        return "not given"
     return " ".join(value) if isinstance(value, tuple) else text(value) or "empty"
 
 

@@ -1,13 +1,15 @@
 """--peer=NAME[,option=value...], and other options that are flags by themselves."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from xkd_keras import peers
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import parsing
-from xkd_keras.flags.fields import LEARNING, Fields, field
+from xkd_keras.flags.fields import LEARNING, Fields, field, learning
+from xkd_keras.peers.catalogue import FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +18,14 @@ class Peer:
 
     Attributes:
         name: Of its file and in reports.
-        builder: A name of `peers.names()`, or module:function.
+        builder: What it is built from, as for `peers.build`.
         weight: In the ensemble; only ratios matter.
         distill: A factor of lambda.
         learning: The flags of `fields.LEARNING`, by name.
+        start: Weights that it starts from: `imagenet`, or a file; empty for none, or its own.
+        pixels: What pixels those expect, where nothing else says it.
+        freeze: Epochs in which only its last layer learns.
+        start_rate: A factor of the learning rate for all layers but the last.
     """
 
     name: str
@@ -27,6 +33,15 @@ class Peer:
     weight: float
     distill: float
     learning: dict[str, Any]
+    start: str = ""
+    pixels: str = ""
+    freeze: int = 0
+    start_rate: float = 1.0
+
+    def about(self, argument: str) -> str:
+        """Return an argument of `peers.build` as a person typed it: an option of this --peer."""
+        own = argument in ("start", "pixels")
+        return f"peer={self.builder},{argument}" if own else argument
 
 
 def parse_peer(text: str, config: Fields) -> Peer:
@@ -39,7 +54,7 @@ def parse_peer(text: str, config: Fields) -> Peer:
     if not builder:
         raise FlagError(f"received '{text}'; valid: NAME[,option=value...].", argument="peer")
     values: dict[str, Any] = {name: getattr(config, name) for name in LEARNING}
-    extra = {"name": builder.rpartition(":")[2], "weight": 1.0, "distill": 1.0}
+    extra: dict[str, Any] = {"name": _name(builder), **_OWN}
     for pair in pairs:
         option, equals, value = pair.partition("=")
         where = f"--peer={text}: {option or pair!r}"
@@ -48,9 +63,16 @@ def parse_peer(text: str, config: Fields) -> Peer:
         if not equals or not value:
             raise FlagError(f"{where}: has no value; valid: {option}=VALUE.")
         if option in extra:
-            extra[option] = value if option == "name" else parsing.number(where, value, float)
+            kind = type(extra[option])
+            extra[option] = value if kind is str else parsing.number(where, value, kind)
         else:
             values[option] = parsing.parse(where, value, field(option))
+    _check(text, builder, extra)
+    return Peer(builder=builder, learning=learning(builder, values, extra["start"]), **extra)
+
+
+def _check(text: str, builder: str, extra: dict[str, Any]) -> None:
+    """Raise FlagError for what an option that is no flag cannot be."""
     # The name becomes a file's and a variable's: only what all systems and Keras take.
     usable = peers.LABEL.fullmatch(extra["name"])
     if not usable or extra["name"] == "ensemble":
@@ -58,10 +80,29 @@ def parse_peer(text: str, config: Fields) -> Peer:
             f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"
             " and '.', not 'ensemble'; set it with name=..."
         )
-    for name in ("weight", "distill"):
-        if not extra[name] >= 0:
-            raise FlagError(f"--peer={text}: {name}: received {extra[name]}; valid: 0 or more.")
-    return Peer(builder=builder, learning=values, **extra)
+    for name, value in extra.items():
+        if not isinstance(value, str) and not 0 <= value < math.inf:
+            raise FlagError(f"--peer={text}: {name}: received {value}; valid: 0 or more.")
+    trained = peers.starts(builder, extra["start"])
+    for name in ("freeze", "start_rate"):
+        if extra[name] != _OWN[name] and not trained:
+            raise FlagError(f"--peer={text}: {name}: is for start=... and file:PATH only.")
+
+
+# Options that are no flags, where they are not given.
+_OWN = {
+    "weight": 1.0,
+    "distill": 1.0,
+    "start": "",
+    "pixels": "",
+    "freeze": 0,
+    "start_rate": 1.0,
+}
+
+
+def _name(builder: str) -> str:
+    """Return how a network is called that was given no name: by function, class or file."""
+    return peers.label_of(builder) if builder.startswith(FILE) else builder.rpartition(":")[2]
 
 
 def learning_rate_epochs(text: str, epochs: int) -> list[float]:

@@ -23,20 +23,38 @@ def he_normal_fan_out() -> keras.Initializer:
 def normalize(x, mean, std):
     """Return (x - mean) / std per channel, as a frozen 1x1 depthwise convolution named `normalize`.
 
-    A convolution, because its statistics then travel as weights and every converter and quantiser
-    knows it.
-
     Args:
         x: float32 [batch, height, width, channels] of pixels, 0..255.
         mean: float [channels], in units of pixels.
         std: float [channels], above zero, in units of pixels.
     """
+    mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
+    return affine(x, 1.0 / std, -mean / std)
+
+
+def affine(x, scale, offset):
+    """Return x * scale + offset per channel, as a frozen 1x1 depthwise convolution, `normalize`.
+
+    A convolution, because its statistics then travel as weights and every converter and quantiser
+    knows it.
+
+    Args:
+        x: float32 [batch, height, width, channels] of pixels, 0..255.
+        scale: float [channels], or [1] for all of them.
+        offset: float, likewise.
+    """
     # float32 also under a mixed policy: half precision would round pixels before they are centred.
     layer = keras.layers.DepthwiseConv2D(1, name="normalize", trainable=False, dtype="float32")
     y = layer(x)
-    mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
-    layer.set_weights([(1.0 / std).reshape(1, 1, -1, 1), -mean / std])
+    set_affine(layer, scale, offset)
     return y
+
+
+def set_affine(layer, scale, offset):
+    """Set what `affine` made: scale and offset, float [channels] or [1]."""
+    channels = layer.kernel.shape[2]
+    scale, offset = (np.broadcast_to(each, (channels,)) for each in (scale, offset))
+    layer.set_weights([scale.reshape(1, 1, -1, 1), offset])
 
 
 def pad(x, size, name):

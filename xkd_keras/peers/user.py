@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from xkd_keras.errors import InputError
+from xkd_keras.peers import graphs
 
 
 def find(name):
@@ -127,19 +128,12 @@ def _check_savable(name, peer):
 
 def _join(model, pixels, x, label, logits):
     """Put the layers of `model` behind x in one flat graph; nest the model where that fails."""
-    graph = _graph(model)
+    graph = graphs.graph(model)
     flat = graph is not None and _leaves_our_names_free(graph)
-    logits = _replay(graph, pixels, x) if flat else keras.tree.flatten(logits)[0]
+    logits = graphs.replay(graph, x) if flat else keras.tree.flatten(logits)[0]
     if not (flat and _ends_in_logits(graph)):
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     return keras.Model(pixels, logits, name=label)
-
-
-def _graph(model):
-    """Return `model` as a functional graph; None if only its own code knows its connections."""
-    if not hasattr(model, "outputs"):
-        return None
-    return keras.Model(model.inputs[0], keras.tree.flatten(model.outputs)[0])
 
 
 def _leaves_our_names_free(graph):
@@ -152,20 +146,6 @@ def _leaves_our_names_free(graph):
 def _ends_in_logits(graph):
     """Is the last layer called `logits` already, and float32 under a mixed policy too?"""
     return graph.output_names == ["logits"] and graph.outputs[0].dtype == "float32"
-
-
-def _replay(graph, pixels, x):
-    """Call the layers of `graph` again, on x in place of its input; return the output."""
-
-    def call(layer, *args, **kwargs):
-        args, kwargs = keras.tree.map_structure(
-            lambda tensor: x if tensor is pixels else tensor, (args, kwargs)
-        )
-        return layer(*args, **kwargs)
-
-    return keras.models.clone_model(
-        graph, input_tensors=pixels, clone_function=lambda layer: layer, call_function=call
-    ).outputs[0]
 
 
 def _own(module):

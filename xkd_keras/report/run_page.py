@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.report import curves, deployment_page, findings, mistakes, page, plots, teaching
+from xkd_keras.report import (
+    curves,
+    deployment_page,
+    findings,
+    learning,
+    mistakes,
+    page,
+    plots,
+    teaching,
+)
 from xkd_keras.report.page import (
     aligned,
     both,
@@ -90,6 +99,7 @@ def compose(
         *_use(metrics),
         *_training(answered.distill_weights, pictures),
         *teaching.section(metrics),
+        *learning.section(metrics),
         *mistakes.confusions(metrics, labels, given, counts, pictures),
         *mistakes.disputes(labels, given),
         *_particulars(metrics),

@@ -12,13 +12,14 @@ import tensorflow as tf
 from xkd_keras import data as datasets
 from xkd_keras import peers
 from xkd_keras.devices import cluster
-from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers
+from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers, updates
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.peer import Peer
+from xkd_keras.peers.catalogue import FILE
 from xkd_keras.runs import directory as rundir
 
 
@@ -34,15 +35,16 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     for peer in config.peers():
         with _policy(config):
             model = build_peer(config, data, peer)
-        if ":" in peer.builder:
+        if peers.is_own(peer.builder) or peer.builder.startswith(FILE):
             rundir.check_loads(peer.name, model)
         members[peer.name] = peers.fused(model, config.sync_batch_norm)
-        learning[peer.name] = optimizer(peer.learning, config.epochs, steps)
+        old = _old(peer, members[peer.name], steps)
+        learning[peer.name] = optimizer(peer.learning, config.epochs, steps, old)
     teacher, schedule = distillation(config, steps)
     if teacher == "frozen":
         teacher = frozen_teacher(config, data)
     if teacher == "gate":  # it learns as a peer without options of its own would
-        own = {name: getattr(config, name) for name in fields.LEARNING}
+        own = fields.learning("", config.learning())
         learning["ensemble"] = optimizer(own, config.epochs, steps)
     weights = {peer.name: peer.weight for peer in config.peers()}
     cohort = Cohort(
@@ -63,15 +65,40 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
 
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:
     """Return a peer with its first weights, in the precision of Keras' policy."""
-    return peers.build(
-        peer.builder,
-        data.image_shape,
-        len(data.class_names),
-        label=peer.name,
-        mean=data.mean,
-        std=data.std,
-        seed=config.seed,
-    )
+    try:
+        return peers.build(
+            peer.builder,
+            data.image_shape,
+            len(data.class_names),
+            label=peer.name,
+            mean=data.mean,
+            std=data.std,
+            seed=config.seed,
+            start=peer.start,
+            pixels=peer.pixels,
+            new_head=_of_other_classes(peer, data),
+        )
+    except InputError as error:
+        raise InputError(error.message, argument=peer.about(error.argument)) from None
+
+
+def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
+    """Whether a peer starts from a network of a run whose classes had other names."""
+    path = Path(peer.start or peer.builder.removeprefix(FILE))
+    run_dir = path.parent.parent
+    if not peers.starts(peer.builder, peer.start) or not (run_dir / "metrics.json").is_file():
+        return False
+    config, metrics = rundir.finished(run_dir, "start")
+    rundir.import_builders(config)  # it may be of classes of the user's
+    return metrics["data"]["class_names"] != list(data.class_names)
+
+
+def _old(peer: Peer, model: keras.Model, steps: int) -> updates.Old | None:
+    """Return which variables are trained already, where they learn otherwise than the new ones."""
+    if not peer.freeze and peer.start_rate == 1.0:
+        return None
+    count = len(model.trainable_variables) - len(peers.head(model).trainable_variables)
+    return updates.Old(count, peer.start_rate, peer.freeze * steps)
 
 
 @contextlib.contextmanager
@@ -133,17 +160,21 @@ def distillation(config: configs.Config, steps: int):
     return (teacher if config.teacher == "auto" else config.teacher), schedule
 
 
-def optimizer(learning: Mapping[str, Any], epochs: int, steps: int) -> keras.optimizers.Optimizer:
+def optimizer(
+    learning: Mapping[str, Any], epochs: int, steps: int, old: updates.Old | None = None
+) -> keras.optimizers.Optimizer:
     """Return a peer's optimizer: its learning rate over `epochs` of `steps` steps, and the rest.
 
     Args:
         learning: The flags of `config.LEARNING`, by name.
         epochs: Epochs of the run.
         steps: Steps per epoch.
+        old: The variables that are trained already.
     """
     rate = learning_rate(learning, epochs, steps)
     names = ("momentum", "nesterov", "weight_decay", "clip_norm")
-    return optimizers.build(learning["optimizer"], rate, **{name: learning[name] for name in names})
+    given = {name: learning[name] for name in names}
+    return optimizers.build(learning["optimizer"], rate, old=old, **given)
 
 
 def learning_rate(learning: Mapping[str, Any], epochs: int, steps: int):

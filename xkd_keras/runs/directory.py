@@ -20,12 +20,18 @@ from xkd_keras.flags import config as configs
 SPLITS = ("train", "validation", "test")
 
 
-def claim(config: configs.Config, run_dir: Path) -> None:
-    """Make the directory, or see that it holds this very run."""
+def claim(config: configs.Config, run_dir: Path) -> configs.Config:
+    """Make the directory, or see that it holds this very run; return the run's configuration.
+
+    Learning options that are left open are those that it was begun with.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if _begun(run_dir):
+            config = config.continuing(configs.read(run_dir / "config.flags"))
         _check_content(config, run_dir)
         (run_dir / ".lock").touch()
+        return config
     except OSError as error:
         raise InputError(
             f"cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
@@ -123,7 +129,7 @@ def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) ->
 def import_builders(config: configs.Config) -> None:
     """Import the users' modules of a run's peers: they may register classes that files need."""
     for peer in config.peers():
-        if ":" in peer.builder:
+        if peers.is_own(peer.builder):
             peers.check(peer.builder)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.distillation.cohort import Cohort
+from xkd_keras.flags.peer import Peer
 from xkd_keras.runs import answers, building, evaluation, history, teaching
 from xkd_keras.runs import directory as rundir
 
@@ -61,10 +62,15 @@ def _save_models(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset) 
     for peer in config.peers():
         model = peers.stock(cohort.peers[peer.name])
         if config.mixed_precision != "none":
-            half, model = model, building.build_peer(config, data, peer)
+            half, model = model, building.build_peer(config, data, _unstarted(peer))
             model.set_weights(half.get_weights())
         with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
             model.save(beside)
+
+
+def _unstarted(peer: Peer) -> Peer:
+    """Return a peer with the same layers whose first weights are nobody's."""
+    return dataclasses.replace(peer, start="", pixels="") if peer.start else peer
 
 
 def _circumstances(config, run_dir: Path, cohort: Cohort, data, rows: list) -> dict:
@@ -87,9 +93,28 @@ def _circumstances(config, run_dir: Path, cohort: Cohort, data, rows: list) -> d
             "seconds": round(seconds, 3),
             "steps_per_second": round(rows[-1]["step"] / seconds, 3),
             "replicas": cohort.distribute_strategy.num_replicas_in_sync,
+            "learning": {peer.name: learned(peer) for peer in config.peers()},
             "skipped": {name: _skipped(rows, name) for name in cohort.peers},
         },
     }
+
+
+def learned(peer: Peer) -> dict:
+    """Return how a peer learned, and from where: what suited it where nothing was given, too."""
+    start = peer.start or (peer.builder if peers.starts(peer.builder, "") else "")
+    begun = {"start": start, "freeze": peer.freeze, "start_rate": peer.start_rate}
+    return {**peer.learning, **(begun if start else {})}
+
+
+def told(peer: Peer) -> str:
+    """Return in a line how a peer learns, and from where."""
+    own = learned(peer)
+    text = f"{own['optimizer']}, learning rate {own['learning_rate']:g}"
+    text += f" ({own['learning_rate_schedule']}), weight decay {own['weight_decay']:g}"
+    if "start" in own:
+        text += f"; starts from {own['start']}"
+        text += f", its last layer alone for {peer.freeze} epochs" if peer.freeze else ""
+    return text
 
 
 def _skipped(rows: list, name: str) -> int:

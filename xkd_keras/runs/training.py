@@ -1,6 +1,7 @@
 """A run from its Config to its directory: train, or resume, to the last epoch."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import building, callbacks, checkpoint, history, progress, result
+from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
 from xkd_keras.runs import directory as rundir
 
 
@@ -26,8 +27,10 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
     with contextlib.ExitStack() as held:
         with collectives.agreed(strategy):
             if chief:
-                rundir.claim(config, run_dir)
+                config = rundir.claim(config, run_dir)
                 held.enter_context(files.lock(run_dir))
+        learning = collectives.text_from_chief(strategy, json.dumps(config.learning()))
+        config = dataclasses.replace(config, **json.loads(learning))
         if collectives.from_chief(strategy, chief and (run_dir / "metrics.json").exists()):
             return _complete(run_dir) if chief else {}
         with collectives.agreed(strategy):
@@ -63,7 +66,7 @@ def _train(
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
     done = checkpoint.restore(run_dir / "checkpoints", cohort)
     first, strategy = len(done.history), cohort.distribute_strategy
-    watching = [callbacks.History(run_dir, done, steps)]
+    watching = [freezing.Freezing(config.peers()), callbacks.History(run_dir, done, steps)]
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
         watching = [
@@ -112,6 +115,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
     )
+    for peer in config.peers():
+        print(f"{peer.name}: {result.told(peer)}")
     weights = building.distill_weights(cohort.schedule, config.epochs * steps)
     if config.method != "solo" and not weights.any():
         print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")

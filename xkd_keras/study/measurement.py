@@ -14,7 +14,7 @@ from xkd_keras import files
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
-from xkd_keras.runs import building, checkpoint, evaluation, result, training
+from xkd_keras.runs import building, checkpoint, evaluation, freezing, result, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study.plan import Task
 
@@ -43,7 +43,7 @@ def run(task: Task) -> None:
                 data.validation, dataset=data, batch_size=config.eval_batch_size
             ),
             validation_freq=_points(config.epochs),
-            callbacks=[watch],
+            callbacks=[freezing.Freezing(config.peers()), watch],
             shuffle=False,
             verbose=0,
         )

@@ -1,5 +1,6 @@
 """A study from its Plan to its directory: search, run or resume, and report."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -31,6 +32,7 @@ def run(plan: Plan) -> dict:
             every run fails.
     """
     _claim(plan)
+    plan = _continuing(plan)
     with files.lock(plan.directory):
         table = _search(plan) if plan.grid else None
         tasks = plan.tasks(search.chosen(table) if table else {})
@@ -64,6 +66,15 @@ def _claim(plan: Plan) -> None:
             " can be made or written.",
             argument="run_dir",
         ) from None
+
+
+def _continuing(plan: Plan) -> Plan:
+    """Return the plan with the learning options that it leaves open as its first runs had them."""
+    for path in sorted(plan.directory.glob("*/*/seed-*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            before = configs.Config(**json.loads(path.read_text())["config"])
+            return dataclasses.replace(plan, base=plan.base.continuing(before))
+    return plan
 
 
 def _search(plan: Plan) -> dict[str, list[dict]]:

@@ -1,0 +1,41 @@
+"""Small networks of keras.applications become TFLite files, or it is told why not."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from xkd_keras import peers
+from xkd_keras.errors import InputError
+from xkd_keras.ship import lite
+
+SHAPE = (32, 32, 3)
+# The largest difference of a probability, float32 first; int8's is what 8 bits leave.
+BOUNDS = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.25, "int8": 0.25}
+NO_INT8 = {"ConvNeXtTiny": "int8: .* tensors stay float"}  # layer normalisation and GELU
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["MobileNetV3Small", "EfficientNetV2B0", "NASNetMobile", "ConvNeXtTiny"]
+)
+def test_every_variant_is_made_and_answers(name):
+    model = peers.build(f"applications:{name}", SHAPE, 4, seed=1)
+    model = peers.stock(peers.fused(model))
+    images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE)).astype("uint8")
+    # Statistics of these images, as training leaves them, and logits that differ by some units.
+    for _ in range(60):
+        model(images.astype("float32"), training=True)
+    head = peers.head(model)
+    logits = keras.ops.convert_to_numpy(model(images.astype("float32")))
+    head.set_weights([head.get_weights()[0] / max(logits.std(), 1e-9), head.get_weights()[1]])
+    want = softmax(keras.ops.convert_to_numpy(model(images[:8].astype("float32"))), axis=-1)
+    assert np.ptp(want) > 0.1
+    with lite.converters(model) as convert:
+        for variant, bound in BOUNDS.items():
+            if variant == "int8" and name in NO_INT8:
+                with pytest.raises(InputError, match=NO_INT8[name]):
+                    convert(variant, images)
+                continue
+            got = lite.Lite(convert(variant, images))(images[:8])
+            assert np.abs(got - want).max() < bound, variant

@@ -1,0 +1,118 @@
+"""Keras' graphs of layers: read, walked again on other inputs, and divided into body and head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from xkd_keras.peers import catalogue
+
+_Affine = tuple[np.ndarray, np.ndarray]
+
+
+def graph(model: keras.Model) -> keras.Model | None:
+    """Return `model` as a functional graph; None if only its own code knows its connections."""
+    if not hasattr(model, "outputs"):
+        return None
+    return keras.Model(model.inputs[0], keras.tree.flatten(model.outputs)[0])
+
+
+def replay(model: keras.Model, x, call: Callable | None = None):
+    """Call the layers of a functional graph again, on x in place of its input; return the output.
+
+    Args:
+        model: As `graph` returns it, or a functional model of one input.
+        x: A Keras tensor.
+        call: (layer, *args, **kwargs) -> outputs, where a layer is not to be called plainly.
+    """
+
+    def plainly(layer, *args, **kwargs):
+        return layer(*args, **kwargs)
+
+    # Keras' own walk over a graph, as its clone_model uses; it has no public name.
+    return keras.tree.flatten(model._run_through_graph(x, call_fn=call or plainly))[0]
+
+
+def leaves(model: keras.Model) -> list[keras.Layer]:
+    """Return the layers with weights, those of nested models too, in the order of the graph."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += leaves(layer)
+        elif layer.weights:
+            found.append(layer)
+    return found
+
+
+def head(model: keras.Model) -> keras.Layer:
+    """Return the last layer with weights: the one that knows the classes."""
+    return leaves(model)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Eyes:
+    """What the first layers of a network make of a pixel: pixel * scale + offset.
+
+    Attributes:
+        scale: float64 [channels] or [1].
+        offset: float64, likewise.
+        layers: Those that do it, which a layer of ours can stand for.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+    layers: tuple[keras.Layer, ...] = ()
+
+    @classmethod
+    def of_kind(cls, kind: str) -> Eyes:
+        """Return what a name of `catalogue.PIXELS` means."""
+        mean, std = (np.array(each) for each in catalogue.PIXELS[kind])
+        return cls(1 / std, -mean / std)
+
+
+def eyes(model: keras.Model) -> Eyes | None:
+    """Return how a network normalises pixels itself, by its first layers; None if it does not.
+
+    Known are `normalize` of a peer, Rescaling and Normalization, one after the other. Nested models
+    are not looked into.
+    """
+    scale, offset, found = np.ones(1), np.zeros(1), []
+    layer = model._functional if isinstance(model, keras.Sequential) else model
+    (node,) = layer.inputs[0]._keras_history.operation._inbound_nodes[:1]
+    after = _followers(layer, node.operation)
+    while len(after) == 1 and (affine := _affine(after[0])):
+        scale, offset = scale * affine[0], offset * affine[0] + affine[1]
+        found.append(after[0])
+        after = _followers(layer, after[0])
+    return Eyes(scale, offset, tuple(found)) if found else None
+
+
+def _followers(model, operation) -> list:
+    """Return what uses an operation's output, within a graph."""
+    return [
+        node.operation
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+        if any(t._keras_history.operation is operation for t in node.input_tensors)
+    ]
+
+
+def _affine(layer) -> _Affine | None:
+    """Return scale and offset of a layer that does nothing else, per channel."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.array(layer.scale, "float64"), np.array(layer.offset, "float64")
+    if isinstance(layer, keras.layers.Normalization) and not layer.invert:
+        mean, variance = (_array(each).reshape(-1) for each in (layer.mean, layer.variance))
+        std = np.maximum(np.sqrt(variance), keras.config.epsilon())
+        return 1 / std, -mean / std
+    plain = isinstance(layer, keras.layers.DepthwiseConv2D) and layer.name == "normalize"
+    if plain and layer.kernel.shape[:2] == (1, 1) and layer.use_bias:
+        return _array(layer.kernel).reshape(-1), _array(layer.bias)
+    return None
+
+
+def _array(tensor) -> np.ndarray:
+    return keras.ops.convert_to_numpy(tensor).astype("float64")

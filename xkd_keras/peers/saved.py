@@ -1,0 +1,182 @@
+"""A saved Keras model as a peer: `file:PATH`. It sees the pixels that it was trained on, once."""
+
+import warnings
+import zipfile
+
+import keras
+
+from xkd_keras.errors import InputError
+from xkd_keras.peers import catalogue, graphs, layers
+
+SUFFIXES = (".keras", ".h5")
+_PROBABILITIES = {keras.activations.softmax, keras.activations.sigmoid}
+
+
+def load(path: str, argument: str) -> keras.Model:
+    """Return the model of a file that Keras has written.
+
+    Args:
+        path: Of a `.keras` file, or an `.h5` file of a whole model.
+        argument: What an error is about.
+
+    Raises:
+        InputError: There is no such file, or Keras cannot read it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(":. ")
+        raise InputError(
+            f"'{path}' cannot be read as a Keras model ({reason}); valid: a .keras file.",
+            argument=argument,
+        ) from None
+
+
+def seen(model: keras.Model, path: str, kind: str) -> graphs.Eyes:
+    """Return what the weights of a saved model expect of pixels: by its layers, or as was said.
+
+    Args:
+        model: As loaded.
+        path: Where it was.
+        kind: A name of `catalogue.PIXELS`, or empty.
+
+    Raises:
+        InputError: It normalises pixels itself and something was said, or neither.
+    """
+    own = graphs.eyes(model)
+    if own and kind:
+        raise InputError(
+            f"received '{kind}', and '{path}' normalises pixels itself; valid: to leave it out.",
+            argument="pixels",
+        )
+    if not own and not kind:
+        raise InputError(
+            f"missing. '{path}' does not begin with Rescaling, Normalization or `normalize`, so"
+            f" say what pixels it was trained on; valid: {', '.join(catalogue.PIXELS)}.",
+            argument="pixels",
+        )
+    return own or graphs.Eyes.of_kind(kind)
+
+
+def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
+    """Return the model of a file as a peer: plain pixels to logits, in one graph.
+
+    Its own normalisation becomes `normalize`; a softmax at its end is left out; with other classes
+    its last layer gives way to a new one.
+
+    Args:
+        path: Of the file.
+        pixels: The input tensor, float32 [batch, height, width, channels].
+        num_classes: Number of logits.
+        label: Name of the result.
+        kind: What pixels it expects, a name of `catalogue.PIXELS`; empty where it says so itself.
+        new_head: Whether its classes are others, even if as many.
+
+    Raises:
+        InputError: The file cannot be read, is no graph of images to classes, is for other images,
+            or does not say what pixels it expects.
+    """
+    model = graphs.graph(load(path, "peer"))
+    shapes = () if model is None else (len(model.input_shape), len(model.output_shape))
+    if shapes != (4, 2) or not graphs.leaves(model):
+        raise InputError(
+            f"'{path}' is no graph from images to classes; valid: a functional or Sequential model"
+            " from [batch, height, width, channels] to [batch, classes].",
+            argument="peer",
+        )
+    look, head = seen(model, path, kind), graphs.head(model)
+    if kind == "bgr":
+        turn(graphs.leaves(model)[0])
+    new_head = new_head or model.output_shape[-1] != num_classes
+    if new_head and head not in model.layers:
+        raise InputError(
+            f"'{path}' has its last layer, '{head.name}', inside another model; valid: one that"
+            " ends in a Dense layer of its own, which can be replaced.",
+            argument="peer",
+        )
+    _leave_names(model, look, head)
+    x = layers.affine(pixels, look.scale, look.offset)
+    try:
+        logits = graphs.replay(model, x, _caller(look, head, new_head))
+        return _finished(pixels, logits, head, num_classes, new_head, label)
+    except InputError:
+        raise
+    except ValueError as error:
+        made, given = (
+            "x".join(map(str, shape)) for shape in (model.input_shape[1:], pixels.shape[1:])
+        )
+        raise InputError(
+            f"'{path}' is for images of {made} and cannot take {given}"
+            f" ({' '.join(str(error).split())[:120]}); valid: images of its size.",
+            argument="peer",
+        ) from None
+
+
+def turn(leaf: keras.Layer) -> None:
+    """Let a convolution of blue, green, red take red, green, blue: the same numbers."""
+    kernel, *rest = leaf.get_weights()
+    leaf.set_weights([kernel[:, :, ::-1], *rest])
+
+
+def _caller(look: graphs.Eyes, head, new_head: bool):
+    """Return how the layers are called: without normalisation, a new head's place, a softmax."""
+    left_out = {id(layer) for layer in look.layers}
+    if new_head or isinstance(head, keras.layers.Dense):
+        left_out.add(id(head))
+    twins: dict[int, keras.Layer] = {}
+
+    def call(layer, *args, **kwargs):
+        softmax = isinstance(layer, keras.layers.Softmax) or (
+            isinstance(layer, keras.layers.Activation) and layer.activation in _PROBABILITIES
+        )
+        if softmax or id(layer) in left_out:
+            return args[0]
+        if not _to_be_cast(layer):
+            return layer(*args, **kwargs)
+        policy = keras.config.dtype_policy().name
+        if id(layer) not in twins:
+            twins[id(layer)] = type(layer).from_config({**layer.get_config(), "dtype": policy})
+        outputs = twins[id(layer)](*args, **kwargs)
+        twins[id(layer)].set_weights(layer.get_weights())
+        return outputs
+
+    return call
+
+
+def _to_be_cast(layer) -> bool:
+    """Whether a layer is float32 and Keras' policy a mixed one: a saved network of ours is."""
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return False
+    mixed = keras.config.dtype_policy().name != "float32"
+    return mixed and layer.dtype_policy.name == "float32" and type(layer) is not keras.layers.Lambda
+
+
+def _leave_names(model, look: graphs.Eyes, head) -> None:
+    """Rename what has a name of ours and is not what we mean by it."""
+    for layer in model.layers:
+        mine = layer in look.layers or layer is head
+        if layer.name in ("pixels", "normalize", "logits") and not mine:
+            layer.name = f"own_{layer.name}"
+
+
+def _finished(pixels, logits, head, num_classes, new_head, label) -> keras.Model:
+    """Put the last layer behind what is before it."""
+    if new_head and len(logits.shape) != 2:
+        raise InputError(
+            f"'{head.name}' follows features of shape {tuple(logits.shape)}; valid: a model that"
+            " pools or flattens before its last layer.",
+            argument="peer",
+        )
+    if new_head:
+        return keras.Model(pixels, layers.logits(logits, num_classes), name=label)
+    if isinstance(head, keras.layers.Dense):
+        last = keras.layers.Dense(
+            num_classes, use_bias=head.use_bias, dtype="float32", name="logits"
+        )
+        peer = keras.Model(pixels, last(logits), name=label)
+        last.set_weights(head.get_weights())
+        return peer
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
+    return keras.Model(pixels, logits, name=label)

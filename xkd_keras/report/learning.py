@@ -1,0 +1,54 @@
+"""How each network of a run learned, and what it started from."""
+
+from collections.abc import Mapping
+
+from xkd_keras.report.page import escape, grid, many
+
+_SGD_ONLY = ("momentum", "nesterov")
+_BEGUN = ("start", "freeze", "start_rate")
+
+
+def section(metrics: Mapping) -> list[str]:
+    """Return a table of learning options, one column per peer, and where the peers started.
+
+    Args:
+        metrics: What RUN/metrics.json holds; of a run of an earlier version there is no table.
+    """
+    peers = metrics["training"].get("learning", {})
+    if not peers:
+        return []
+    names = [name for name in next(iter(peers.values())) if name not in _BEGUN]
+    rows = [
+        [name.replace("_", " "), *(_cell(name, own) for own in peers.values())] for name in names
+    ]
+    return [
+        "What each network learned with: what was given, else what suits it.",
+        grid(["", *map(escape, peers)], rows),
+        *[_begun(name, own) for name, own in peers.items() if own.get("start")],
+    ]
+
+
+def _cell(name: str, own: Mapping) -> str:
+    if name in _SGD_ONLY and own["optimizer"] != "sgd":
+        return "–"
+    value = own[name]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "learning_rate_epochs":
+        falls = own["learning_rate_schedule"] == "step"
+        return (escape(value) or "1/2 and 3/4") if falls else "–"
+    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _begun(name: str, own: Mapping) -> str:
+    frozen = (
+        f"; in its first {many(own['freeze'], 'epoch')} only its last layer learned"
+        if own["freeze"]
+        else ""
+    )
+    slower = (
+        f"; the layers before the last learned at {own['start_rate']:g} of its rate"
+        if own["start_rate"] != 1
+        else ""
+    )
+    return f"{escape(name)} started from `{own['start']}`{frozen}{slower}."
