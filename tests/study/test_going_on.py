@@ -9,6 +9,7 @@ import pytest
 from tests import small_studies
 from tests.small_studies import base
 from xkd_keras.errors import InputError
+from xkd_keras.flags import fields
 from xkd_keras.study import orchestration, workers
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
@@ -95,3 +96,15 @@ def test_what_the_search_chose_is_not_chosen_again(study, copy, monkeypatch):
     monkeypatch.setattr(orchestration.search, "choose", None)
     again = orchestration.run(copy)
     assert again["sweep"] == found["sweep"]
+
+
+def test_a_study_of_an_earlier_version_goes_on_with_its_learning_options(copy, capsys):
+    """Earlier versions wrote every learning option down; the same command leaves them open."""
+    usual = {name: fields.field(name).metadata["usual"] for name in fields.LEARNING}
+    for path in copy.directory.glob("runs/*/seed-*.json"):
+        result = json.loads(path.read_text())
+        result["config"] |= usual
+        path.write_text(json.dumps(result))
+    orchestration.run(copy)
+    assert "there already" in capsys.readouterr().out
+    assert "--learning_rate=0.1\n" in (copy.directory / "study.flags").read_text()

@@ -111,8 +111,8 @@ def _check_start(name: str, start: str) -> None:
             each for each in EXPECTED if each.lower() == name.partition("_")[2].replace("_", "")
         ]
         raise InputError(
-            f"'imagenet' is for networks of keras.applications, and '{name}' is a size, without"
-            f" weights of its own; valid: {APPLICATIONS}{(near or ['NAME'])[0]}, or a file.",
+            f"'imagenet' is for networks of keras.applications, and there are no such weights of"
+            f" '{name}'; valid: {APPLICATIONS}{(near or ['NAME'])[0]}, or a file.",
             argument="start",
         )
 

@@ -33,7 +33,8 @@ def replay(model: keras.Model, x, call: Callable | None = None):
         return layer(*args, **kwargs)
 
     # Keras' own walk over a graph, as its clone_model uses; it has no public name.
-    return keras.tree.flatten(model._run_through_graph(x, call_fn=call or plainly))[0]
+    outputs = model._run_through_graph(x, lambda layer: layer, call_fn=call or plainly)
+    return keras.tree.flatten(outputs)[0]
 
 
 def leaves(model: keras.Model) -> list[keras.Layer]:
@@ -79,14 +80,15 @@ def eyes(model: keras.Model) -> Eyes | None:
     Known are `normalize` of a peer, Rescaling and Normalization, one after the other. Nested models
     are not looked into.
     """
+    if not hasattr(model, "outputs"):  # only its own code knows its layers' order
+        return None
     scale, offset, found = np.ones(1), np.zeros(1), []
-    layer = model._functional if isinstance(model, keras.Sequential) else model
-    (node,) = layer.inputs[0]._keras_history.operation._inbound_nodes[:1]
-    after = _followers(layer, node.operation)
+    model = model._functional if isinstance(model, keras.Sequential) else model
+    after = _followers(model, model.inputs[0]._keras_history.operation)
     while len(after) == 1 and (affine := _affine(after[0])):
         scale, offset = scale * affine[0], offset * affine[0] + affine[1]
         found.append(after[0])
-        after = _followers(layer, after[0])
+        after = _followers(model, after[0])
     return Eyes(scale, offset, tuple(found)) if found else None
 
 
