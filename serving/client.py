@@ -20,7 +20,8 @@ from absl import flags
 from serving import command
 
 SIGNATURE = "serving_bytes"
-KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # that the server's decoder knows
+# What the server's decoder knows is called so.
+KINDS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
 # The limit of a channel is 4 MiB unless told otherwise; the server has no limit either.
 UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
 Answer = list[tuple[str, float]]
@@ -91,7 +92,7 @@ class Client:
         """Return the most probable labels of encoded images, best first, with their probabilities.
 
         Args:
-            images: Contents of JPEG, PNG, BMP or GIF files, of any size.
+            images: Contents of JPEG, PNG, BMP, GIF or WebP files, of any size.
 
         Raises:
             RefusedError: The server has no such model, cannot read an image, or does not answer.
@@ -193,7 +194,7 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         path = Path(name)
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in KINDS)
+            files = sorted(file for file in path.rglob("*") if _is_image(path, file))
             if not files:
                 kinds = ", ".join(sorted(KINDS))
                 raise command.MistakeError(f"{path}: holds no images; valid: {kinds}.")
@@ -202,6 +203,13 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
                 yield str(file), file.read_bytes()
             except OSError as error:
                 raise command.MistakeError(f"{file}: {error.strerror}.") from None
+
+
+def _is_image(folder: Path, file: Path) -> bool:
+    """Whether a file is an image by its name, and not what other programs leave in folders."""
+    parts = file.relative_to(folder).parts
+    litter = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return file.suffix.lower() in KINDS and not litter
 
 
 FLAGS = {  # default, help, least

@@ -72,6 +72,8 @@ class Run:
                 "image_shape": [32, 32, 3],
                 "examples": {"train": 1257, "validation": 180, "test": self.images},
                 "skipped": [["train/cat/broken|file.png", "empty <file>"]],
+                "duplicates": [["in train and test", ["train/cat/a<b>.png", "test/cat/c.png"]]],
+                "notes": ["'zip' holds nothing but 'pets': looked into that."],
             },
             "training": {
                 "epochs": self.epochs,

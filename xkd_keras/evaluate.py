@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
+from xkd_keras import data as datasets
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
@@ -33,9 +34,15 @@ def main() -> None:
     if values.model:
         from xkd_keras.ship import evaluate_file
 
-        result = evaluate_file.evaluate_model(Path(values.model), run_dir, values.dataset, split)
+        result = evaluate_file.evaluate_model(
+            Path(values.model), run_dir, values.dataset, split, values.skip_unreadable
+        )
     else:
-        result = evaluation.evaluate_run(run_dir, values.peer, values.dataset, split)
+        result = evaluation.evaluate_run(
+            run_dir, values.peer, values.dataset, split, values.skip_unreadable
+        )
+    for line in result["about"]:
+        print(line)
     print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
     print(run_page.table(result))
 
@@ -43,7 +50,7 @@ def main() -> None:
 def _usual_split(dataset: str) -> str:
     """Return `all` for other images that have no test split of their own, else `test`."""
     folder = Path(dataset.removeprefix("folder:")).expanduser()
-    whole = dataset.startswith("folder:") and not (folder / "test").is_dir()
+    whole = dataset.startswith("folder:") and not datasets.has_test(folder)
     return "all" if whole else "test"
 
 
@@ -58,5 +65,8 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "split", "", "train, validation, test or all; empty: test, or all of a plain folder."
+    )
+    flags.DEFINE_bool(
+        "skip_unreadable", False, "Leave files of another folder out that cannot be read."
     )
     command_line.run(main)

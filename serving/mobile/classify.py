@@ -3,7 +3,7 @@
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
 Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
-three functions below: load, prepare and classify.
+functions below: load, prepare (with as_seen) and classify.
 """
 
 import argparse
@@ -18,7 +18,22 @@ from PIL import Image, UnidentifiedImageError
 
 SIDE = 65_500  # pixels of an image's side, and of the whole image: as the networks' own decoder
 PIXELS = 100_000_000
-KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+BACKGROUND = "white"  # transparent pixels are laid on it, as in training
+# Of the names that pictures have, those of formats that Pillow can open here.
+KINDS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".avif"),
+    *(".tif", ".tiff", ".jp2", ".ico", ".heic", ".heif"),
+} & Image.registered_extensions().keys()
+ORIENTATION = 0x0112  # of EXIF: how a picture is turned that is stored as the sensor saw it
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class MistakeError(Exception):
@@ -44,23 +59,37 @@ def load(path: Path) -> tuple[Interpreter, list[str]]:
     return interpreter, labels
 
 
-def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) -> np.ndarray:
-    """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
-
-    The shorter side is scaled to the network's, divided by `crop_ratio` (see manifest.json), then
-    the centre is cut out. The network itself normalises.
-    """
-    height, width = size
-    side = round(min(size) / crop_ratio)
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return a picture as people see it, RGB: upright, on white, of what moves the first frame."""
     if max(image.size) > SIDE or image.size[0] * image.size[1] > PIXELS:
         raise MistakeError(
             f"the image has {image.size[0]} x {image.size[1]} pixels;"
             f" valid: sides up to {SIDE}, {PIXELS} in all."
         )
+    way = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey: `convert` would clip it
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode[-1:] in "Aa" or "transparency" in image.info:
+        pixels = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, BACKGROUND)
+        image.alpha_composite(pixels)
+    image = image.convert("RGB")
+    return image.transpose(way) if way is not None else image
+
+
+def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) -> np.ndarray:
+    """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
+
+    The picture is turned upright and laid on white. The shorter side is scaled to the network's,
+    divided by `crop_ratio` (see manifest.json), then the centre is cut out. The network itself
+    normalises.
+    """
+    height, width = size
+    side = round(min(size) / crop_ratio)
+    image = as_seen(image)
     scale = side / min(image.size)
     scaled = [max(side, round(length * scale)) for length in image.size]
     left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-    image = image.convert("RGB")
     if tuple(scaled) == image.size:
         image = image.crop((left, top, left + width, top + height))
     else:  # the part that the centre is made of: the rest of a long strip would be huge
@@ -85,7 +114,14 @@ def images(path: Path) -> list[Path]:
         raise MistakeError(f"{path}: there is no such file or folder.")
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in KINDS)
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in KINDS
+        and not any(
+            part.startswith(".") or part == "__MACOSX" for part in file.relative_to(path).parts
+        )
+    )
     if not files:
         raise MistakeError(f"{path}: holds no image ({', '.join(sorted(KINDS))}).")
     return files

@@ -70,6 +70,25 @@ def test_evaluate_takes_a_folder_with_some_of_the_classes(run, tmp_path, data_di
     assert got["peers"]["plain"]["top1"] == pytest.approx(want)
 
 
+def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_read(
+    run, tmp_path, data_dir
+):
+    images, labels = digits(data_dir)
+    (tmp_path / "7").mkdir()
+    image = images[np.flatnonzero(labels == 7)[0]]
+    (tmp_path / "7" / "a.png").write_bytes(tf.io.encode_png(image).numpy())
+    (tmp_path / "7" / "b.png").write_bytes(b"no image")
+    name = f"folder:{tmp_path}"
+    with pytest.raises(InputError, match=r"7/b\.png cannot be read"):
+        evaluation.evaluate_run(run[0], dataset=name, split="all")
+    got = evaluation.evaluate_run(run[0], dataset=name, split="all", skip_unreadable=True)
+    assert got["examples"] == 1
+    (line,) = got["about"]
+    assert line.startswith("left out, as it cannot be read: 7/b.png (")
+    with pytest.raises(InputError, match=r"^split: folder:.* has no images in train"):
+        evaluation.evaluate_run(run[0], dataset=name, split="train", skip_unreadable=True)
+
+
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])

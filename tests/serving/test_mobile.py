@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from serving.mobile import classify
+from tests.pictures import PICTURES, READABLE, REFUSED
 from xkd_keras import peers
 from xkd_keras.data import preparation
 from xkd_keras.ship import lite, metadata
@@ -48,6 +49,36 @@ def test_an_app_prepares_an_image_as_evaluation_does(size, crop_ratio):
     assert given.shape == (1, 20, 20, 3)
     assert np.abs(given[0] - expected).max() <= 3
     assert np.abs(given[0] - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_an_app_sees_what_a_person_sees(name):
+    picture = PICTURES[name]
+    seen = preparation.evaluation(tf.constant(picture.seen), 32, 1.0).numpy()
+    with Image.open(io.BytesIO(picture.content)) as image:
+        found = classify.prepare(image, (32, 32))[0]
+    # Pillow rounds between the two directions of resizing as well.
+    assert np.abs(found - seen).max() <= picture.rounding + 2
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_app_says_why_it_does_not_read_a_picture(name, model, tmp_path, capsys):
+    (tmp_path / "it.png").write_bytes(PICTURES[name].content)
+    assert classify.main([str(model), str(tmp_path / "it.png")]) == 1
+    assert "the image has 60000 x 60000 pixels; valid: sides up to" in capsys.readouterr().err
+
+
+def test_an_app_takes_every_format_of_a_folder_and_no_litter(model, tmp_path, capsys):
+    names = ["a.jfif", "b.JPEG", "c.png", "d.webp", "e.gif", "f.bmp", "g.tif", "h.tiff", "i.jpe"]
+    for name in names:
+        kind = {"j": "JPEG", "p": "PNG", "w": "WEBP", "g": "GIF", "b": "BMP", "t": "TIFF"}
+        Image.fromarray(smooth(20, 20)).save(tmp_path / name, kind[name[2].lower()])
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("__MACOSX/x.png", "._a.jpg"):
+        (tmp_path / name).write_bytes(b"\0")
+    assert classify.main([str(model), str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [str(tmp_path / name) for name in names]
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])

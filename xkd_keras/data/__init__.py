@@ -12,6 +12,7 @@ _LAZY = {
     "Split": "sources",
     "check": "names",
     "eval_batches": "pipeline",
+    "has_test": "layout",
     "images": "pipeline",
     "labels": "pipeline",
     "load": "dataset",

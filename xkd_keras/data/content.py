@@ -16,6 +16,8 @@ class Request:
     data_dir: str | None
     skip_unreadable: bool
     cache_bytes: int
+    duplicates: str = "warn"
+    class_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,3 +31,5 @@ class Content:
     test: Split
     digest: str
     skipped: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from xkd_keras.data import folder, names, pipeline
 from xkd_keras.data.content import Content, Request
+from xkd_keras.data.duplicates import CHOICES as DUPLICATES
 from xkd_keras.data.sources import Arrays, Split
 from xkd_keras.data.splits import FIXED_SEED, stratified_subset
 from xkd_keras.errors import FlagError, InputError
@@ -35,6 +36,9 @@ class Dataset:
         crop_ratio: Evaluation resizes the shorter side to S / crop_ratio and crops the centre.
         fingerprint: sha256 over content, class names and splits. Nothing else changes it.
         skipped: (file, reason) of what `skip_unreadable` left out.
+        duplicates: (what is wrong, files) of files with the same content in two splits or under two
+            labels; with `duplicates="drop"`, ("left out", file) of each that was.
+        notes: What a person should know of how a folder was read, a sentence each.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Dataset:
     crop_ratio: float
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -62,6 +68,8 @@ def load(
     data_dir: str | None = None,
     skip_unreadable: bool = False,
     cache_gib: float = 2.0,
+    duplicates: str = "warn",
+    class_names: tuple[str, ...] = (),
 ) -> Dataset:
     """Load a data set; prepare it first where TFDS has not yet.
 
@@ -76,6 +84,11 @@ def load(
         data_dir: Where TFDS keeps prepared data; its own default if None.
         skip_unreadable: Leave damaged files of a folder out instead of stopping.
         cache_gib: What images may take of memory; beyond it they are read again each epoch.
+        duplicates: What to do about a folder's files that are in two splits or under two labels:
+            "warn" lists them; "drop" keeps one of each (in test rather than in train), and none of
+            two labels; "stop" raises.
+        class_names: The classes where nothing is to be learned from a folder: it may hold some of
+            them, all its images are test unless it says otherwise, and a split may be empty.
 
     Returns:
         The Dataset.
@@ -84,7 +97,8 @@ def load(
         InputError: Something cannot be used; one line says what, and what can.
     """
     request = Request(
-        image_size, augment, validation_fraction, data_dir, skip_unreadable, int(cache_gib * 2**30)
+        *(image_size, augment, validation_fraction, data_dir, skip_unreadable),
+        *(int(cache_gib * 2**30), duplicates, tuple(class_names)),
     )
     _check_values(request, train_examples)
     names.check(name, data_dir)
@@ -124,7 +138,11 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
         crop_ratio=content.preparation.crop_ratio,
         fingerprint=_fingerprint(content, train),
         skipped=content.skipped,
+        duplicates=content.duplicates,
+        notes=content.notes,
     )
+    if not len(train):
+        return draft  # nothing is to be learned
     mean, std = _statistics(draft)
     return dataclasses.replace(draft, mean=mean, std=std)
 
@@ -140,6 +158,8 @@ def _read(name: str, request: Request) -> Content:
 def _check_values(request: Request, train_examples: int) -> None:
     if request.augment not in names.AUGMENTS:
         raise FlagError.unknown("augment", request.augment, names.AUGMENTS)
+    if request.duplicates not in DUPLICATES:
+        raise FlagError.unknown("duplicates", request.duplicates, DUPLICATES)
     for flag, value, fits, valid in (
         ("image_size", request.image_size, request.image_size >= 0, "0 or more"),
         ("train_examples", train_examples, train_examples >= 0, "0 (all) or more"),

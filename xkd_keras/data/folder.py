@@ -10,26 +10,14 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from xkd_keras.data import names, preparation
+from xkd_keras.data import duplicates, layout, names, preparation
 from xkd_keras.data.content import Content, Request
+from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
 
-# Pictures of formats that TensorFlow cannot read are named too, rather than silently not used.
-_SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ico"),
-}
-# How people call folders of splits, in any case.
-_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    path: pathlib.Path
-    label: str
-    part: str  # train, validation, test, or "" where we cut the splits
+_PARTS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +37,28 @@ def read(name: str, request: Request) -> Content:
 
     Returns:
         Its content. Without folders of their own, 70 % of each class are train, 10 % validation and
-        20 % test; with train and test only, validation is held out of train.
+        20 % test; with train and test only, validation is held out of train. Where the classes are
+        known, all images of a folder without parts are test, and a part may be empty.
 
     Raises:
-        InputError: An unusable layout, or a damaged file (unless they are to be skipped).
+        InputError: An unusable layout, a damaged file (unless they are to be skipped), or files
+            that are there twice (if they are to stop it).
     """
-    root = pathlib.Path(names.folder_path(name))
+    root = pathlib.Path(names.folder_path(name)).resolve()
     chosen = names.resolve(name, None, request.image_size, request.augment)
-    files = _find(name, root)
+    files, notes = layout.find(name, root, request.class_names)
+    _check_known(name, files, request.class_names)
     keep = _what_to_keep(files, chosen, request.cache_bytes)
     images, bad = _decode_all(files, chosen.image_size, keep)
-    skipped = tuple((str(file.path.relative_to(root)), reason) for file, reason in bad)
+    skipped = tuple((_shown(root, file), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
         raise InputError(_unreadable(name, skipped), argument="dataset")
-    files = [file for file, image in zip(files, images, strict=True) if image]
-    images = [image for image in images if image]
-    class_names = _class_names(name, files)
+    readable = [(file, image) for file, image in zip(files, images, strict=True) if image]
+    readable, dropped = _without_duplicates(root, readable, request.duplicates)
+    files, images = ([pair[i] for pair in readable] for i in (0, 1))
+    class_names = request.class_names or _class_names(name, files)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
-    splits = _splits(name, files, class_names, labels, request.validation_fraction)
+    splits = _splits(name, files, class_names, labels, request)
     source = _source(files, images, labels, keep)
     return Content(
         class_names,
@@ -74,77 +66,43 @@ def read(name: str, request: Request) -> Content:
         *(Split(source, positions) for positions in splits),
         _digest(root, files, images),
         skipped,
+        dropped or _harmful(name, root, readable, splits, request.duplicates),
+        notes,
     )
 
 
-def _find(name: str, root: pathlib.Path) -> list[_File]:
-    """List the image files, in an order that does not depend on the file system."""
-    parts = {"": root}
-    if _holds_folders(root / "train"):  # else "train" is a class, beside "car" and "plane"
-        validation = "validation" if (root / "validation").is_dir() else "val"
-        folders = {"train": root / "train", "validation": root / validation, "test": root / "test"}
-        parts = {part: folder for part, folder in folders.items() if folder.is_dir()}
-        if "test" not in parts:
-            raise InputError(
-                f"{name} has a folder 'train' but no folder 'test' beside it. "
-                f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
-                argument="dataset",
-            )
-    _refuse_other_names(name, root, parts)
-    files = [
-        _File(path, folder.name, part)
-        for part, top in parts.items()
-        for folder in sorted(top.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for path in _images_under(name, folder)
-    ]
-    if not files:
-        raise InputError(
-            f"{name} holds no folders with images. Valid: one folder of images per class.",
-            argument="dataset",
-        )
-    return files
+def _shown(root: pathlib.Path, file: File) -> str:
+    return file.path.relative_to(root).as_posix()
 
 
-def _holds_folders(path: pathlib.Path) -> bool:
-    return path.is_dir() and any(
-        child.is_dir() and not child.name.startswith(".") for child in path.iterdir()
-    )
+def _without_duplicates(root: pathlib.Path, pairs: list, wish: str) -> tuple[list, tuple]:
+    """Return files and images without copies, if they are to be dropped, and what those were."""
+    if wish != "drop":
+        return pairs, ()
+    facts = _facts(pairs, [file.part for file, _ in pairs])
+    kept = duplicates.kept(*facts)
+    gone = sorted(set(range(len(pairs))) - set(kept))
+    dropped = tuple(("left out", (_shown(root, pairs[i][0]),)) for i in gone)
+    return [pairs[i] for i in kept], dropped
 
 
-def _refuse_other_names(name: str, root: pathlib.Path, parts) -> None:
-    """Refuse folders that look like splits: they would be taken for classes, or left out."""
-    used = parts.values()
-    strange = [
-        repr(folder.name)
-        for folder in sorted(root.iterdir() if root.is_dir() else ())
-        if folder.name.lower() in _SPLITS and folder not in used and _holds_folders(folder)
-    ]
-    if strange:
-        raise InputError(
-            f"{name} has folders of classes in {', '.join(strange)}: valid names are train, test "
-            "and validation (or val).",
-            argument="dataset",
-        )
+def _harmful(name: str, root: pathlib.Path, pairs: list, splits, wish: str) -> tuple:
+    """Return what is wrong, and the files, for each group of the same; raises if it is to stop."""
+    parts = np.full(len(pairs), "", object)
+    for part, positions in zip(_PARTS, splits, strict=True):
+        parts[positions] = part
+    found = duplicates.harmful(*_facts(pairs, parts))
+    paths = [_shown(root, file) for file, _ in pairs]
+    if wish == "stop":
+        duplicates.refuse(name, found, paths)
+    return tuple((each.what, tuple(paths[i] for i in each.places)) for each in found)
 
 
-def _images_under(name: str, folder: pathlib.Path) -> list[pathlib.Path]:
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not paths:
-        raise InputError(
-            f"{name}: the folder of class '{folder.name}' holds no images ({folder}).",
-            argument="dataset",
-        )
-    return paths
+def _facts(pairs: list, parts) -> tuple[list, list, list]:
+    return [image.digest for _, image in pairs], [file.label for file, _ in pairs], list(parts)
 
 
-def _what_to_keep(files: list[_File], chosen, cache_bytes: int) -> str:
+def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
     """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
     decoded = len(files) * chosen.image_size**2 * 3
     # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
@@ -153,23 +111,25 @@ def _what_to_keep(files: list[_File], chosen, cache_bytes: int) -> str:
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 
 
-def _decode_all(files: list[_File], image_size: int, keep: str):
-    """Decode every file: a list of _Image (None where it failed) and of (_File, reason)."""
-    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+def _decode_all(files: list[File], image_size: int, keep: str):
+    """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
+    spec = tf.TensorSpec([], tf.string)
+    decode = tf.function(preparation.decode, input_signature=[spec])
     resize = tf.function(
-        lambda image: tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8),
+        lambda encoded: tf.cast(
+            preparation.evaluation(preparation.decode(encoded), image_size, 1.0), tf.uint8
+        ),
         input_signature=[spec],
     )
 
-    def attempt(file: _File) -> _Image | str:
+    def attempt(file: File) -> _Image | str:
         try:
             encoded = file.path.read_bytes()
-            _refuse_colour_table(encoded)
-            image = preparation.decode(encoded)
+            image = (resize if keep == "arrays" else decode)(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
-        kept = {"arrays": lambda: resize(image).numpy(), "encoded": lambda: encoded}
-        return _Image(hashlib.sha256(encoded).digest(), kept.get(keep, lambda: None)())
+        kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()
+        return _Image(hashlib.sha256(encoded).digest(), kept)
 
     # Threads suffice: TensorFlow decodes outside of Python's lock.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -179,17 +139,6 @@ def _decode_all(files: list[_File], image_size: int, keep: str):
         results = list(progress)
     images = [result if isinstance(result, _Image) else None for result in results]
     return images, [(f, r) for f, r in zip(files, results, strict=True) if isinstance(r, str)]
-
-
-def _refuse_colour_table(encoded: bytes) -> None:
-    """Raise for a BMP with a table of colours: TensorFlow would take its indices for greys."""
-    if encoded[:2] != b"BM" or len(encoded) < 54 or encoded[28:30] != b"\x08\x00":
-        return
-    start = 14 + int.from_bytes(encoded[14:18], "little")
-    table = np.frombuffer(encoded[start : start + 1024], np.uint8)
-    grey = np.arange(len(table) // 4, dtype=np.uint8)[:, None]
-    if not np.array_equal(table.reshape(-1, 4)[:, :3], np.repeat(grey, 3, axis=1)):
-        raise ValueError("a BMP with a table of colours; save it as PNG")
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
@@ -210,7 +159,17 @@ def _unreadable(name: str, skipped) -> str:
     )
 
 
-def _class_names(name: str, files: list[_File]) -> tuple[str, ...]:
+def _check_known(name: str, files: list[File], known: tuple[str, ...]) -> None:
+    """Raise for a class that is none of those known, if any are."""
+    strange = sorted({file.label for file in files} - set(known))
+    if known and strange:
+        raise InputError(
+            f"{name}: its class '{strange[0]}' is unknown to the run; valid: {', '.join(known)}.",
+            argument="dataset",
+        )
+
+
+def _class_names(name: str, files: list[File]) -> tuple[str, ...]:
     """Sorted names of the classes of train; the other parts may have no others."""
     classes = {file.label for file in files if file.part in ("", "train")}
     if len(classes) < 2:
@@ -237,10 +196,12 @@ def _class_names(name: str, files: list[_File]) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def _splits(name, files, class_names, labels, fraction) -> tuple[np.ndarray, ...]:
+def _splits(name, files, class_names, labels, request: Request) -> tuple[np.ndarray, ...]:
     """Positions of train, validation and test."""
-    parts = np.array([file.part for file in files])
-    train, validation, test = (np.flatnonzero(parts == p) for p in ("train", "validation", "test"))
+    parts = np.array([file.part for file in files], object)
+    train, validation, test = (np.flatnonzero(parts == part) for part in _PARTS)
+    if request.class_names:
+        return train, validation, np.flatnonzero((parts == "test") | (parts == ""))
     if not parts[0]:
         _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
         return stratified_split(labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
@@ -248,7 +209,8 @@ def _splits(name, files, class_names, labels, fraction) -> tuple[np.ndarray, ...
         raise InputError(f"{name}: the folder 'test' holds no readable images.", argument="dataset")
     if not len(validation):
         _check_enough(name, class_names, labels[train], 2)
-        kept, held_out = stratified_split(labels[train], (1 - fraction, fraction), FIXED_SEED)
+        shares = 1 - request.validation_fraction, request.validation_fraction
+        kept, held_out = stratified_split(labels[train], shares, FIXED_SEED)
         train, validation = train[kept], train[held_out]
     return train, validation, test
 
@@ -265,7 +227,7 @@ def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> Non
 
 
 def _source(files, images, labels: np.ndarray, keep: str) -> Source:
-    if keep == "arrays":
+    if keep == "arrays" and images:
         return Arrays(np.stack([image.kept for image in images]), labels)
     if keep == "encoded":
         return Encoded([image.kept for image in images], labels)

@@ -5,7 +5,7 @@ Training, evaluation, export and serving share them, so nobody ever repeats the 
 
 import tensorflow as tf
 
-from xkd_keras.data import headers
+from xkd_keras.data import formats
 
 PADDING = 4  # pixels on every side before the random crop: the usual CIFAR preparation
 AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 2015, section 6
@@ -14,21 +14,21 @@ ASPECT = (3 / 4, 4 / 3)
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # traced once, not once per pipeline
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one image of any format that TensorFlow reads.
+    """Decode one image as people see it.
 
     Args:
-        encoded: Scalar string: JPEG (CMYK too), PNG, BMP, GIF (the first frame) or WebP.
+        encoded: Scalar string: JPEG (CMYK too), PNG, BMP, WebP or GIF (of pictures that move, the
+            first frame), whatever the file is called.
 
     Returns:
-        uint8 [h, w, 3]; grey is repeated, transparency dropped.
+        uint8 [h, w, 3], upright as its EXIF says; grey is repeated, 16 bits become 8, transparent
+        pixels are laid on `formats.BACKGROUND`.
 
     Raises:
         tf.errors.InvalidArgumentError: Not an image, a damaged one, or one that would be larger
             than `headers.PIXELS` or `headers.SIDE`.
     """
-    encoded = headers.check(encoded)
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
+    return formats.pixels(encoded)
 
 
 def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tensor:

@@ -101,6 +101,12 @@ class Fields:
     skip_unreadable: bool = _flag(
         False, "Leave corrupt images out and list them; else they stop the run."
     )
+    duplicates: str = _flag(
+        "warn",
+        "A folder's identical files in train and test, or under two labels; warn: list them; drop:"
+        " keep one of each, and none of two labels; stop: refuse the folder.",
+        choices=("warn", "drop", "stop"),
+    )
     cache_gib: float = _flag(
         2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )

@@ -35,6 +35,7 @@ from xkd_keras.report.page import (
 from xkd_keras.runs import answers, history
 
 # heading, key of metrics.json, factor, format
+_SHOWN = 50  # rows of a table that could have thousands
 _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
     ("top-5 %", "top5", 100, "{:.2f}"),
@@ -255,13 +256,31 @@ def _particulars(metrics: Mapping) -> list[str]:
         f"{len(data['class_names']):,} classes, images of"
         f" {' × '.join(map(str, data['image_shape']))}; fingerprint {escape(data['fingerprint'])}.",
     ]
+    parts += [escape(note) for note in data.get("notes", ())]
     if data.get("skipped"):
         skipped = [[escape(file), escape(reason)] for file, reason in data["skipped"]]
         parts += [
             f"Left out: {many(len(skipped), 'unreadable file')}.",
             grid(["file", "reason"], skipped, words=2),
         ]
+    if data.get("duplicates"):
+        parts += _duplicates(data["duplicates"])
     return [*parts, *circumstances(metrics["config"], metrics["versions"])]
+
+
+def _duplicates(groups: Sequence) -> list[str]:
+    """Return what is said of files with the same content; data.json has all of them."""
+    dropped = all(what == "left out" for what, _ in groups)
+    kind = many(len(groups), "file" if dropped else "group")
+    text = (
+        f"Left out: {kind} with the same content as another one, or under two labels."
+        if dropped
+        else f"Warning: {kind} of identical files, in two splits or under two labels. What is in"
+        " train and test makes the result look better than it is; --duplicates=drop leaves it out."
+    )
+    shown = [[escape(" = ".join(paths)), escape(what)] for what, paths in groups[:_SHOWN]]
+    more = [f"RUN/data.json has all {len(groups)}."] if len(groups) > _SHOWN else []
+    return [text, grid(["files", "what is wrong"], shown, words=2), *more]
 
 
 def _duration(seconds: float) -> str:

@@ -86,6 +86,8 @@ def about(data: datasets.Dataset) -> dict:
         "image_shape": list(data.image_shape),
         "examples": counts,
         "skipped": [list(pair) for pair in data.skipped],
+        "duplicates": [[what, list(paths)] for what, paths in data.duplicates],
+        "notes": list(data.notes),
     }
 
 
@@ -110,8 +112,17 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
     return configs.read(run_dir / "config.flags"), metrics
 
 
-def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) -> datasets.Dataset:
-    """Return the run's dataset, or the one called `name` at the run's size and preprocessing."""
+def load_dataset(
+    config: configs.Config,
+    name: str = "",
+    image_size: int = 0,
+    class_names: tuple[str, ...] = (),
+    skip_unreadable: bool = False,
+) -> datasets.Dataset:
+    """Return the run's dataset, or the one called `name` at the run's size and preprocessing.
+
+    Of another one, `class_names` are the classes it may have, and `skip_unreadable` counts, too.
+    """
     other = bool(name) and name != config.dataset
     return datasets.load(
         name or config.dataset,
@@ -121,9 +132,25 @@ def load_dataset(config: configs.Config, name: str = "", image_size: int = 0) ->
         validation_fraction=config.validation_fraction,
         seed=config.seed,
         data_dir=config.data_dir or None,
-        skip_unreadable=config.skip_unreadable,
+        skip_unreadable=config.skip_unreadable or (other and skip_unreadable),
         cache_gib=config.cache_gib,
+        duplicates="warn" if other else config.duplicates,
+        class_names=class_names if other else (),
     )
+
+
+def about_reading(data: datasets.Dataset) -> list[str]:
+    """Return what a person should know of how images were read, a line each."""
+    lines = [f"note: {note}" for note in data.notes]
+    if data.skipped:
+        file, reason = data.skipped[0]
+        more = f" and {len(data.skipped) - 1} more" if len(data.skipped) > 1 else ""
+        lines.append(f"left out, as it cannot be read: {file} ({reason}){more}")
+    if data.duplicates:
+        what, paths = data.duplicates[0]
+        more = f"; {len(data.duplicates)} such in all" if len(data.duplicates) > 1 else ""
+        lines.append(f"warning: the same file more than once, {what}: {' = '.join(paths)}{more}")
+    return lines
 
 
 def import_builders(config: configs.Config) -> None:
@@ -210,7 +237,9 @@ class Run:
     weights: dict[str, float]
 
 
-def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run:
+def load_run(
+    run_dir: Path, names: Iterable[str] = (), dataset: str = "", skip_unreadable: bool = False
+) -> Run:
     """Return a finished run with its images, or others, and its peers, or some of them.
 
     Raises:
@@ -226,7 +255,10 @@ def load_run(run_dir: Path, names: Iterable[str] = (), dataset: str = "") -> Run
     models = load_peers(run_dir, names or weights)
     for name, model in models.items():
         _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
-    data = load_dataset(config, dataset, image_size=metrics["data"]["image_shape"][0])
+    known = metrics["data"]
+    data = load_dataset(
+        *(config, dataset, known["image_shape"][0], tuple(known["class_names"]), skip_unreadable)
+    )
     own = dataset in ("", config.dataset)
     if own and data.fingerprint != metrics["data"]["fingerprint"]:
         raise InputError(

@@ -146,7 +146,11 @@ def summarize(models: dict[str, keras.Model], predictions: Predictions) -> dict:
 
 
 def evaluate_run(
-    run_dir: Path, names: Iterable[str] = (), dataset: str = "", split: str = "test"
+    run_dir: Path,
+    names: Iterable[str] = (),
+    dataset: str = "",
+    split: str = "test",
+    skip_unreadable: bool = False,
 ) -> dict:
     """Evaluate a finished run's peers again.
 
@@ -155,20 +159,31 @@ def evaluate_run(
         names: Peers to evaluate; all where empty.
         dataset: Another dataset, with the run's class names or some of them; its own where empty.
         split: train, validation, test, or all of them together.
+        skip_unreadable: Leave files of another folder out that cannot be read.
 
     Returns:
-        `examples` and what `summarize` returns; for the run's own test split its numbers exactly.
+        `examples`, `about` (how the images were read, a line each) and what `summarize` returns;
+        for the run's own test split its numbers exactly.
 
     Raises:
         InputError: The run is not finished, a peer is not in it, or the classes do not fit.
     """
-    run = rundir.load_run(run_dir, names, dataset)
+    run = rundir.load_run(run_dir, names, dataset, skip_unreadable)
     parts = [
         predict(run.models, run.weights, run.data, part, run.config.eval_batch_size)
-        for part in (rundir.SPLITS if split == "all" else (split,))
+        for part in filled(run.data, split)
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
-    return {"examples": len(predictions.labels), **summarize(run.models, predictions)}
+    found = {"examples": len(predictions.labels), "about": rundir.about_reading(run.data)}
+    return {**found, **summarize(run.models, predictions)}
+
+
+def filled(data: datasets.Dataset, split: str) -> list[str]:
+    """Return the splits that `split` names, "all" or one, without empty ones; some are left."""
+    names = [each for each in rundir.SPLITS if split in (each, "all") and len(getattr(data, each))]
+    if not names:
+        raise InputError(f"{data.name} has no images in {split}.", argument="split")
+    return names
 
 
 def joined(parts: list[Predictions], names: tuple, known: tuple) -> Predictions:

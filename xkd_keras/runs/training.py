@@ -41,6 +41,8 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
         with collectives.agreed(strategy):
             if chief:
                 rundir.record(config, run_dir, data)
+                for line in rundir.about_reading(data):
+                    print(line)
         with clear_about_loss():
             rows = _train(config, run_dir, cohort, data, steps, more_callbacks)
         return result.finish(config, run_dir, cohort, data, rows) if chief else {}

@@ -16,7 +16,9 @@ _BATCH = 256
 SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
 
 
-def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -> dict:
+def evaluate_model(
+    path: Path, run_dir: Path | None, dataset: str, split: str, skip_unreadable: bool = False
+) -> dict:
     """Evaluate a .tflite file or a SavedModel.
 
     Args:
@@ -24,11 +26,12 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
         run_dir: The run whose images and preprocessing to take; None: the one that `path` is in.
         dataset: Other images; empty: the run's own.
         split: train, validation, test, or all of them together.
+        skip_unreadable: Leave files of another folder out that cannot be read.
 
     Returns:
-        `examples`, and as of a run with one peer, called after the file, what
-        `evaluation.summarize` returns; of a .tflite file the cross-entropy counts probabilities
-        below 1e-7 as that.
+        `examples`, `about` (how the images were read, a line each), and as of a run with one peer,
+        called after the file, what `evaluation.summarize` returns; of a .tflite file the
+        cross-entropy counts probabilities below 1e-7 as that.
 
     Raises:
         InputError: The file is none of ours, no run or dataset is known, or the classes differ.
@@ -39,15 +42,15 @@ def evaluate_model(path: Path, run_dir: Path | None, dataset: str, split: str) -
     else:
         model = savedmodel.Caller(path)
         call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
-    data = _data(path, run_dir, dataset, call.image_shape[0])
-    splits = rundir.SPLITS if split == "all" else (split,)
-    parts = [_predictions(call, name, data, part) for part in splits]
+    data = _data(path, run_dir, dataset, call.image_shape[0], labels, skip_unreadable)
+    parts = [_predictions(call, name, data, part) for part in evaluation.filled(data, split)]
     predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
         **evaluation.scores(predictions.labels, predictions.logits[name]),
         "milliseconds_per_image": predictions.milliseconds[name],
     }
-    return {"examples": len(predictions.labels), "peers": {name: row}, "ensemble": row}
+    found = {"examples": len(predictions.labels), "about": rundir.about_reading(data)}
+    return {**found, "peers": {name: row}, "ensemble": row}
 
 
 def _tflite(path: Path):
@@ -61,14 +64,14 @@ def _tflite(path: Path):
         raise InputError(f"{path}: {error}", argument="model") from None
 
 
-def _data(path: Path, run_dir: Path | None, dataset: str, side: int) -> datasets.Dataset:
+def _data(path, run_dir, dataset: str, side: int, labels, skip_unreadable) -> datasets.Dataset:
     run_dir = run_dir or next(
         (each for each in path.resolve().parents if (each / "metrics.json").exists()), None
     )
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
-    config = rundir.finished(run_dir)[0] if run_dir else configs.Config(dataset=dataset)
-    return rundir.load_dataset(config, dataset, image_size=side)
+    config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
+    return rundir.load_dataset(config, dataset, side, tuple(labels), skip_unreadable)
 
 
 def _predictions(call, name: str, data: datasets.Dataset, split: str) -> evaluation.Predictions:

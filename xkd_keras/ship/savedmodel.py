@@ -19,7 +19,7 @@ from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.errors import InputError
 from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
 
-DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB
+DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB, turned 600
 TOP = 5  # classes that `serving_bytes` names
 
 

@@ -1,12 +1,16 @@
 // One .tflite file in the browser: pixels in, probabilities out, labels from its own metadata.
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
+import {centre, draw} from './picture.js';
+
 const TOP = 5;
 const RUNS = 10; // after each answer, to tell a latency that is more than one reading
 const NO_LABELS = 'The file holds no labels; export it with xkd_keras.export.';
 const byId = (id) => document.getElementById(id);
 const drawing = byId('drawing');
 const seen = byId('seen');
+// As in manifest.json; 1 for most networks.
+const cropRatio = Number(new URLSearchParams(location.search).get('crop_ratio') ?? 1);
 const brush = drawing.getContext('2d', {willReadFrequently: true});
 let model;
 let labels;
@@ -37,20 +41,15 @@ function readLabels(buffer) {
   throw new Error(NO_LABELS);
 }
 
-// As in evaluation: the shorter side is scaled to the network's, and the centre is used. Only that
-// centre is drawn, so that no long strip becomes huge.
 function pixels() {
-  const {width, height} = drawing;
-  const scale = Math.max(side.width / width, side.height / height);
+  const rgb = centre(drawing, side, cropRatio);
   seen.width = side.width;
   seen.height = side.height;
-  const small = seen.getContext('2d', {willReadFrequently: true});
-  small.imageSmoothingQuality = 'high';
-  const [w, h] = [side.width / scale, side.height / scale];
-  small.drawImage(drawing, (width - w) / 2, (height - h) / 2, w, h, 0, 0, side.width, side.height);
-  const rgba = small.getImageData(0, 0, side.width, side.height).data;
-  const rgb = new Float32Array(side.width * side.height * 3);
-  for (let i = 0; i < rgb.length / 3; i++) rgb.set(rgba.subarray(4 * i, 4 * i + 3), 3 * i);
+  const shown = new ImageData(side.width, side.height);
+  for (let i = 0; i < rgb.length / 3; i++) {
+    shown.data.set([...rgb.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+  }
+  seen.getContext('2d').putImageData(shown, 0, 0);
   return rgb;
 }
 
@@ -105,12 +104,10 @@ function tell(error) {
 async function show(blob) {
   byId('error').textContent = '';
   try {
-    const image = await createImageBitmap(blob);
-    [drawing.width, drawing.height] = [image.width, image.height];
-    brush.drawImage(image, 0, 0);
+    await draw(blob, drawing);
     update();
-  } catch {
-    tell(new Error('That is no image that this browser can read.'));
+  } catch (error) {
+    tell(error);
   }
 }
 
@@ -159,6 +156,7 @@ function listen() {
 }
 
 async function start() {
+  if (!(cropRatio > 0 && cropRatio <= 1)) throw new Error('crop_ratio: valid: above 0, up to 1.');
   const answer = await fetch('model.tflite');
   if (!answer.ok) throw new Error('There is no model.tflite beside this page.');
   const file = await answer.arrayBuffer();

@@ -1,0 +1,119 @@
+// A picture as the network saw it when it was evaluated: upright, on white, its centre, scaled.
+
+const SIDE = 65500; // pixels of an image's side, and of the whole image: as the networks' own decoder
+const PIXELS = 100000000;
+const ORIENTATION = 0x0112; // of EXIF
+const BACKGROUND = '#fff'; // transparent pixels are laid on it, as in training
+
+// What draws a stored image of width w and height h upright, by the orientation of EXIF.
+const UPRIGHT = {
+  2: (w, h) => [-1, 0, 0, 1, w, 0],
+  3: (w, h) => [-1, 0, 0, -1, w, h],
+  4: (w, h) => [1, 0, 0, -1, 0, h],
+  5: (w, h) => [0, 1, 1, 0, 0, 0],
+  6: (w, h) => [0, 1, -1, 0, h, 0],
+  7: (w, h) => [0, -1, -1, 0, h, w],
+  8: (w, h) => [0, -1, 1, 0, 0, w],
+};
+
+// Draws a file on a canvas of its size, upright. Browsers turn a picture as its EXIF says, but not
+// all of them a WebP: that is done here. Colour profiles are left out, as in training.
+export async function draw(blob, canvas) {
+  const options = {imageOrientation: 'from-image', colorSpaceConversion: 'none'};
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const way = hideFromBrowser(bytes);
+  const image = await createImageBitmap(new Blob([bytes]), options).catch(() => {
+    throw new Error('That is no image that this browser can read.');
+  });
+  const {width, height} = image;
+  if (Math.max(width, height) > SIDE || width * height > PIXELS) {
+    throw new Error(`The image has ${width} × ${height} pixels; valid: sides up to ${SIDE}, ${PIXELS} in all.`);
+  }
+  [canvas.width, canvas.height] = way >= 5 ? [height, width] : [width, height];
+  const brush = canvas.getContext('2d', {willReadFrequently: true});
+  brush.fillStyle = BACKGROUND;
+  brush.fillRect(0, 0, canvas.width, canvas.height);
+  brush.setTransform(...(UPRIGHT[way]?.(width, height) ?? [1, 0, 0, 1, 0, 0]));
+  brush.drawImage(image, 0, 0);
+  brush.resetTransform();
+  image.close();
+}
+
+// Returns the orientation of a WebP, and renames its EXIF so that no browser turns it as well.
+function hideFromBrowser(bytes) {
+  const view = new DataView(bytes.buffer);
+  const name = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  if (name(0) !== 'RIFF' || name(8) !== 'WEBP') return 1;
+  for (let at = 12, size; at + 8 <= bytes.length; at += 8 + size + size % 2) {
+    size = view.getUint32(at + 4, true);
+    if (name(at) !== 'EXIF') continue;
+    bytes.set([88, 88, 88, 88], at);
+    try {
+      return orientation(view, at + 8 + (name(at + 8) === 'Exif' ? 6 : 0));
+    } catch {
+      return 1; // it is damaged: the picture is used as it is
+    }
+  }
+  return 1;
+}
+
+function orientation(view, start) {
+  const little = view.getUint8(start) === 73; // "I"
+  const directory = start + view.getUint32(start + 4, little);
+  for (let i = 0; i < view.getUint16(directory, little); i++) {
+    const entry = directory + 2 + 12 * i;
+    if (view.getUint16(entry, little) === ORIENTATION) return view.getUint16(entry + 8, little);
+  }
+  return 1;
+}
+
+// The pixels of a canvas that the network sees, RGB 0..255: the shorter side is scaled to the
+// network's, divided by cropRatio, and the centre is cut out. Browsers scale by filters of their own,
+// so it is done here, by the filter of training: a triangle as wide as a pixel of the coarser image.
+export function centre(canvas, side, cropRatio = 1) {
+  const least = [side.width, side.height].map((length) => even(length / cropRatio));
+  const factor = Math.max(least[0] / canvas.width, least[1] / canvas.height);
+  const across = taps(canvas.width, factor, least[0], side.width);
+  const down = taps(canvas.height, factor, least[1], side.height);
+  const [left, right] = reach(across);
+  const [top, bottom] = reach(down);
+  const brush = canvas.getContext('2d', {willReadFrequently: true});
+  const {data} = brush.getImageData(left, top, right - left, bottom - top);
+  const row = (y) => across.map(({from, weights}) => [0, 1, 2].map((channel) => weights.reduce(
+    (sum, weight, i) => sum + weight * data[4 * ((y - top) * (right - left) + from - left + i) + channel], 0)));
+  const rows = new Map(); // scaled across, by their place: each is used a few times
+  const rgb = new Float32Array(side.width * side.height * 3);
+  down.forEach(({from, weights}, y) => {
+    for (const old of rows.keys()) if (old < from) rows.delete(old);
+    weights.forEach((weight, i) => {
+      if (!rows.has(from + i)) rows.set(from + i, row(from + i));
+      rows.get(from + i).flat().forEach((value, x) => rgb[y * side.width * 3 + x] += weight * value);
+    });
+  });
+  return rgb.map((value) => Math.min(255, Math.max(0, even(value))));
+}
+
+// For each pixel of the result along one side: the pixels that it is made of, and their weights.
+function taps(length, factor, least, count) {
+  const scaled = Math.max(even(length * factor), least);
+  const scale = scaled / length;
+  const offset = Math.floor((scaled - count) / 2);
+  const radius = Math.max(1 / scale, 1);
+  return Array.from({length: count}, (_, i) => {
+    const middle = (i + 0.5 + offset) / scale;
+    const from = Math.max(0, Math.floor(middle - radius));
+    const to = Math.min(length, Math.ceil(middle + radius));
+    const raw = Array.from({length: to - from}, (_, j) => Math.max(0, 1 - Math.abs(from + j + 0.5 - middle) / radius));
+    const sum = raw.reduce((a, b) => a + b);
+    return {from, weights: raw.map((weight) => weight / sum)};
+  });
+}
+
+function reach(of) {
+  return [of[0].from, Math.max(...of.map(({from, weights}) => from + weights.length))];
+}
+
+// The nearest whole number; of two, the even one, as in training.
+function even(value) {
+  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
+}

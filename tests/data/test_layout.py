@@ -1,0 +1,130 @@
+"""What the folders of a person's pictures mean: parts, classes, wrappers, litter."""
+
+import pytest
+
+from tests.data.test_folder import COLOURS, fill, load, picture, refused
+from xkd_keras import data
+
+
+def sizes(dataset):
+    return [len(split) for split in (dataset.train, dataset.validation, dataset.test)]
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Train", "Valid", "Test"),
+        ("TRAIN", "VAL", "TEST"),
+        ("training", "dev", "testing"),
+        ("Training", "Validation", "Testing"),
+    ],
+)
+def test_parts_are_known_by_any_usual_word_in_any_case(tmp_path, train, validation, test):
+    fill(tmp_path / train)
+    fill(tmp_path / validation, 3)
+    fill(tmp_path / test, 4)
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("blue", "green", "red")
+    assert sizes(dataset) == [30, 9, 12]
+    assert dataset.notes == ()
+
+
+def test_parts_are_never_two_classes(tmp_path):
+    for part in ("Train", "Test"):
+        for i in range(5):
+            picture(tmp_path / part / f"{i}.png", COLOURS["red"])
+    refused(tmp_path, r"'Test', 'Train' hold no folders of classes")
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path):
+    for part in ("train", "test", "val", "Valid"):
+        fill(tmp_path / part, 2)
+    refused(tmp_path, r"'Valid', 'val' are both for validation")
+
+
+def test_a_class_may_be_called_test_beside_others(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "test")
+    picture(tmp_path / "test" / "2020" / "x.png", COLOURS["red"])
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("blue", "green", "test")
+
+
+def test_what_lies_beside_the_parts_is_said_not_to_be_used(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test", 2)
+    fill(tmp_path / "drafts", 1)
+    assert load(tmp_path).notes == ("Not used, as it is beside 'test': 'drafts'.",)
+
+
+def test_litter_of_other_programs_is_left_out(tmp_path):
+    expected = load(fill(tmp_path / "birds")).fingerprint
+    root = tmp_path / "birds"
+    picture(root / "__MACOSX" / "red" / "0.png", COLOURS["red"])
+    picture(root / "red" / ".ipynb_checkpoints" / "0.png", COLOURS["blue"])
+    picture(root / ".ipynb_checkpoints" / "0.png", COLOURS["blue"])
+    picture(root / "red" / "__MACOSX" / "0.png", COLOURS["blue"])
+    (root / "red" / "._0.png").write_bytes(b"\0")
+    (root / "red" / "Thumbs.db").write_bytes(b"\0")
+    dataset = load(root)
+    assert dataset.fingerprint == expected
+    assert dataset.notes == ()
+
+
+def test_a_wrapper_is_looked_through_and_said(tmp_path):
+    fill(tmp_path / "download" / "birds" / "train")
+    fill(tmp_path / "download" / "birds" / "test", 2)
+    (tmp_path / "download" / "__MACOSX").mkdir()
+    dataset = load(tmp_path / "download")
+    assert sizes(dataset) == [27, 3, 6]
+    assert dataset.notes == ("'download' holds nothing but 'birds': looked into that.",)
+
+
+def test_nested_folders_tell_which_names_become_classes(tmp_path):
+    for folder in ("animals/cat", "animals/dog", "plants/rose"):
+        for i in range(6):
+            picture(tmp_path / folder / f"{i}.png", (10 * i, 20, 30 + len(folder)))
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("animals", "plants")
+    (note,) = dataset.notes
+    assert note == (
+        "The classes are 'animals', 'plants'; folders within them are part of their class"
+        " ('animals/cat', 'animals/dog', 'plants/rose')."
+    )
+
+
+def test_pictures_in_no_class_are_counted(tmp_path):
+    fill(tmp_path)
+    picture(tmp_path / "stray.jpg", COLOURS["red"])
+    (note,) = load(tmp_path).notes
+    assert note == f"Not used: 1 in '{tmp_path.name}' itself, in no folder of a class."
+
+
+@pytest.mark.parametrize("layout", ["wren", ".", "wrapped/wren", "Test/wren"])
+def test_one_image_of_one_known_class_is_enough_to_evaluate(tmp_path, layout):
+    root = tmp_path / "wren"
+    picture(root / layout / "only.png", (9, 8, 7))
+    dataset = load(root, class_names=("robin", "wren"))
+    assert dataset.class_names == ("robin", "wren")
+    assert sizes(dataset) == [0, 0, 1]
+    assert data.labels(dataset.test).tolist() == [1]
+    assert (data.images(dataset.test, [0], dataset) == [9, 8, 7]).all()
+
+
+def test_an_unknown_class_is_named_before_anything_is_decoded(tmp_path):
+    fill(tmp_path)
+    refused(
+        tmp_path,
+        r"its class 'blue' is unknown to the run; valid: red",
+        class_names=("red", "green"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [(["TEST/red", "train/red"], True), (["red"], False), (["w/Testing/red"], True)],
+)
+def test_whether_there_is_a_part_for_the_test(tmp_path, folders, expected):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    assert data.has_test(tmp_path) is expected
