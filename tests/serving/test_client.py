@@ -143,6 +143,15 @@ def run(served, monkeypatch, capsys):
     return call
 
 
+def test_a_folder_gives_every_format_of_the_server_and_no_litter(tmp_path):
+    names = ["a.jfif", "b.jpe", "c.webp", "d.gif", "e.bmp", "f.PNG"]
+    (tmp_path / "__MACOSX").mkdir()
+    for name in (*names, "._a.jpg", "__MACOSX/g.png", "h.tif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\0")
+    found = [name for name, _ in client.images_of([str(tmp_path)])]
+    assert found == [str(tmp_path / name) for name in names]
+
+
 def test_a_folder_is_printed_in_order(run, tmp_path):
     for name, image in (("b.png", GREEN), ("a.PNG", RED), ("notes.txt", b"")):
         (tmp_path / name).write_bytes(image)
