@@ -147,7 +147,8 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
     if not path.stat().st_size:
         return "empty file"
     # "{{function_node ...}} Invalid PNG data, size 80 [Op:DecodeImage]"
-    return str(error).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+    text = str(error).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+    return text.removeprefix("assertion failed: [").removesuffix("]")
 
 
 def _unreadable(name: str, skipped) -> str:

@@ -27,7 +27,7 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
     """
     head = blocks.head(encoded)
     branches = [lambda read=_READERS[kind]: read(encoded, head) for kind in headers.KINDS]
-    branches.append(lambda: _decoded(encoded, 3))  # says that this is no image
+    branches.append(_unknown)
     return _rgb(tf.switch_case(headers.kind(head), branches))
 
 
@@ -45,6 +45,13 @@ def on_background(image: tf.Tensor) -> tf.Tensor:
 
     _, parts = tf.while_loop(lambda i, _: i < count, lay, (0, parts), parallel_iterations=1)
     return _rgb(tf.reshape(parts.concat(), tf.concat([tf.shape(image)[:2], [3]], 0)))
+
+
+def _unknown() -> tf.Tensor:
+    """Refuse: TensorFlow may know more formats, and no size of theirs was looked at."""
+    text = "Unknown image file format; valid: JPEG, PNG, GIF, BMP, WebP"
+    with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
+        return tf.zeros([1, 1, 3], tf.uint8)
 
 
 def _decoded(encoded: tf.Tensor, channels: int) -> tf.Tensor:
