@@ -61,5 +61,5 @@ def test_models_within_a_model_are_laid_flat():
 def test_a_layer_without_counterpart_is_told():
     inputs = keras.Input((8, 8, 3))
     x = keras.ops.exp(keras.layers.Flatten()(inputs))
-    with pytest.raises(InputError, match=r"the layer 'exp' .* has no counterpart in tf_keras"):
+    with pytest.raises(InputError, match=r"the layer 'exp\w*' .* has no counterpart in tf_keras"):
         twin.twin(keras.Model(inputs, keras.layers.Dense(2)(x)))
