@@ -1,10 +1,14 @@
 """The bundled digits against scikit-learn's own array."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core.utils import gcs_utils
 
+from tests.shell import ENV
 from xkd_keras import data
 from xkd_keras.data import download
 
@@ -85,3 +89,21 @@ def test_image_size_is_free_and_does_not_touch_the_fingerprint(dataset, director
     assert larger.fingerprint == dataset.fingerprint
     images, _ = next(iter(data.train_batches(larger, batch_size=8, epochs=1)))
     assert images.shape == (8, 40, 40, 3)
+
+
+def test_reading_deterministically_says_nothing_on_stderr(data_dir):
+    """TensorFlow complained of what it makes of a parallel map that decodes."""
+    code = (
+        "from xkd_keras.devices import start_up\n"
+        "start_up.load_tensorflow(wants_logs=False)\n"
+        "import tensorflow as tf\n"
+        "tf.config.experimental.enable_op_determinism()\n"
+        "tf.random.set_seed(0)\n"
+        "from xkd_keras import data\n"
+        f"images = data.load('digits', data_dir={str(data_dir)!r})\n"
+        f"streamed = data.load('digits', data_dir={str(data_dir)!r}, cache_gib=0.0)\n"
+        "for each in (images, streamed):\n"
+        "    next(iter(data.train_batches(each, batch_size=8, epochs=1, seed=0)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras.data import preparation
-from xkd_keras.data.sources import Split, on_cpu
+from xkd_keras.data.sources import Split, on_cpu, side_by_side
 from xkd_keras.errors import InputError
 
 
@@ -85,7 +85,7 @@ def train_batches(
     batches = (
         tf.data.Dataset.range(first_epoch, first_epoch + epochs_left)
         .flat_map(handles)
-        .map(example, tf.data.AUTOTUNE, deterministic=True)
+        .map(example, **side_by_side(source))
         .batch(rows, drop_remainder=True)
         .apply(tf.data.experimental.assert_cardinality(count))
     )
@@ -122,7 +122,7 @@ def eval_batches(
         return preparation.evaluation(image, size, ratio), label, tf.constant(1.0)
 
     images = tf.data.Dataset.zip((own.source.ordered(own.positions),)).map(  # handles come as one
-        example, tf.data.AUTOTUNE, deterministic=True
+        example, **side_by_side(own.source)
     )
     shapes = [[size, size, 3], [], []]
     images = images.map(lambda *parts: tuple(map(tf.ensure_shape, parts, shapes)))

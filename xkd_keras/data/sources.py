@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import config  # only there can one ask for determinism
 
 from xkd_keras.data import preparation
 
@@ -131,3 +132,14 @@ class Files(RandomAccess):
 
     def image(self, index):
         return preparation.decode(tf.io.read_file(tf.gather(self._paths, index)))
+
+
+def side_by_side(source: Source) -> dict:
+    """Return the arguments of a map that prepares a source's examples: many at once, in order.
+
+    Where operations must be deterministic, TensorFlow lets encoded pictures be decoded one after
+    the other in any case, and complains on stderr of its own change unless it is asked for that.
+    """
+    if config.is_op_determinism_enabled() and not isinstance(source, Arrays):
+        return {}
+    return {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}

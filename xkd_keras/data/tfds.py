@@ -12,7 +12,7 @@ from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.download import prepared_builder
 from xkd_keras.data.records import Records
-from xkd_keras.data.sources import Arrays, Encoded, Source, Split
+from xkd_keras.data.sources import Arrays, Encoded, Source, Split, side_by_side
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
 
@@ -169,7 +169,7 @@ def _collect(records: Records, native, keep) -> tuple[list, np.ndarray, str]:
         return original, keep(encoded, image), label
 
     digest, kept, labels = hashlib.sha256(), [], []
-    stream = records.ordered(np.arange(len(records))).map(prepare, tf.data.AUTOTUNE)
+    stream = records.ordered(np.arange(len(records))).map(prepare, **side_by_side(records))
     stream = stream.apply(tf.data.experimental.assert_cardinality(len(records)))
     for original, images, label in stream.batch(256).prefetch(1).as_numpy_iterator():
         for part in original:
