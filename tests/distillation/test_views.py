@@ -10,6 +10,7 @@ from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, li
 from xkd_keras import Cohort
 from xkd_keras.distillation import losses, teachers, terms, views
 from xkd_keras.errors import InputError
+from xkd_keras.flags import fields
 
 # Every pixel of image b is b, so that a mixed pixel says who it is of.
 SHADES = np.broadcast_to(np.arange(8.0)[:, None, None, None], (8, 10, 10, 3)).astype("float32")
@@ -129,6 +130,10 @@ def test_two_replicas_mix_their_own_parts(two_cpus):
     with two_cpus.scope():
         cohort = compiled([convolutional("a", 3), convolutional("b", 5)], mix="both")
     assert np.isfinite(fit(cohort, 2).history["loss"][-1])
+
+
+def test_the_flag_offers_every_view():
+    assert fields.field("mix").metadata["choices"] == views.KINDS
 
 
 def test_an_unknown_view_is_refused():

@@ -113,19 +113,17 @@ def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
 
 def _decode_all(files: list[File], image_size: int, keep: str):
     """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
-    spec = tf.TensorSpec([], tf.string)
-    decode = tf.function(preparation.decode, input_signature=[spec])
     resize = tf.function(
         lambda encoded: tf.cast(
             preparation.evaluation(preparation.decode(encoded), image_size, 1.0), tf.uint8
         ),
-        input_signature=[spec],
+        input_signature=[tf.TensorSpec([], tf.string)],
     )
 
     def attempt(file: File) -> _Image | str:
         try:
             encoded = file.path.read_bytes()
-            image = (resize if keep == "arrays" else decode)(encoded)
+            image = (resize if keep == "arrays" else preparation.decode)(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
         kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()

@@ -174,7 +174,7 @@ class Cohort(keras.Model):
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
-        terms = *terms, gate
+        terms = (*terms, gate)
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):

@@ -30,10 +30,9 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
         real = weights.numpy() > 0
         answers = (each.numpy()[:, real] for each in ask(images, labels))
         parts.append((labels.numpy()[real], *answers))
-    labels = np.concatenate([part[0] for part in parts])
-    logits, taught, gate = (
-        np.concatenate(each, axis=1) for each in list(zip(*parts, strict=True))[1:]
-    )
+    labels, *answers = zip(*parts, strict=True)
+    labels = np.concatenate(labels)
+    logits, taught, gate = (np.concatenate(each, axis=1) for each in answers)
     result = {}
     for i, name in enumerate(cohort.peers):
         own, target = logits[i].argmax(-1), taught[i].argmax(-1)
