@@ -8,11 +8,11 @@ import tensorflow as tf
 from xkd_keras.distillation import (
     batches,
     losses,
+    mastery,
     members,
     metrics,
     nonfinite,
     optimizers,
-    progress,
     teachers,
     terms,
     views,
@@ -50,7 +50,7 @@ class Cohort(keras.Model):
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
         adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
-            cross-entropy on the training images (`progress.Progress`).
+            cross-entropy on the training images (`mastery.Mastery`).
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
 
@@ -89,7 +89,7 @@ class Cohort(keras.Model):
         self.classes = members.classes(self.peers)
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
-        self.progress = progress.Progress(len(self.peers), self.classes, adapt) if adapt else None
+        self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -169,8 +169,8 @@ class Cohort(keras.Model):
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
-        if self.progress:
-            self.progress.update(means[0])
+        if self.mastery:
+            self.mastery.update(means[0])
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
@@ -296,8 +296,8 @@ class Cohort(keras.Model):
         if len(taught.shape) > len(logits.shape):  # several teachers
             distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
         factors = tf.constant(list(self.distill.values()))
-        if self.progress:
-            factors *= self.progress.factors()
+        if self.mastery:
+            factors *= self.mastery.factors()
         return losses.cross_entropy(labels, logits), factors[:, None] * distilled, gate
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
@@ -315,6 +315,6 @@ class Cohort(keras.Model):
         return {**trained, "ensemble": learned} if learned else trained
 
     def of_teacher(self) -> list:
-        """Return what belongs to teaching: a teacher's variables, the peers' progress."""
-        own = self.progress.variables if self.progress else []
+        """Return what belongs to teaching: a teacher's variables, the peers' mastery."""
+        own = self.mastery.variables if self.mastery else []
         return [*getattr(self._teacher, "variables", []), *own]

@@ -6,7 +6,7 @@ import tensorflow as tf
 _MEMORY = 0.98  # of the running mean: about the last fifty steps
 
 
-class Progress(keras.layers.Layer):
+class Mastery(keras.layers.Layer):
     """The running cross-entropy of every peer on the training images, and the factor that it gives.
 
     A peer that still learns from the labels is left to them; one that has learned them by heart is
@@ -24,7 +24,7 @@ class Progress(keras.layers.Layer):
     """
 
     def __init__(self, peers: int, classes: int, rate: float):
-        super().__init__(name="progress", trainable=False, dtype="float32")
+        super().__init__(name="mastery", trainable=False, dtype="float32")
         self.rate = rate
         start = keras.initializers.Constant(float(tf.math.log(float(classes))))
         self.cross_entropy = self.add_weight(

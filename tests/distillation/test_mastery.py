@@ -8,20 +8,20 @@ from scipy.special import log_softmax, softmax
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import progress
+from xkd_keras.distillation import mastery
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
 
 def test_a_guess_is_taught_by_classes_to_the_minus_rate_and_a_perfect_peer_in_full():
-    made = progress.Progress(2, 10, rate=2.0)
+    made = mastery.Mastery(2, 10, rate=2.0)
     np.testing.assert_allclose(made.factors(), [0.01, 0.01], rtol=1e-5)
     made.cross_entropy.assign([0.0, 0.5])
     np.testing.assert_allclose(made.factors(), [1.0, np.exp(-1.0)], rtol=1e-6)
 
 
 def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_finite():
-    made = progress.Progress(3, 4, rate=1.0)
+    made = mastery.Mastery(3, 4, rate=1.0)
     made.update(tf.constant([0.0, np.nan, np.inf]))
     start = np.log(4.0)
     np.testing.assert_allclose(made.cross_entropy, [0.98 * start, start, start], rtol=1e-6)
@@ -32,7 +32,7 @@ def test_the_loss_of_a_step_has_lambda_times_the_factor_of_each_peer():
     logits = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
     cohort = Cohort(peers, 0.7, temperature=2.0, distill={"b": 0.5}, adapt=1.5)
     cohort.compile(keras.optimizers.SGD(0.0))
-    cohort.progress.cross_entropy.assign([0.2, 1.0])
+    cohort.mastery.cross_entropy.assign([0.2, 1.0])
     shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
     q, p = softmax(logits.mean(0) / 2.0, -1), softmax(logits / 2.0, -1)
     kl = 4.0 * np.sum(q * np.log(q / p), -1).mean(-1)
@@ -40,16 +40,16 @@ def test_the_loss_of_a_step_has_lambda_times_the_factor_of_each_peer():
     taught = 0.7 * (np.exp(-0.3) * kl[0] + 0.5 * np.exp(-1.5) * kl[1])
     assert shown["loss"] == pytest.approx(labelled.sum() + taught, rel=1e-4)
     after = 0.98 * np.array([0.2, 1.0]) + 0.02 * labelled
-    np.testing.assert_allclose(cohort.progress.cross_entropy, after, rtol=1e-5)
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, after, rtol=1e-5)
 
 
 def test_evaluation_does_not_count_as_learning():
     cohort = compiled([linear("a"), linear("b")], adapt=2.0)
     cohort.evaluate(IMAGES, LABELS, verbose=0)
-    np.testing.assert_allclose(cohort.progress.cross_entropy, np.log([4.0, 4.0]), rtol=1e-6)
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, np.log([4.0, 4.0]), rtol=1e-6)
 
 
-def test_two_replicas_keep_the_progress_of_one(two_cpus):
+def test_two_replicas_keep_the_mastery_of_one(two_cpus):
     def trained():
         keras.utils.set_random_seed(0)
         return compiled([convolutional("a", 4), convolutional("b", 8)], adapt=2.0)
@@ -59,22 +59,22 @@ def test_two_replicas_keep_the_progress_of_one(two_cpus):
         two = trained()
     for cohort in (one, two):
         fit(cohort, 2)
-    a, b = (np.asarray(cohort.progress.cross_entropy) for cohort in (one, two))
+    a, b = (np.asarray(cohort.mastery.cross_entropy) for cohort in (one, two))
     assert np.all(a != np.float32(np.log(4.0)))
     np.testing.assert_allclose(a, b, rtol=1e-5)
     for x, y in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
-def test_progress_is_part_of_what_a_run_is_and_of_a_saved_cohort(tmp_path):
+def test_mastery_is_part_of_what_a_run_is_and_of_a_saved_cohort(tmp_path):
     cohort = compiled([linear("a"), linear("b")], adapt=2.0)
     fit(cohort)
-    kept = np.asarray(cohort.progress.cross_entropy)
-    assert any(variable is cohort.progress.cross_entropy for variable in checkpoint.state(cohort))
+    kept = np.asarray(cohort.mastery.cross_entropy)
+    assert any(variable is cohort.mastery.cross_entropy for variable in checkpoint.state(cohort))
     cohort.save(tmp_path / "cohort.keras")
     loaded = keras.models.load_model(tmp_path / "cohort.keras")
     assert loaded.adapt == 2.0
-    np.testing.assert_array_equal(loaded.progress.cross_entropy, kept)
+    np.testing.assert_array_equal(loaded.mastery.cross_entropy, kept)
 
 
 def test_a_rate_below_0_is_refused():
