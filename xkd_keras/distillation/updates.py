@@ -93,7 +93,7 @@ class AdamW(keras.optimizers.AdamW):
 
     Weight decay follows each variable's own rate; and the averages of variables that begin to learn
     late are corrected for bias by their own number of steps: by the optimizer's, their first
-    hundreds of steps would be several times too large.
+    hundreds of steps would be up to six times too large.
 
     Args:
         learning_rate: float or schedule.
