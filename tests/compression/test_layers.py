@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tests import statistics
 from tests.compression.untuned import Watched
 from xkd_keras import peers
 from xkd_keras.compression import passes, quantizing, twin
@@ -208,8 +209,7 @@ def test_mobilenet_v3_goes_through(recipe):
         # As drawn, variances are below the epsilon of batch norm: all images would look alike.
         if isinstance(layer, (L.Conv2D, L.DepthwiseConv2D)) and not layer.use_bias:
             layer.set_weights([10 * each for each in layer.get_weights()])
-    for _ in range(40):
-        model(images(64, 64), training=True)
+    statistics.settle(model, images(64, 64))
     made = passes.run(recipe, twin.twin(model), Learning(1e-5, 64), 0.05, 200)
     with lite.converters(made) as convert:
         pixels = None if recipe == "qat" else images(64, 64).astype(np.uint8)

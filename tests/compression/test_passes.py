@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 from scipy.special import log_softmax, softmax
 
+from tests import statistics
 from tests.compression.untuned import Watched, pixels
 from xkd_keras import data as datasets
 from xkd_keras import peers
@@ -134,8 +135,7 @@ FAMILIES = ("alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2")
 def test_every_family_ends_all_int8(run, name, recipe):
     model = peers.build(name, (32, 32, 3), 10, seed=0, mean=run.data.mean, std=run.data.std)
     briefly = Briefly(run.data)
-    for images in briefly.images(10):
-        model(images, training=True)
+    statistics.settle(model, next(iter(briefly.images(1))))
     made = passes.run(recipe, twin.twin(model), briefly, 0.5, 16)
     with lite.converters(made) as convert:
         images = datasets.images(run.data.train, range(50), run.data)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from tests import statistics
 from xkd_keras import peers
 from xkd_keras.errors import InputError
 from xkd_keras.ship import lite
@@ -23,9 +24,8 @@ def test_every_variant_is_made_and_answers(name):
     model = peers.build(f"applications:{name}", SHAPE, 4, seed=1)
     model = peers.stock(peers.fused(model))
     images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE)).astype("uint8")
-    # Statistics of these images, as training leaves them, and logits that differ by some units.
-    for _ in range(60):
-        model(images.astype("float32"), training=True)
+    statistics.settle(model, images)
+    # As trained networks do, let logits differ by some units.
     head = peers.head(model)
     logits = keras.ops.convert_to_numpy(model(images.astype("float32")))
     head.set_weights([head.get_weights()[0] / max(logits.std(), 1e-9), head.get_weights()[1]])

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
+from tests import statistics
 from xkd_keras import peers
 from xkd_keras.errors import InputError
 from xkd_keras.ship import lite, variants
@@ -27,9 +28,7 @@ def model():
 
 def settled(model):
     """Give batch norm the statistics of images, as training does."""
-    for _ in range(30):
-        model(np.float32(images(64, model.input_shape[1:])), training=True)
-    return model
+    return statistics.settle(model, images(64, model.input_shape[1:]))
 
 
 @pytest.fixture(scope="module")
