@@ -10,19 +10,21 @@ import keras
 import numpy as np
 import pytest
 
-from tests import workers
+from tests import once, workers
 from xkd_keras import files
 from xkd_keras.devices import cluster
 from xkd_keras.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def alone(data_dir, tmp_path_factory):
+@pytest.fixture(scope="session")
+def alone(shared, data_dir):
     """The run of one worker with the whole batch, which has no collectives to differ by."""
-    run_dir = tmp_path_factory.mktemp("alone") / "run"
-    codes, outputs = workers.ended(workers.start(workers.flags(run_dir, data_dir), count=1))
-    assert codes == [0], outputs
-    return run_dir
+
+    def train(path):
+        codes, outputs = workers.ended(workers.start(workers.flags(path, data_dir), count=1))
+        assert codes == [0], outputs
+
+    return once.made(shared, "alone", train)
 
 
 def assert_same(one, two):
