@@ -9,6 +9,7 @@ from scipy.special import log_softmax, softmax
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
 from xkd_keras.distillation import losses, schedules, teachers
+from xkd_keras.errors import InputError
 
 
 def by_hand(weights, schedule, temperature, rate, momentum=0.9):
@@ -209,3 +210,30 @@ def test_xla_trains_to_the_same_weights():
     fit(two)
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_class_weights_do_what_weights_of_the_images_do():
+    table = [0.5, 2.0, 0.0, 1.5]
+    one, two = (
+        compiled([linear("a"), linear("b")], class_weights=weights) for weights in (table, None)
+    )
+    two.set_weights(one.get_weights())
+    fit(one)
+    fit(two, sample_weight=np.array(table)[LABELS])
+    for x, y in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    assert Cohort.from_config(one.get_config()).class_weights == table
+
+
+def test_a_mixed_image_has_the_mean_of_its_classes_weights():
+    table = np.array([0.5, 2.0, 0.0, 1.5])
+    labels = tf.one_hot(LABELS, 4) * 0.7 + 0.3 * tf.one_hot(LABELS[::-1], 4)
+    (got,) = losses.by_class([np.ones((2, 48), np.float32)], labels, table)
+    want = 0.7 * table[LABELS] + 0.3 * table[LABELS[::-1]]
+    np.testing.assert_allclose(got, np.stack([want, want]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", [[1.0, 1.0], [1.0, -1.0, 1.0, 1.0], [float("nan")] * 4])
+def test_class_weights_that_fit_no_classes_are_refused(given):
+    with pytest.raises(InputError, match="^class_weights: received .*; valid: 4 numbers"):
+        Cohort([linear("a")], class_weights=given)

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from xkd_keras import data as datasets
+from xkd_keras.data import balance
 from xkd_keras.distillation import losses, shares
 from xkd_keras.runs import directory as rundir
 from xkd_keras.runs import evaluation
@@ -41,6 +42,8 @@ class Tuner:
         self.run, self.epochs, self.learning_rate = run, epochs, learning_rate
         self.distill_weight, self.temperature = distill_weight, temperature
         self.batch_size, self.seed = batch_size, seed
+        labels, classes = datasets.labels(run.data.train), len(run.data.class_names)
+        self.class_weights = balance.class_weights(run.config.class_weights, labels, classes)
         self.steps = epochs * datasets.steps_per_epoch(run.data, batch_size)
 
     def __call__(self, model: tf_keras.Model, callbacks: list, pace: float = 1.0) -> None:
@@ -87,7 +90,7 @@ class Tuner:
                 self.distill_weight
                 * losses.distillation(teacher, logits[None], self.temperature)[0]
             )
-        return loss
+        return losses.by_class([loss], labels, self.class_weights)[0]
 
 
 class _Progress(tf_keras.callbacks.Callback):

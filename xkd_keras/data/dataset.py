@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras.data import folder, names, pipeline
+from xkd_keras.data.balance import SAMPLINGS
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.duplicates import CHOICES as DUPLICATES
 from xkd_keras.data.sources import Arrays, Split
@@ -33,6 +34,7 @@ class Dataset:
         mean: Per channel, of the train split prepared as for evaluation, in pixel units 0..255.
         std: The same, not below 1.0 (a constant channel must not be divided by 0).
         augment: none, crop, crop_flip or inception.
+        sampling: Which training images an epoch has: plain, or balanced (see `balance.drawn`).
         crop_ratio: Evaluation resizes the shorter side to S / crop_ratio and crops the centre.
         fingerprint: sha256 over content, class names and splits. Nothing else changes it.
         skipped: (file, reason) of what `skip_unreadable` left out.
@@ -55,6 +57,7 @@ class Dataset:
     skipped: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[str, tuple[str, ...]], ...] = ()
     notes: tuple[str, ...] = ()
+    sampling: str = "plain"
 
 
 def load(
@@ -70,6 +73,7 @@ def load(
     cache_gib: float = 2.0,
     duplicates: str = "warn",
     class_names: tuple[str, ...] = (),
+    sampling: str = "plain",
 ) -> Dataset:
     """Load a data set; prepare it first where TFDS has not yet.
 
@@ -89,6 +93,7 @@ def load(
             two labels; "stop" raises.
         class_names: The classes where nothing is to be learned from a folder: it may hold some of
             them, all its images are test unless it says otherwise, and a split may be empty.
+        sampling: "plain": an epoch has each training image once; "balanced": as many of each class.
 
     Returns:
         The Dataset.
@@ -102,8 +107,11 @@ def load(
     )
     _check_values(request, train_examples)
     names.check(name, data_dir)
+    if sampling not in SAMPLINGS:
+        raise FlagError.unknown("sampling", sampling, SAMPLINGS)
     with readable(name):
-        return _loaded(name, _read(name, request), train_examples, seed)
+        dataset = _loaded(name, _read(name, request), train_examples, seed)
+    return dataclasses.replace(dataset, sampling=sampling)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.data import preparation
-from xkd_keras.data.sources import Split, on_cpu, side_by_side
+from xkd_keras.data import balance, preparation
+from xkd_keras.data.sources import RandomAccess, Split, on_cpu, side_by_side
 from xkd_keras.errors import InputError
 
 
@@ -59,12 +59,19 @@ def train_batches(
         epochs.
 
     Raises:
-        InputError: batch_size is not in 1..len(train), or not a multiple of count.
+        InputError: batch_size is not in 1..len(train), or not a multiple of count; or images that
+            are streamed are to be drawn by class.
     """
     steps = steps_per_epoch(dataset, batch_size)
     rows = _rows(batch_size, share)
     source, size, kind = dataset.train.source, dataset.image_shape[0], dataset.augment
-    positions = on_cpu(dataset.train.positions)
+    positions, balanced = on_cpu(dataset.train.positions), dataset.sampling == "balanced"
+    if balanced and not isinstance(source, RandomAccess):
+        raise InputError(
+            "balanced draws single images, and these are read as a stream; valid: plain, or a"
+            " cache_gib that holds all images.",
+            argument="sampling",
+        )
     root = on_cpu(np.array([seed % 2**63, 0], np.int64))
 
     def handles(epoch):
@@ -72,7 +79,10 @@ def train_batches(
         seeds = tf.random.stateless_uniform([steps, batch_size, 2], view_key, None, None, tf.int32)
         own_seeds = tf.reshape(seeds[:, share[0] * rows :][:, :rows], [-1, 2])
         # zip ends with the shorter: whole batches, so that none straddles two epochs.
-        own = source.shuffled(positions, order_key, share, batch_size)
+        shown = positions
+        if balanced:
+            shown = balance.drawn(positions, dataset.train.labels, tf.random.fold_in(order_key, 1))
+        own = source.shuffled(shown, order_key, share, batch_size)
         both = tf.data.Dataset.zip(own, tf.data.Dataset.from_tensor_slices(own_seeds))
         return both.skip(tf.where(epoch == first_epoch, np.int64(first_batch * rows), 0))
 

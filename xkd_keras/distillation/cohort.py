@@ -51,6 +51,7 @@ class Cohort(keras.Model):
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
         adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
             cross-entropy on the training images (`mastery.Mastery`).
+        class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
 
@@ -74,6 +75,7 @@ class Cohort(keras.Model):
         adapt: float = 0.0,
         mix: str = "none",
         seed: int = 0,
+        class_weights: Sequence[float] | None = None,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -89,6 +91,7 @@ class Cohort(keras.Model):
         self.classes = members.classes(self.peers)
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
+        self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -154,14 +157,14 @@ class Cohort(keras.Model):
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            labelled, distilled, gate = self._terms(images, labels, logits)
-            total = tf.reduce_sum(losses.mean(labelled + distill_weight * distilled, sample_weight))
+            *terms, gate = self._terms(images, labels, logits)
+            terms = losses.by_class(terms, labels, self.class_weights)
+            total = tf.reduce_sum(losses.mean(terms[0] + distill_weight * terms[1], sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        terms = labelled, distilled
         means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means, distill_weight)
@@ -174,7 +177,7 @@ class Cohort(keras.Model):
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
-        terms = (*terms, gate)
+        terms = *terms, gate
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
@@ -204,9 +207,7 @@ class Cohort(keras.Model):
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda.
 
-        Raises:
-            FloatingPointError: A loss is not finite, where `on_nonfinite` is `stop`.
-            InputError: Labels are no class numbers.
+        Labels that are no class numbers raise InputError.
         """
         with nonfinite.explained(), batches.explained():
             history = super().fit(*args, **kwargs)
@@ -244,6 +245,7 @@ class Cohort(keras.Model):
             "adapt": self.adapt,
             "mix": self.mix,
             "seed": self.seed,
+            "class_weights": self.class_weights,
         }
 
     @classmethod
@@ -266,11 +268,7 @@ class Cohort(keras.Model):
         return tf.constant(list(self.shares.values()))
 
     def teaching(self, images, labels):
-        """Return what teaches each peer on a batch, and how far it is let.
-
-        Args:
-            images: [B, H, W, C].
-            labels: int [B].
+        """Return what teaches each peer on images [B, H, W, C] with labels int [B], and how far.
 
         Returns:
             Logits of the peers float32 [P, B, classes], of their teachers alike (of several
@@ -304,8 +302,8 @@ class Cohort(keras.Model):
         """Add a batch to the running metrics; return them."""
         shares = self._shares()
         sound = self.nonfinite.sound(logits, shares)
-        batch = labels, logits, sound, shares, terms, loss, distill_weight, sample_weight
-        self.running.update(*batch)
+        told = terms, loss, distill_weight, sample_weight
+        self.running.update(labels, logits, sound, shares, *told)
         return metrics.results(self.metrics)
 
     def _variables(self):

@@ -65,6 +65,22 @@ def classes(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(labels, tf.int64)
 
 
+def by_class(terms, labels: tf.Tensor, class_weights) -> list[tf.Tensor]:
+    """Return terms float32 [..., B], each image's times the weight of its class.
+
+    Args:
+        terms: float32 [..., B] each.
+        labels: int [B], or float [B, C] of mixed ones: their weight is the mean of the classes'.
+        class_weights: [C], or None: all count alike.
+    """
+    if class_weights is None:
+        return list(terms)
+    table = tf.constant(class_weights, tf.float32)
+    mixed = labels.dtype.is_floating
+    own = tf.linalg.matvec(labels, table) if mixed else tf.gather(table, labels)
+    return [own * term for term in terms]
+
+
 def agreement(logits: tf.Tensor) -> tf.Tensor:
     """Return, for each image, the fraction of pairs of peers that name the same class.
 

@@ -1,5 +1,6 @@
 """What a cohort may be made of: its peers and its teacher, checked."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -111,6 +112,19 @@ def factors(
         if not factor >= 0:
             raise InputError(f"'{name}': received {factor}; valid: 0 or more.", argument="distill")
     return {name: float(given.get(name, 1.0)) for name in peers}
+
+
+def of_classes(name: str, given: Sequence[float] | None, count: int) -> list[float] | None:
+    """Return a number >= 0 for each class, or None; raises InputError for anything else."""
+    if given is None:
+        return None
+    values = [float(value) for value in given]
+    if len(values) != count or not all(0 <= value < math.inf for value in values):
+        raise InputError(
+            f"received {values}; valid: {count} numbers, one for each class, 0 or more.",
+            argument=name,
+        )
+    return values
 
 
 def separate(peers: Mapping[str, keras.Model], teacher: Callable) -> None:

@@ -107,6 +107,18 @@ class Fields:
         " keep one of each, and none of two labels; stop: refuse the folder.",
         choices=("warn", "drop", "stop"),
     )
+    class_weights: str = _flag(
+        "none",
+        "How much an image counts in training; balanced: as many images as its class has fewer than"
+        " the mean; sqrt: the square root of that; none: all alike.",
+        choices=("none", "balanced", "sqrt"),
+    )
+    sampling: str = _flag(
+        "plain",
+        "Which training images an epoch has; plain: each once; balanced: as many of every class,"
+        " those of rare classes several times.",
+        choices=("plain", "balanced"),
+    )
     cache_gib: float = _flag(
         2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )

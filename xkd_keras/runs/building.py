@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from xkd_keras import data as datasets
 from xkd_keras import peers
+from xkd_keras.data import balance
 from xkd_keras.devices import cluster
 from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers, updates
 from xkd_keras.distillation.cohort import Cohort
@@ -58,6 +59,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.distill_adapt,
         config.mix,
         config.seed,
+        balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
@@ -79,12 +80,15 @@ def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> Non
 def about(data: datasets.Dataset) -> dict:
     """Return what a run's files say about its data."""
     counts = {name: len(getattr(data, name)) for name in SPLITS}
+    classes = len(data.class_names)
+    by_class = {n: np.bincount(getattr(data, n).labels, minlength=classes) for n in SPLITS}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "class_names": list(data.class_names),
         "image_shape": list(data.image_shape),
         "examples": counts,
+        "class_counts": {name: each.tolist() for name, each in by_class.items()},
         "skipped": [list(pair) for pair in data.skipped],
         "duplicates": [[what, list(paths)] for what, paths in data.duplicates],
         "notes": list(data.notes),
@@ -136,6 +140,7 @@ def load_dataset(
         cache_gib=config.cache_gib,
         duplicates="warn" if other else config.duplicates,
         class_names=class_names if other else (),
+        sampling="plain" if other else config.sampling,
     )
 
 

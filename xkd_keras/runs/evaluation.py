@@ -84,9 +84,11 @@ def answers(
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 (beyond 10 classes), cross-entropy in nats, Brier score, ece.
+    """Return top-1, balanced accuracy, top-5 (beyond 10 classes), cross-entropy, Brier score, ece.
 
-    The Brier score is the mean over the images of sum_c (p_c - y_c)^2, in 0..2 (Brier, 1950).
+    Balanced accuracy is the mean of the classes' recalls, of those classes that have images
+    (Brodersen et al., ICPR 2010). Cross-entropy is in nats. The Brier score is the mean over the
+    images of sum_c (p_c - y_c)^2, in 0..2 (Brier, 1950).
 
     Args:
         labels: int [n].
@@ -97,7 +99,10 @@ def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     rank = np.sum(z > own, axis=-1)
     shift = z.max(axis=-1, keepdims=True)
     log_sum = np.log(np.sum(np.exp(z - shift), axis=-1)) + shift[:, 0]
-    result = {"top1": float(np.mean(z.argmax(-1) == labels))}
+    right = z.argmax(-1) == labels
+    counts = np.bincount(labels)
+    recalls = np.bincount(labels, right)[counts > 0] / counts[counts > 0]
+    result = {"top1": float(np.mean(right)), "balanced_accuracy": float(np.mean(recalls))}
     if z.shape[-1] > 10:
         result["top5"] = float(np.mean(rank < 5))
     result["cross_entropy"] = float(np.mean(log_sum - own[:, 0]))
@@ -105,7 +110,7 @@ def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     p_own = p[np.arange(len(z)), labels]
     result["brier"] = float(np.mean(np.sum(p**2, axis=-1) - 2 * p_own + 1))
     confidence = p.max(axis=-1)
-    return {**result, "ece": calibration_error(confidence, z.argmax(-1) == labels)}
+    return {**result, "ece": calibration_error(confidence, right)}
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
