@@ -6,25 +6,36 @@ The server decodes and scales images; a client only sends the files. Programs us
 """
 
 import base64
-import itertools
 import json
-import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from serving import command
+from serving import command, tensor_values
 
 SIGNATURE = "serving_bytes"
 # What the server's decoder knows is called so.
 KINDS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
 # The limit of a channel is 4 MiB unless told otherwise; the server has no limit either.
 UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-Answer = list[tuple[str, float]]
+OUTPUTS = ("labels", "scores", "threshold")
+
+
+class Answer(list):
+    """The most probable labels of an image with their probabilities, best first.
+
+    Attributes:
+        sure: Whether the first is as probable as the model's threshold asks; if not, the image may
+            be of none of its classes.
+    """
+
+    def __init__(self, labels: Iterable[str], scores: Iterable[float], threshold: float = 0.0):
+        super().__init__(zip(labels, map(float, scores), strict=True))
+        self.sure = self[0][1] >= threshold
 
 
 class RefusedError(Exception):
@@ -34,26 +45,6 @@ class RefusedError(Exception):
 def _line(text: str | None, otherwise: str) -> str:
     """Return the first line of a text, or other words if there are none."""
     return next(iter((text or "").strip().splitlines()), otherwise)
-
-
-def _texts(tensor) -> list[bytes]:
-    """Return the strings of a TensorProto.
-
-    TF Serving with --enable_serialization_as_tensor_content sends their lengths as varints, and
-    then all bytes; most servers send `string_val`.
-    """
-    content, count = tensor.tensor_content, math.prod(dim.size for dim in tensor.tensor_shape.dim)
-    if not content:
-        return list(tensor.string_val)
-    lengths, at, shift = [0], 0, 0
-    while len(lengths) <= count:
-        byte, at = content[at], at + 1
-        lengths[-1] |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            lengths, shift = [*lengths, 0], 0
-    ends = list(itertools.accumulate(lengths[:-1], initial=at))
-    return [content[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 class Client:
@@ -119,8 +110,10 @@ class Client:
             channel_to(self._address, self._ca_file)
         )
 
+        known = list(OUTPUTS)
+
         def send(images: Sequence[bytes]) -> list[Answer]:
-            request = predict_pb2.PredictRequest(output_filter=["labels", "scores"])
+            request = predict_pb2.PredictRequest(output_filter=known)
             request.model_spec.name = self._model
             request.model_spec.signature_name = SIGNATURE
             if self._label:
@@ -132,19 +125,19 @@ class Client:
             try:
                 outputs = stub.Predict(request, timeout=self._timeout).outputs
             except grpc.RpcError as error:
+                if OUTPUTS[-1] in known and OUTPUTS[-1] in (error.details() or ""):
+                    known.remove(OUTPUTS[-1])  # a model that was exported by an earlier version
+                    return send(images)
                 kind = RefusedError
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     kind = _UnavailableError
                 raise kind(_line(error.details(), error.code().name)) from None
             shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
-            labels = np.array(_texts(outputs["labels"]), object).reshape(shape)
-            content, values = outputs["scores"].tensor_content, outputs["scores"].float_val
-            scores = np.frombuffer(content, "<f4") if content else np.array(values)
-            scores = scores.reshape(shape)
-            return [
-                [(label.decode(), float(score)) for label, score in zip(*row, strict=True)]
-                for row in zip(labels, scores, strict=True)
-            ]
+            labels = np.array(tensor_values.texts(outputs["labels"]), object).reshape(shape)
+            scores = tensor_values.floats(outputs["scores"]).reshape(shape)
+            least = tensor_values.floats(outputs["threshold"])[:1] if OUTPUTS[-1] in known else [0]
+            named = [[label.decode() for label in row] for row in labels]
+            return [Answer(*row, *least) for row in zip(named, scores, strict=True)]
 
         return send
 
@@ -170,7 +163,9 @@ class Client:
                     kind = _UnavailableError if answer.status_code == 503 else RefusedError
                     raise kind(_line(content["error"], f"HTTP {answer.status_code}"))
                 rows = content["predictions"]
-                return [list(zip(row["labels"], row["scores"], strict=True)) for row in rows]
+                return [
+                    Answer(row["labels"], row["scores"], row.get("threshold", 0.0)) for row in rows
+                ]
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
 
@@ -282,9 +277,14 @@ def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
     for (name, _), answer in zip(images, answers, strict=True):
         best = answer[: flags.FLAGS.top]
         if flags.FLAGS.json:
-            print(json.dumps({"image": name, "labels": dict(best)}, ensure_ascii=False))
+            told = {"image": name, "labels": dict(best), "sure": answer.sure}
+            print(json.dumps(told, ensure_ascii=False))
         else:
-            print(name, *(f"{label} {100 * score:.1f} %" for label, score in best), sep="  ")
+            unsure = () if answer.sure else ("none of these?",)
+            print(
+                *(name, *unsure, *(f"{label} {100 * score:.1f} %" for label, score in best)),
+                sep="  ",
+            )
     return False
 
 

@@ -140,5 +140,7 @@ class Run:
             history.write(run_dir, self.history)
         else:
             files.write(history.path(run_dir), "")
-        answers.write(run_dir, answers.of(self.predictions, self.weights))
+        parts, warm = {"test": self.predictions}, dict.fromkeys([*self.peers, "ensemble"], 2.0)
+        places = {"test": [f"train/{i}.png" for i in range(self.images)]}
+        answers.write(run_dir, answers.of(parts, self.weights, warm, places))
         return run_page.write(run_dir)

@@ -10,6 +10,7 @@ from absl import flags
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
+from xkd_keras.ship.variants import PRECISION
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
 
@@ -27,7 +28,8 @@ def main() -> None:
         from xkd_keras.compression import pipeline
         from xkd_keras.report import deployment_page
 
-    names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size", "seed")
+    names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size")
+    names = *names, "seed", "precision"
     manifest = pipeline.compress(
         Path(values.run_dir),
         values.peer,
@@ -50,4 +52,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("clusters", 16, "Different values in a kernel after clustering.", 2, 256)
     flags.DEFINE_integer("batch_size", 0, "Images per step; 0: as in the run.", 0)
     flags.DEFINE_integer("seed", 0, "Seed of the order and augmentation of images.", 0)
+    flags.DEFINE_float("precision", 0.0, PRECISION, 0, 1)
     command_line.run(main)

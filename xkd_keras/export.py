@@ -11,7 +11,7 @@ from absl import flags
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
-from xkd_keras.ship.variants import KINDS, SAVED_MODEL
+from xkd_keras.ship.variants import KINDS, PRECISION, SAVED_MODEL
 
 
 def main() -> None:
@@ -31,7 +31,9 @@ def main() -> None:
     from xkd_keras.ship import artifacts  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir)
-    manifest = artifacts.export(run_dir, values.peer, values.variant, values.version)
+    manifest = artifacts.export(
+        *(run_dir, values.peer, values.variant, values.version, values.precision)
+    )
     print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
     print(f"manifest  {run_dir / 'export' / 'manifest.json'}")
     if (run_dir / "report.html").exists():
@@ -49,4 +51,5 @@ if __name__ == "__main__":
         "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
+    flags.DEFINE_float("precision", 0.0, PRECISION, 0, 1)
     command_line.run(main)

@@ -3,7 +3,7 @@
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
 Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
-functions below: load, prepare (with as_seen) and classify.
+functions below: load, threshold, prepare (with as_seen) and classify.
 """
 
 import argparse
@@ -57,6 +57,13 @@ def load(path: Path) -> tuple[Interpreter, list[str]]:
             f"{path}: not a .tflite file with labels, as xkd_keras.export makes."
         ) from None
     return interpreter, labels
+
+
+def threshold(path: Path) -> float:
+    """Return the probability below which an answer is none of the labels; 0 if there is none."""
+    with zipfile.ZipFile(path) as archive:
+        packed = "threshold.txt" in archive.namelist()
+        return float(archive.read("threshold.txt")) if packed else 0.0
 
 
 def as_seen(image: Image.Image) -> Image.Image:
@@ -142,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = False
     try:
         interpreter, labels = load(options.model)
+        least = threshold(options.model)
         Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
         for path in images(options.images):
@@ -158,7 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
             probabilities, milliseconds = classify(interpreter, pixels)
             best = np.argsort(-probabilities, kind="stable")[: options.top]
             named = "  ".join(f"{labels[i]} {100 * probabilities[i]:.1f}%" for i in best)
-            print(f"{path}  {named}  {milliseconds:.2f} ms")
+            unsure = "none of these?  " if probabilities[best[0]] < least else ""
+            print(f"{path}  {unsure}{named}  {milliseconds:.2f} ms")
     except MistakeError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 1

@@ -50,6 +50,9 @@ async function show(model, body) {
       times.push(time);
     }
     times.sort((a, b) => a - b);
+    if (answer.scores[0] < (answer.threshold ?? 0)) {
+      element('p', card, 'None of these? The model is less sure than its threshold asks.', 'unsure');
+    }
     const list = element('ol', card);
     answer.labels.slice(0, TOP).forEach((label, i) => row(list, label, answer.scores[i]));
     const [least, median] = [times[0], times[(RUNS - 1) / 2]].map((time) => time.toFixed(1));

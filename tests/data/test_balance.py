@@ -1,27 +1,14 @@
 """Uneven classes: weights as scikit-learn has them, and epochs with as many of every class."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from tests.uneven import COUNTS, LABELS, uneven
 from xkd_keras import data
 from xkd_keras.data import balance
 from xkd_keras.data.records import Records
-from xkd_keras.data.sources import Arrays, Split
 from xkd_keras.errors import FlagError, InputError
-
-LABELS = np.array([0] * 40 + [1] * 7 + [3] * 3)  # class 2 has no images
-COUNTS = {0: 40, 1: 7, 3: 3}
-
-
-def uneven(source=None, sampling="balanced"):
-    pixels = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
-    split = Split(source or Arrays(pixels, LABELS), np.arange(50))
-    shape, names = (8, 8, 3), tuple("abcd")
-    whole = data.Dataset("toy", names, shape, *[split] * 3, (0,) * 3, (1,) * 3, "none", 1.0, "")
-    return dataclasses.replace(whole, sampling=sampling)
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -49,7 +36,7 @@ def test_a_balanced_epoch_has_as_many_of_every_class_and_repeats_no_more_than_it
         numbers = images.numpy()[:, 0, 0, 0].astype(int)
         np.testing.assert_array_equal(LABELS[numbers], labels)
         for label, count in COUNTS.items():
-            times = np.bincount(numbers[labels == label], minlength=50)[LABELS == label]
+            times = np.bincount(numbers[labels == label], minlength=50)[label == LABELS]
             assert np.ptp(times) <= 1 + (times.sum() == 16)
             assert times.max() == -(-17 // count)
         seen.add(tuple(numbers))
@@ -68,7 +55,7 @@ def test_streamed_images_cannot_be_drawn_by_class():
 
 
 def test_a_wrong_sampling_is_named(data_dir):
-    with pytest.raises(FlagError, match="unknown value 'balance'. Did you mean 'balanced'"):
+    with pytest.raises(FlagError, match=r"unknown value 'balance'. Did you mean 'balanced'"):
         data.load("digits", data_dir=str(data_dir), sampling="balance")
 
 

@@ -235,5 +235,5 @@ def test_a_mixed_image_has_the_mean_of_its_classes_weights():
 
 @pytest.mark.parametrize("given", [[1.0, 1.0], [1.0, -1.0, 1.0, 1.0], [float("nan")] * 4])
 def test_class_weights_that_fit_no_classes_are_refused(given):
-    with pytest.raises(InputError, match="^class_weights: received .*; valid: 4 numbers"):
+    with pytest.raises(InputError, match=r"^class_weights: received .*; valid: 4 numbers"):
         Cohort([linear("a")], class_weights=given)

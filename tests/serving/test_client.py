@@ -13,7 +13,7 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import client, command
+from serving import client, command, tensor_values
 from tests.serving import served_models
 
 RED, GREEN = served_models.picture(250, 9, 9), served_models.picture(9, 250, 9)
@@ -201,10 +201,10 @@ def test_answers_may_come_as_bytes_of_whole_tensors(tmp_path):
 def test_texts_of_a_whole_tensor_are_read_as_the_runtime_writes_them():
     texts = [b"rot", b"", "grün".encode(), b"b" * 200, b"c" * 20_000]
     tensor = tf.make_tensor_proto(texts)
-    assert client._texts(tensor) == texts
+    assert tensor_values.texts(tensor) == texts
     tensor.tensor_content = b"".join([*map(varint, map(len, texts)), *texts])
     del tensor.string_val[:]
-    assert client._texts(tensor) == texts
+    assert tensor_values.texts(tensor) == texts
     read = tf.io.parse_tensor(tensor.SerializeToString(), tf.string)  # C++, which reads both forms
     assert read.numpy().tolist() == texts
 

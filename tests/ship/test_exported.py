@@ -65,7 +65,9 @@ def test_accuracy_agreement_and_difference_are_measured_on_all_test_images(expor
     runner = Interpreter(str(export_dir(exported) / entry["file"])).get_signature_runner()
     answers = np.concatenate([runner(pixels=np.float32(i)[None])["probabilities"] for i in images])
     model = rundir.load_peers(Path(config.run_dir), ["plain"])["plain"]
-    expected = softmax(model.predict(np.float32(images), verbose=0), axis=-1)
+    metrics = json.loads((Path(config.run_dir) / "metrics.json").read_text())
+    logits = model.predict(np.float32(images), verbose=0) / metrics["peers"]["plain"]["temperature"]
+    expected = softmax(logits, axis=-1)
     assert entry["top1"] == np.mean(answers.argmax(-1) == labels)
     assert entry["agreement"] == np.mean(answers.argmax(-1) == expected.argmax(-1))
     assert entry["max_difference"] == pytest.approx(np.abs(answers - expected).max(), abs=1e-5)
@@ -78,7 +80,9 @@ def test_the_ensemble_is_the_weighted_mean_of_the_peers(exported):
     models = rundir.load_peers(Path(config.run_dir), PEERS)
     plain, normalised = (models[p].predict(np.float32(images), verbose=0) for p in PEERS)
     logits = savedmodel.Caller(export_dir(exported) / "savedmodel/ensemble/1").outputs(images)
-    np.testing.assert_allclose(logits["logits"], (plain + 2 * normalised) / 3, atol=1e-4)
+    metrics = json.loads((Path(config.run_dir) / "metrics.json").read_text())
+    expected = (plain + 2 * normalised) / 3 / metrics["ensemble"]["temperature"]
+    np.testing.assert_allclose(logits["logits"], expected, atol=1e-4)
     (entry,) = [e for e in manifest["artifacts"] if e["network"] == "ensemble"]
     assert entry["top1"] == np.mean((plain + 2 * normalised).argmax(-1) == labels)
 
@@ -101,7 +105,7 @@ def test_a_shipped_file_is_evaluated_as_the_manifest_says(exported, file):
     assert result["ensemble"]["top1"] == entry["top1"]
     if entry["kind"] == "savedmodel":
         metrics = json.loads((path.parents[3] / "metrics.json").read_text())
-        expected = metrics["ensemble"]["cross_entropy"]
+        expected = metrics["ensemble"]["calibrated"]["cross_entropy"]
         assert result["ensemble"]["cross_entropy"] == pytest.approx(expected, abs=1e-4)
 
 

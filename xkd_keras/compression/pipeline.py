@@ -23,6 +23,7 @@ def compress(
     clusters: int = 16,
     batch_size: int = 0,
     seed: int = 0,
+    precision: float = 0.0,
 ) -> dict:
     """Compress a trained peer, taught by its run's ensemble, and add its files to the manifest.
 
@@ -38,6 +39,7 @@ def compress(
         clusters: Different values in a kernel that clustering ends with.
         batch_size: 0: as the run had.
         seed: Of the order and augmentation of images.
+        precision: As of `artifacts.export`.
 
     Returns:
         What RUN/export/manifest.json holds.
@@ -64,7 +66,7 @@ def compress(
     )
     with artifacts.workshop(run_dir) as stage:
         model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
-        tested = artifacts.Tested(run)
+        tested = artifacts.Tested(run, precision)
         if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
             names, images = {recipe: "int8"}, None
         else:
@@ -78,6 +80,7 @@ def compress(
                     content = convert(variant, images)
                 except InputError as error:
                     raise passes.blamed(model.layers, f"fails: {error}", str(error)) from None
+                content = lite.tempered(content, tested.temperature_of(lite.Lite(content)))
                 fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
                 _warn(fresh[-1], tested)
         return artifacts.publish(tested, stage, fresh, [])

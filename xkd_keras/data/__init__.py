@@ -15,6 +15,7 @@ _LAZY = {
     "has_test": "layout",
     "images": "pipeline",
     "labels": "pipeline",
+    "places": "pipeline",
     "load": "dataset",
     "readable": "dataset",
     "steps_per_epoch": "pipeline",

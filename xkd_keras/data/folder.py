@@ -60,6 +60,7 @@ def read(name: str, request: Request) -> Content:
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = _splits(name, files, class_names, labels, request)
     source = _source(files, images, labels, keep)
+    source.names = tuple(_shown(root, file) for file in files)
     return Content(
         class_names,
         chosen,

@@ -169,6 +169,12 @@ def labels(split: Split) -> np.ndarray:
     return split.labels
 
 
+def places(split: Split) -> list[str]:
+    """Return the file names of a split in the order of evaluation; its positions without files."""
+    names = split.source.names
+    return [str(i) if names is None else names[at] for i, at in enumerate(split.positions)]
+
+
 def _rows(batch_size: int, share: tuple[int, int]) -> int:
     """Return how many examples of a batch are one worker's."""
     if batch_size % share[1]:

@@ -28,7 +28,10 @@ class Source(abc.ABC):
 
     Attributes:
         labels: int32 [n], the class of every example.
+        names: Of the examples' files; None where they have none.
     """
+
+    names: tuple[str, ...] | None = None
 
     def __init__(self, labels: np.ndarray):
         self.labels = np.asarray(labels, np.int32)

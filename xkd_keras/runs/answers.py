@@ -1,14 +1,35 @@
 """RUN/logs/answers.npz: what every network answered on the test images, for the report."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from xkd_keras import files
+from xkd_keras.runs import calibration, evaluation
 
 SHOWN = 12  # images that the networks disagree on, kept for the report's picture
+MISTAKES = 24  # images whose wrong answers are the surest, kept for the page of mistakes
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistakes:
+    """The k held-out images that the ensemble gets wrong and is surest of, the surest first.
+
+    Attributes:
+        files: Of the images; SPLIT/POSITION where they have none.
+        labels: int [k], what they are said to be.
+        given: Each peer and `ensemble` -> int [k], their answers.
+        sure: float32 [k], the ensemble's calibrated probability of its answer.
+        images: uint8 [k, H, W, channels].
+    """
+
+    files: tuple[str, ...]
+    labels: np.ndarray
+    given: Mapping[str, np.ndarray]
+    sure: np.ndarray
+    images: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +43,9 @@ class Answers:
             ensemble.
         images: uint8 [k, H, W, channels], those images.
         distill_weights: float32 [steps], lambda at each step of the training.
+        sure: Each network -> float32 [2, n], the probability of its answer as trained, and
+            calibrated; empty for a run of an earlier version.
+        mistakes: The surest; None for a run of an earlier version.
     """
 
     labels: np.ndarray
@@ -29,6 +53,8 @@ class Answers:
     disputed: np.ndarray
     images: np.ndarray
     distill_weights: np.ndarray
+    sure: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    mistakes: Mistakes | None = None
 
 
 def disagreements(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -46,13 +72,60 @@ def disagreements(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> np.nda
     return order[dissenters[order] > 0]
 
 
-def of(predictions, distill_weights: np.ndarray) -> Answers:
-    """Return the answers of `evaluation.Predictions` on the test images."""
-    labels = np.asarray(predictions.labels)
-    given = {name: logits.argmax(axis=-1) for name, logits in predictions.logits.items()}
+def of(
+    parts: Mapping[str, evaluation.Predictions],
+    distill_weights: np.ndarray,
+    temperatures: Mapping[str, float],
+    places: Mapping[str, Sequence[str]],
+) -> Answers:
+    """Return the answers of a run.
+
+    Args:
+        parts: What the networks answered, by split; `test` is among them.
+        distill_weights: float32 [steps].
+        temperatures: By network, as `calibration.fitted`.
+        places: The images' file names, or positions, by split.
+    """
+    test = parts["test"]
+    labels = np.asarray(test.labels)
+    given = {name: logits.argmax(axis=-1) for name, logits in test.logits.items()}
     disputed = disagreements(labels, given)[:SHOWN]
-    images = predictions.fetch(disputed) if disputed.size else np.zeros((0, 1, 1, 3), np.uint8)
-    return Answers(labels, given, disputed, np.asarray(images), np.asarray(distill_weights))
+    images = test.fetch(disputed) if disputed.size else np.zeros((0, 1, 1, 3), np.uint8)
+    sure = {
+        name: np.stack([calibration.sureness(logits, t) for t in (1.0, temperatures[name])])
+        for name, logits in test.logits.items()
+    }
+    mistakes = _mistakes(parts, temperatures["ensemble"], places)
+    return Answers(
+        labels, given, disputed, np.asarray(images), np.asarray(distill_weights), sure, mistakes
+    )
+
+
+def _mistakes(parts, temperature: float, places: Mapping[str, Sequence[str]]) -> Mistakes:
+    """Return the surest mistakes of all splits."""
+    found = []
+    for split, each in parts.items():
+        sure = calibration.sureness(each.logits["ensemble"], temperature)
+        wrong = np.flatnonzero(each.logits["ensemble"].argmax(-1) != each.labels)
+        found += [(float(sure[i]), split, int(i)) for i in wrong]
+    found = sorted(found, key=lambda one: -one[0])[:MISTAKES]
+    names = list(next(iter(parts.values())).logits)
+    images = [np.asarray(parts[split].fetch([i]))[0] for _, split, i in found]
+    return Mistakes(
+        tuple(
+            name if (name := places[split][i]) != str(i) else f"{split}/{i}"
+            for _, split, i in found
+        ),
+        np.array([parts[split].labels[i] for _, split, i in found], np.int32),
+        {
+            name: np.array(
+                [parts[split].logits[name][i].argmax() for _, split, i in found], np.int32
+            )
+            for name in names
+        },
+        np.array([sure for sure, *_ in found], np.float32),
+        np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8),
+    )
 
 
 def path(run_dir: Path) -> Path:
@@ -62,21 +135,38 @@ def path(run_dir: Path) -> Path:
 
 def write(run_dir: Path, answers: Answers) -> None:
     """Write the answers, whole or not at all."""
+    names, mistakes = list(answers.given), answers.mistakes
+    arrays = {
+        "labels": answers.labels.astype(np.int32),
+        "names": np.array(names),
+        "given": np.array([answers.given[name] for name in names], np.int32),
+        "disputed": answers.disputed,
+        "images": answers.images,
+        "distill_weights": answers.distill_weights,
+    }
+    if mistakes:
+        arrays |= {
+            "sure": np.array([answers.sure[name] for name in names], np.float32),
+            "mistakes_files": np.array(mistakes.files, np.str_),
+            "mistakes_given": np.array([mistakes.given[name] for name in names], np.int32),
+            **{
+                f"mistakes_{name}": getattr(mistakes, name) for name in ("labels", "sure", "images")
+            },
+        }
     with files.whole(path(run_dir)) as beside:
-        np.savez_compressed(
-            beside,
-            labels=answers.labels.astype(np.int32),
-            names=np.array(list(answers.given)),
-            given=np.array(list(answers.given.values()), np.int32),
-            disputed=answers.disputed,
-            images=answers.images,
-            distill_weights=answers.distill_weights,
-        )
+        np.savez_compressed(beside, **arrays)
 
 
 def read(run_dir: Path) -> Answers:
     """Return the answers of a run."""
     with np.load(path(run_dir)) as file:
-        given = dict(zip(file["names"].tolist(), file["given"], strict=True))
+        names = file["names"].tolist()
         rest = {name: file[name] for name in ("labels", "disputed", "images", "distill_weights")}
-    return Answers(given=given, **rest)
+        if "sure" in file:
+            rest["sure"] = dict(zip(names, file["sure"], strict=True))
+            rest["mistakes"] = Mistakes(
+                files=tuple(file["mistakes_files"].tolist()),
+                given=dict(zip(names, file["mistakes_given"], strict=True)),
+                **{name: file[f"mistakes_{name}"] for name in ("labels", "sure", "images")},
+            )
+        return Answers(given=dict(zip(names, file["given"], strict=True)), **rest)

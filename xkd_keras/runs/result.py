@@ -4,13 +4,22 @@ import dataclasses
 import datetime
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.flags.peer import Peer
-from xkd_keras.runs import answers, building, evaluation, history, teaching
+from xkd_keras.runs import (
+    answers,
+    building,
+    calibration,
+    evaluation,
+    history,
+    predictions,
+    teaching,
+)
 from xkd_keras.runs import directory as rundir
 
 
@@ -26,27 +35,43 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
     """
     _save_models(config, run_dir, cohort, data)
     models = rundir.load_peers(run_dir, cohort.peers)
-    predictions = evaluation.predict(models, cohort.shares, data, "test", config.eval_batch_size)
-    measured = evaluation.summarize(models, predictions)
+    parts = {
+        split: evaluation.predict(models, cohort.shares, data, split, config.eval_batch_size)
+        for split in ("validation", "test")
+    }
+    temperatures = calibration.fitted(parts["validation"])
+    measured = evaluation.summarize(models, parts["test"])
+    calibration.add(measured, temperatures, parts["test"])
     for name, row in measured["peers"].items():
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
     if weights.any():
         metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
-    answers.write(run_dir, answers.of(predictions, weights))
+    _write_answers(run_dir, data, parts, weights, temperatures)
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
 
 
-def keep_answers(run: rundir.Run, predictions: evaluation.Predictions) -> None:
+def _write_answers(run_dir: Path, data: datasets.Dataset, parts, weights, temperatures) -> None:
+    """Write what the networks answered, for the report and for people."""
+    places = {split: datasets.places(getattr(data, split)) for split in parts}
+    answers.write(run_dir, answers.of(parts, weights, temperatures, places))
+    predictions.write(run_dir, data, parts, temperatures)
+
+
+def keep_answers(
+    run: rundir.Run,
+    parts: Mapping[str, evaluation.Predictions],
+    temperatures: Mapping[str, float],
+) -> None:
     """Write the answers of a finished run that has none: one of an earlier version."""
-    if history.path(run.directory).exists() and not answers.path(run.directory).exists():
+    if history.path(run.directory).exists() and not (run.directory / "predictions.csv").exists():
         steps = datasets.steps_per_epoch(run.data, run.config.batch_size)
         _, schedule = building.distillation(run.config, steps)
         weights = building.distill_weights(schedule, run.metrics["training"]["steps"])
-        answers.write(run.directory, answers.of(predictions, weights))
+        _write_answers(run.directory, run.data, parts, weights, temperatures)
 
 
 def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:

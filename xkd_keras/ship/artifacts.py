@@ -2,32 +2,34 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
-from xkd_keras import data as datasets
 from xkd_keras import files
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.report import run_page
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, result
+from xkd_keras.runs import result
 from xkd_keras.ship import latency, lite, manifest, metadata, quality, savedmodel
+from xkd_keras.ship.tested import Tested
 from xkd_keras.ship.variants import KINDS, SAVED_MODEL
 
-REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
+_OF_DATA = ("fingerprint", "class_names", "image_shape", "examples", "class_counts")
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
-OWN = 0.01  # of top-1: what another machine's rounding may change
 ENSEMBLE = "ensemble"
 
 
 def export(
-    run_dir: Path, names: Sequence[str] = (), variants: Sequence[str] = (), version: int = 0
+    run_dir: Path,
+    names: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    version: int = 0,
+    precision: float = 0.0,
 ) -> dict:
     """Export trained peers as SavedModels and TFLite files.
 
@@ -36,6 +38,8 @@ def export(
         names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
         variants: Of `variants.KINDS`; empty: all of them.
         version: Of the SavedModels; 0: one above the highest there.
+        precision: How often an answer is to be right, 0..1; what a file is less sure of is to be
+            taken for none of the classes. 0: no such threshold.
 
     Returns:
         What RUN/export/manifest.json holds.
@@ -55,7 +59,7 @@ def export(
     numbers = {name: _version(run_dir, name, version) for name in versioned}
     variants = [variant for variant in variants if variant != SAVED_MODEL]
     with workshop(run_dir) as stage:
-        tested = Tested(run)
+        tested = Tested(run, precision)
         fresh, failed = [], []
         for name in names:
             if name in numbers:
@@ -116,72 +120,22 @@ def workshop(run_dir: Path) -> Iterator[Path]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-class Tested:
-    """A run with what its peers answer on the images that files are compared on.
-
-    Args:
-        run: From `rundir.load_run`.
-
-    Raises:
-        InputError: A network is not the one that the run's metrics describe.
-    """
-
-    def __init__(self, run):
-        self.run = run
-        self.predictions = {
-            split: evaluation.predict(
-                run.models, run.weights, run.data, split, run.config.eval_batch_size
-            )
-            for split in ("validation", "test")
-        }
-        for name in run.models:
-            self._check_own(name)
-        self.examples = self.predictions["test"].fetch(range(min(16, len(run.data.test))))
-
-    def top1(self, name: str) -> float:
-        """Return the top-1 accuracy of a trained peer on the test images, 0..1."""
-        test = self.predictions["test"]
-        return float(np.mean(test.logits[name].argmax(-1) == test.labels))
-
-    def _check_own(self, name: str) -> None:
-        measured, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
-        if abs(measured - told) > OWN:
-            raise InputError(
-                f"{self.run.directory / 'peers' / name}.keras: has a top-1 of"
-                f" {100 * measured:.2f} on the test images, and metrics.json says {100 * told:.2f}:"
-                " it is not the network of this run; restore the file."
-            )
-
-    def representative(self) -> np.ndarray:
-        """Return uint8 [n, H, W, 3]: training images, a fixed choice."""
-        total = len(self.run.data.train)
-        chosen = np.random.RandomState(0).permutation(total)[:REPRESENTATIVE]
-        return datasets.images(self.run.data.train, np.sort(chosen), self.run.data)
-
-    def quality(self, name: str, call: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-        """Return how well a file answers: `call` takes images [n, H, W, 3], gives probabilities."""
-        scores = {}
-        for split, each in self.predictions.items():
-            reference = softmax(each.logits[name], axis=-1)
-            given = evaluation.answers(call, self.run.data, split, self.run.config.eval_batch_size)
-            result = quality.quality(each.labels, reference, given)
-            scores |= result if split == "test" else {"validation_top1": result["top1"]}
-        return scores
-
-
 def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     """Write a SavedModel into the stage, run it back, and return its entry."""
     run, file = tested.run, f"savedmodel/{name}/{version}"
     members = run.models if name == ENSEMBLE else {name: run.models[name]}
     own = shares.normalized(run.weights, members)
+    calibrated = {peer: share / tested.temperatures[name] for peer, share in own.items()}
+    threshold = tested.threshold_of(name)
     savedmodel.write(
         stage / file,
         members,
-        own,
+        calibrated,
         run.data.class_names,
         run.data.crop_ratio,
         tested.examples[0],
         name,
+        threshold["score"] if threshold else 0.0,
     )
     call = savedmodel.Caller(stage / file)
     scores = tested.quality(name, call)
@@ -215,7 +169,7 @@ def _same(file: str, difference: float) -> None:
 def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, failed: list) -> None:
     """Write a peer's TFLite files into the stage, run them back, and append their entries."""
     images = tested.representative()
-    with lite.converters(tested.run.models[name]) as convert:
+    with lite.converters(tested.run.models[name], tested.temperatures[name]) as convert:
         for variant in variants:
             entry = tflite_entry(name, variant)
             try:
@@ -237,8 +191,9 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     """Pack a TFLite file, write it into the stage, run it back; return its whole entry."""
     classes = tested.run.data.class_names
     about = f"{entry['network']} on {tested.run.config.dataset}, {entry['variant']}."
-    content = metadata.pack(content, entry["network"], about, classes)
     scores = tested.quality(entry["network"], lite.Lite(content))
+    score = (scores.get("threshold") or {}).get("score", 0.0)
+    content = metadata.pack(content, entry["network"], about, classes, score)
     if entry["variant"] == "float32":
         _same(entry["file"], scores["max_difference"])
     path = stage / entry["file"]
@@ -272,7 +227,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     listed = {**_circumstances(run), **listed}
     with _placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)
-    result.keep_answers(run, tested.predictions["test"])
+    result.keep_answers(run, tested.answered, tested.temperatures)
     run_page.write_if_trained(run.directory)
     return listed
 
@@ -301,7 +256,7 @@ def _circumstances(run) -> dict:
     data = rundir.about(run.data)
     return {
         "dataset": run.config.dataset,
-        **{key: data[key] for key in ("fingerprint", "class_names", "image_shape", "examples")},
+        **{key: data[key] for key in _OF_DATA},
         "crop_ratio": run.data.crop_ratio,
         "versions": rundir.versions(),
     }

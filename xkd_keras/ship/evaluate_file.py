@@ -11,9 +11,9 @@ from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
 from xkd_keras.runs import evaluation
 from xkd_keras.ship import lite, metadata, savedmodel
+from xkd_keras.ship.quality import SMALLEST
 
 _BATCH = 256
-SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
 
 
 def evaluate_model(

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
@@ -27,11 +28,13 @@ _OPERATIONS = {"int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8, "int16x8": _INT16X8}
 
 
 @contextlib.contextmanager
-def converters(model: keras.Model) -> Iterator[Callable[..., bytes]]:
+def converters(model: keras.Model, temperature: float = 1.0) -> Iterator[Callable[..., bytes]]:
     """Give the function (variant, images) -> TFLite file for one peer.
 
     Args:
         model: Images [B, H, W, C] of pixels -> logits [B, classes]: Keras 3, of stock layers.
+        temperature: By which the logits are divided before the softmax; the converter folds it into
+            the weights of a last dense layer.
 
     The function takes a key of `variants.VARIANTS` and uint8 [n, H, W, C], images that stand for
     all where activations are quantised (None: the model itself has their ranges). It raises
@@ -44,12 +47,27 @@ def converters(model: keras.Model) -> Iterator[Callable[..., bytes]]:
 
     @tf.function(input_signature=[pixels])
     def predict(pixels):
-        return {"probabilities": tf.nn.softmax(model(pixels, training=False))}
+        logits = model(pixels, training=False)
+        logits = logits if temperature == 1.0 else logits * (1.0 / temperature)
+        return {"probabilities": tf.nn.softmax(logits)}
 
     with tempfile.TemporaryDirectory() as directory:
         with quiet():
             tf.saved_model.save(served, directory, signatures=predict)
         yield lambda variant, images: _convert(directory, variant, images)
+
+
+def tempered(model: bytes, temperature: float) -> bytes:
+    """Return a TFLite file whose softmax divides its logits by a temperature more."""
+    tables = schema_py_generated.ModelT.InitFromPackedBuf(model)
+    kinds = [code.builtinCode for code in tables.operatorCodes]
+    for op in tables.subgraphs[0].operators:
+        if kinds[op.opcodeIndex] == schema_py_generated.BuiltinOperator.SOFTMAX:
+            last = op
+    last.builtinOptions.beta /= temperature
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(tables.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:

@@ -17,15 +17,17 @@ from ai_edge_litert import schema_py_generated as schema
 from xkd_keras.errors import InputError
 
 ENTRY, IDENTIFIER = b"TFLITE_METADATA", b"M001"
-LABELS = "labels.txt"
+LABELS, THRESHOLD = "labels.txt", "threshold.txt"
 _RGB = 1  # ColorSpaceType
 _IMAGE_PROPERTIES = 2  # ContentProperties
-_NORMALIZATION_OPTIONS = 1  # ProcessUnitOptions
+_NORMALIZATION_OPTIONS, _SCORE_THRESHOLDING_OPTIONS = 1, 3  # ProcessUnitOptions
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _PARSER = "1.0.0"
 
 
-def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> bytes:
+def pack(
+    model: bytes, name: str, description: str, labels: Sequence[str], threshold: float = 0.0
+) -> bytes:
     """Return a TFLite model of an image classifier with metadata; anything later would drop it.
 
     Args:
@@ -33,6 +35,7 @@ def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> by
         name: Of the network.
         description: A line for people.
         labels: The classes in the order of the output.
+        threshold: Probability below which an answer is none; 0: there is none.
 
     Returns:
         The same model with metadata that says: an RGB image, pixels as they are (mean 0, standard
@@ -41,7 +44,9 @@ def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> by
     tables = schema.ModelT.InitFromPackedBuf(model)
     _, height, width, _ = tables.subgraphs[0].tensors[tables.subgraphs[0].inputs[0]].shape
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(_metadata(name, description, int(height), int(width)), np.uint8)
+    buffer.data = np.frombuffer(
+        _metadata(name, description, int(height), int(width), threshold), np.uint8
+    )
     tables.buffers.append(buffer)
     entry.name, entry.buffer = ENTRY, len(tables.buffers) - 1
     tables.metadata = [*(tables.metadata or []), entry]
@@ -52,6 +57,8 @@ def pack(model: bytes, name: str, description: str, labels: Sequence[str]) -> by
     with zipfile.ZipFile(packed, "a") as archive:
         # A fixed date: the same model makes the same file.
         archive.writestr(zipfile.ZipInfo(LABELS), as_lines(labels))
+        if threshold:  # beside its entry in the metadata, for apps that do not read those
+            archive.writestr(zipfile.ZipInfo(THRESHOLD), f"{threshold:.6f}\n")
     return packed.getvalue()
 
 
@@ -91,7 +98,7 @@ def labels(model: bytes) -> tuple[str, ...]:
         ) from None
 
 
-def _metadata(name: str, description: str, height: int, width: int) -> bytes:
+def _metadata(name: str, description: str, height: int, width: int, threshold: float) -> bytes:
     """Return the ModelMetadata of an image classifier as a FlatBuffer."""
     build = flatbuffers.Builder(1024)
 
@@ -130,9 +137,11 @@ def _metadata(name: str, description: str, height: int, width: int) -> bytes:
     )
     file = table({0: text(LABELS), 1: text("Classes."), 2: ("Int8", _TENSOR_AXIS_LABELS)})
     range_ = table({0: numbers(1.0), 1: numbers(0.0)})
-    probabilities = table(
-        {0: text("probability"), 1: text("Of each class."), 5: range_, 6: tables(file)}
-    )
+    outputs = {0: text("probability"), 1: text("Of each class."), 5: range_, 6: tables(file)}
+    if threshold:
+        least = table({0: ("Float32", threshold)})
+        outputs[4] = tables(table({0: ("Uint8", _SCORE_THRESHOLDING_OPTIONS), 1: least}))
+    probabilities = table(outputs)
     graph = table({2: tables(pixels), 3: tables(probabilities)})
     whole = table({0: text(name), 1: text(description), 3: tables(graph), 7: text(_PARSER)})
     build.Finish(whole[1], IDENTIFIER)

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from xkd_keras.runs import evaluation
+
+SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
+_SCORES = ("top1", "balanced_accuracy", "cross_entropy", "brier", "ece")
+
 
 def size(path: Path) -> dict[str, object]:
     """Return the sha256, the size and the gzip size in bytes, of a file or all of a directory.
@@ -50,16 +55,24 @@ def weights(kernels: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Mapping[str, float]:
-    """Return top-1, agreement with a reference, and the largest difference of probabilities.
+    """Return how well probabilities answer, and how far they are from a reference.
+
+    Top-1 and balanced accuracy, cross-entropy, Brier score and ece as `evaluation.scores`; for each
+    class how many images got it rightly and how many got it at all (`right`, `answered`); the share
+    of images with the reference's answer, and the largest difference of a probability.
 
     Args:
         labels: int [n], the true classes.
         reference: float [n, classes], the Keras peer's probabilities.
         given: float [n, classes], the file's.
     """
-    answers = given.argmax(-1)
+    answers, classes = given.argmax(-1), given.shape[-1]
+    scores = evaluation.scores(labels, np.log(np.maximum(given, SMALLEST)))
+    right = np.bincount(labels[answers == labels], minlength=classes)
     return {
-        "top1": float(np.mean(answers == labels)),
+        **{key: scores[key] for key in _SCORES},
+        "right": right.tolist(),
+        "answered": np.bincount(answers, minlength=classes).tolist(),
         "agreement": float(np.mean(answers == reference.argmax(-1))),
         "max_difference": float(np.abs(given - reference).max()),
     }

@@ -32,6 +32,7 @@ class Served(tf.Module):
         shares: Mapping[str, float],
         labels: Path,
         crop_ratio: float,
+        threshold: float,
     ):
         super().__init__()
         self.state = [v.value for model in models.values() for v in model.variables]
@@ -59,7 +60,8 @@ class Served(tf.Module):
             _, classes = tf.math.top_k(answers["logits"], top)
             scores = tf.gather(answers["probabilities"], classes, batch_dims=1)
             names_of = {"classes": classes, "labels": tf.gather(names, classes), "scores": scores}
-            return {**answers, **names_of}
+            least = tf.fill(tf.shape(image_bytes), tf.constant(threshold, tf.float32))
+            return {**answers, **names_of, "threshold": least}
 
         batch = [None, *shape]
         self.functions = {
@@ -86,6 +88,7 @@ def write(
     crop_ratio: float,
     example: np.ndarray,
     name: str,
+    threshold: float = 0.0,
 ) -> None:
     """Write a SavedModel of one peer, or of several as their ensemble.
 
@@ -95,21 +98,23 @@ def write(
         serving_uint8: the same for `pixels` uint8.
         serving_bytes: `image_bytes` string [B], encoded images of any size, prepared as in
             evaluation -> the same, and of the K most probable `classes` int32, `labels` string and
-            `scores` float32, all [B, K].
+            `scores` float32, all [B, K]; and `threshold` float32 [B], always the same: an image
+            whose first score is below it may be of none of the classes.
 
     Args:
         directory: To be made.
         models: Peers: images [B, H, W, 3] -> logits [B, C].
-        shares: Their weights in the mean of the logits, summing to 1.
+        shares: Their weights in the sum of the logits; 1 in all, divided by a temperature.
         class_names: C labels; also in assets/labels.txt.
         crop_ratio: As in evaluation; see `data.preparation.evaluation`.
         example: uint8 [H, W, 3], an image to warm up with.
         name: Of the model in the warm-up requests.
+        threshold: 0..1; 0: every image is of one of the classes.
     """
     directory.mkdir(parents=True)
     labels = directory / LABELS
     labels.write_text(as_lines(class_names), encoding="utf-8")
-    served = Served(models, shares, labels, crop_ratio)
+    served = Served(models, shares, labels, crop_ratio, threshold)
     try:
         with quiet():
             tf.saved_model.save(served, directory, signatures=served.functions)

@@ -8,5 +8,9 @@ VARIANTS = {
     "int8": "weights and activations int8 (post-training)",
     "int16x8": "weights int8, activations int16 (post-training)",
 }
+PRECISION = (
+    "How often an answer is to be right, such as 0.95: what is less sure than it takes on the"
+    " validation images is told to be none of the classes; 0: no such threshold."
+)
 SAVED_MODEL = "savedmodel"
 KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as

@@ -14,10 +14,11 @@ const cropRatio = Number(new URLSearchParams(location.search).get('crop_ratio') 
 const brush = drawing.getContext('2d', {willReadFrequently: true});
 let model;
 let labels;
+let threshold; // of probability, below which the image may be of none of the labels
 let side; // {height, width} of what the network takes
 
-// A file with metadata ends in a ZIP archive, stored without compression; labels.txt is in it.
-function readLabels(buffer) {
+// A file with metadata ends in a ZIP archive, stored without compression: its files by name.
+function packed(buffer) {
   const view = new DataView(buffer);
   let end = buffer.byteLength - 22;
   while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
@@ -28,17 +29,17 @@ function readLabels(buffer) {
   let at = end - directory;
   const shift = at - view.getUint32(end + 16, true);
   const text = (start, length) => new TextDecoder().decode(new Uint8Array(buffer, start, length));
+  const files = {};
   for (let i = 0; i < count; i++) {
     const size = view.getUint32(at + 20, true);
     const [name, extra, comment] = [28, 30, 32].map((offset) => view.getUint16(at + offset, true));
-    if (text(at + 46, name) === 'labels.txt') {
-      const local = view.getUint32(at + 42, true) + shift;
-      const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-      return text(start, size).split('\n').slice(0, -1);
-    }
+    const local = view.getUint32(at + 42, true) + shift;
+    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+    files[text(at + 46, name)] = text(start, size);
     at += 46 + name + extra + comment;
   }
-  throw new Error(NO_LABELS);
+  if (!('labels.txt' in files)) throw new Error(NO_LABELS);
+  return files;
 }
 
 function pixels() {
@@ -78,6 +79,7 @@ async function classify() {
   const [least, median] = [times[0], times[RUNS / 2]].map((time) => time.toFixed(2));
   byId('facts').textContent = `${median} ms an image (median of ${RUNS}; at best ${least} ms), `
     + `${labels.length} classes, ${side.width} × ${side.height} pixels`;
+  byId('unsure').hidden = best[0][0] >= threshold;
   document.body.dataset.answer = best[0][1]; // for who drives this page by a program
 }
 
@@ -160,7 +162,9 @@ async function start() {
   const answer = await fetch('model.tflite');
   if (!answer.ok) throw new Error('There is no model.tflite beside this page.');
   const file = await answer.arrayBuffer();
-  labels = readLabels(file);
+  const files = packed(file);
+  labels = files['labels.txt'].split('\n').slice(0, -1);
+  threshold = Number(files['threshold.txt'] ?? 0);
   await loadLiteRt('./node_modules/@litertjs/core/wasm/');
   model = await loadAndCompile(new Uint8Array(file), {accelerator: 'wasm'});
   const [, height, width] = model.getInputDetails()[0].shape;

@@ -1,0 +1,84 @@
+"""Confidence that means something: one temperature for each network, fitted on validation images.
+
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2: the logits are
+divided by the T > 0 with the least cross-entropy. No answer changes, only how sure it is.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from xkd_keras.runs import evaluation
+
+LOW, HIGH = 0.1, 20.0
+MISTAKES = 10  # of fewer, no temperature can be fitted: how sure a network may be is not known
+_SCORES = ("cross_entropy", "brier", "ece")
+
+
+def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Return the T in 0.1..20 with the least cross-entropy of logits / T.
+
+    Args:
+        labels: int [n].
+        logits: float [n, classes].
+
+    Returns:
+        T; 1 where fewer than `MISTAKES` images get a wrong answer, or as few a right one.
+    """
+    wrong = np.sum(logits.argmax(-1) != labels)
+    if min(wrong, len(labels) - wrong) < MISTAKES:
+        return 1.0
+
+    def cost(log_t):
+        return evaluation.scores(labels, logits / np.exp(log_t))["cross_entropy"]
+
+    found = minimize_scalar(cost, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def fitted(validation: evaluation.Predictions) -> dict[str, float]:
+    """Return the temperature of each network, and of the ensemble, by name."""
+    named = validation.logits.items()
+    return {name: round(temperature(validation.labels, logits), 4) for name, logits in named}
+
+
+def add(measured: dict, temperatures: Mapping[str, float], test: evaluation.Predictions) -> None:
+    """Add `temperature`, and the scores that change with it, to what `evaluation.summarize` made.
+
+    Args:
+        measured: `peers` by name and `ensemble`; changed in place.
+        temperatures: Of `fitted`.
+        test: What the networks answered on the test images.
+    """
+    for name, row in {**measured["peers"], "ensemble": measured["ensemble"]}.items():
+        own = evaluation.scores(test.labels, test.logits[name] / temperatures[name])
+        row["temperature"] = temperatures[name]
+        row["calibrated"] = {key: own[key] for key in _SCORES}
+
+
+def sureness(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the probability of each answer, float32 [n], of logits [n, classes]."""
+    z = np.float64(logits) / temperature
+    z -= z.max(axis=-1, keepdims=True)
+    return np.float32(1.0 / np.exp(z).sum(axis=-1))
+
+
+def threshold(right: np.ndarray, sure: np.ndarray, precision: float) -> float | None:
+    """Return the least probability from which on answers are right at least so often.
+
+    Args:
+        right: bool [n], of validation images.
+        sure: float [n], the probability of each answer.
+        precision: 0..1.
+
+    Returns:
+        0..1, 0 where all answers together are right as often; None where no score is enough.
+    """
+    order = np.argsort(-sure, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    last = np.append(sure[order][1:] < sure[order][:-1], True)  # of those that are as sure
+    enough = np.flatnonzero((share >= precision) & last)
+    if not len(enough):
+        return None
+    return 0.0 if enough[-1] == len(order) - 1 else float(sure[order][enough[-1]])
