@@ -6,7 +6,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tests.uneven import COUNTS, LABELS, uneven
 from xkd_keras import data
-from xkd_keras.data import balance
+from xkd_keras.data import balance, splits
 from xkd_keras.data.records import Records
 from xkd_keras.errors import FlagError, InputError
 
@@ -61,4 +61,4 @@ def test_a_wrong_sampling_is_named(data_dir):
 
 @pytest.mark.parametrize(("counts", "so"), [([500, 25], True), ([9, 4], False), ([3, 0], True)])
 def test_what_is_uneven(counts, so):
-    assert balance.uneven(counts) == so
+    assert splits.uneven(counts) == so

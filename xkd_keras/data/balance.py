@@ -56,12 +56,3 @@ def drawn(positions: tf.Tensor, labels: np.ndarray, key: tf.Tensor) -> tf.Tensor
     order = tf.argsort(tf.cast(labels, tf.float64) + places, stable=True)
     chosen = firsts[:, None] + np.arange(each) % counts[:, None]
     return tf.gather(positions, tf.gather(order, chosen.reshape(-1)))
-
-
-def uneven(counts) -> bool:
-    """Whether the largest class has at least three times the images of the smallest.
-
-    Args:
-        counts: int [classes].
-    """
-    return len(counts) > 0 and max(counts) >= 3 * max(min(counts), 1)

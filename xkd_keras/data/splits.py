@@ -72,3 +72,12 @@ def _generator(seed: int, label: int) -> np.random.RandomState:
 
 def _ascending(chosen: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(chosen)).astype(np.int64) if chosen else np.zeros(0, np.int64)
+
+
+def uneven(counts) -> bool:
+    """Whether the largest class has at least three times the images of the smallest.
+
+    Args:
+        counts: int [classes].
+    """
+    return len(counts) > 0 and max(counts) >= 3 * max(min(counts), 1)

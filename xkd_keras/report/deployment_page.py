@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from xkd_keras.report import page, plots
+from xkd_keras.data import splits
+from xkd_keras.report import findings, page, plots, trust
 from xkd_keras.report.page import escape, grid, picture
 
-NEAR = 0.005  # of top-1: half a point, which nobody will notice
 SHOWN = 15  # points below the best that the picture shows
 _EXPLAINED = (
     " Zeros are those among the weights of convolutions and dense layers; values are the different"
@@ -21,7 +21,7 @@ _EXPLAINED = (
 )
 PICTURE = "deployment.svg"
 _HEADINGS = (
-    *("file", "MB", "gzip MB", "top-1 %", "as Keras %", "largest difference"),
+    *("file", "MB", "gzip MB", "top-1 %", "ECE %", "as Keras %", "largest difference"),
     *("ms min", "ms median"),
 )
 
@@ -35,9 +35,13 @@ def _rows(manifest: Mapping) -> list[list[str]]:
     """Return headings and cells; what pruning and clustering did, only if there was any."""
     entries = ordered(manifest)
     compressed = any("taught" in entry for entry in entries)
-    more = ["zeros %", "values"] if compressed else []
-    rows = [[*_HEADINGS, *more]]
-    return rows + [[*_cells(e), *(_weights(e) if compressed else ())] for e in entries]
+    uneven = splits.uneven(manifest.get("class_counts", {}).get("test", []))
+    rows = [[*_HEADINGS, *(["balanced %"] * uneven), *(["zeros %", "values"] * compressed)]]
+    for entry in entries:
+        balanced = entry.get("balanced_accuracy")
+        more = ["–" if balanced is None else f"{100 * balanced:.2f}"] * uneven
+        rows.append([*_cells(entry), *more, *(_weights(entry) if compressed else ())])
+    return rows
 
 
 def _weights(entry: Mapping) -> list[str]:
@@ -57,35 +61,27 @@ def _cells(entry: Mapping) -> list[str]:
         f"{entry['bytes'] / 1e6:.2f}",
         f"{entry['gzip_bytes'] / 1e6:.2f}",
         f"{100 * entry['top1']:.2f}",
+        f"{100 * entry['ece']:.1f}" if "ece" in entry else "–",
         f"{100 * entry['agreement']:.2f}",
         f"{entry['max_difference']:.1e}",
         *(f"{entry['latency_ms'][key]:.2f}" for key in ("min", "median")),
     ]
 
 
-def advised(manifest: Mapping) -> Mapping | None:
-    """Return the TFLite file to take: the fastest of those nearly as accurate as the best.
-
-    Nearly is half a point, on the validation images: the test images only tell how well the choice
-    does.
-    """
-    files = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
-    if not files:
-        return None
-    best = max(entry["validation_top1"] for entry in files)
-    near = [entry for entry in files if entry["validation_top1"] >= best - NEAR]
-    return min(near, key=lambda e: (e["latency_ms"]["median"], e["bytes"]))
-
-
 def advice(manifest: Mapping) -> str:
-    """Return one line: which file to take, and why; empty without TFLite files."""
-    entry = advised(manifest)
-    if entry is None:
+    """Return one line: which file to take, and why; or why none is named; empty without files."""
+    entry, n = findings.advised(manifest), manifest["examples"]["validation"]
+    if not any(each["kind"] == "tflite" for each in manifest["artifacts"]):
         return ""
+    if entry is None:
+        return (
+            f"No file is advised: {n:,} validation images cannot tell accuracies apart that differ"
+            f" by {100 * findings.NEAR:g} points; {findings.ENOUGH} or more could."
+        )
     return (
         f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
         f" and {entry['latency_ms']['median']:.2f} ms. Of the TFLite files within"
-        f" {100 * NEAR:g} points of the most accurate on the {manifest['examples']['validation']:,}"
+        f" {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
         " validation images, it is the fastest."
     )
 
@@ -177,6 +173,7 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         " measured in turn. The line joins the files that no other file beats in both."
         + (_EXPLAINED if "values" in headings else ""),
     ]
+    parts += trust.thresholds(manifest)
     if manifest["failed"]:
         rows = [[escape(e["file"]), escape(e["reason"])] for e in manifest["failed"]]
         parts += ["What could not be made:", grid(["file", "reason"], rows, words=2)]

@@ -6,6 +6,8 @@ import numpy as np
 
 MATRIX = 30  # classes that a person can still read in one matrix; of more, the most confused
 MOST_CONFUSED = 20
+NEAR = 0.005  # of top-1: half a point, which nobody will notice
+ENOUGH = 200  # validation images: of fewer, half a point is not even one
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -19,13 +21,47 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def guesses(share: float, data: Mapping) -> bool:
-    """Whether a network with this top-1 may know no more than one that answers at random.
+    """Whether a network with this top-1 may know no more than to name the largest class.
 
     Args:
         share: Top-1 on the test images.
-        data: `examples` by split, and `class_names`, as in metrics.json.
+        data: `examples` and `class_counts` by split, and `class_names`, as in metrics.json.
     """
-    return wilson(share, data["examples"]["test"])[0] <= 1 / len(data["class_names"])
+    largest = largest_class(data)
+    least = largest[1] if largest else 1 / len(data["class_names"])
+    return wilson(share, data["examples"]["test"])[0] <= least
+
+
+def largest_class(data: Mapping) -> tuple[str, float] | None:
+    """Return the class with the most test images and its share; None of an earlier version."""
+    counts = data.get("class_counts", {}).get("test", [])
+    if not sum(counts):
+        return None
+    most = int(np.argmax(counts))
+    return data["class_names"][most], counts[most] / sum(counts)
+
+
+def shipped(metrics: Mapping, manifest: Mapping | None) -> str:
+    """Return the network that a person ships: the one advised, else the best, else the smallest."""
+    chosen = advised(manifest) if manifest else None
+    peers = metrics["peers"]
+    if chosen and chosen["network"] in peers:
+        return chosen["network"]
+    return max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
+
+
+def advised(manifest: Mapping) -> Mapping | None:
+    """Return the TFLite file to take: the fastest of those nearly as accurate as the best.
+
+    Nearly is half a point, on the validation images: the test images only tell how well the choice
+    does. None without files, or with fewer than `ENOUGH` validation images.
+    """
+    files = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
+    if not files or manifest["examples"]["validation"] < ENOUGH:
+        return None
+    best = max(entry["validation_top1"] for entry in files)
+    near = [entry for entry in files if entry["validation_top1"] >= best - NEAR]
+    return min(near, key=lambda e: (e["latency_ms"]["median"], e["bytes"]))
 
 
 def confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:

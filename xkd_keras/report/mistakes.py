@@ -25,22 +25,39 @@ def gallery(
         return {"disagreements.png": plots.render(figure, "png")}
 
 
+def matrices(metrics: Mapping, labels, given: Mapping, network: str) -> dict[str, bytes]:
+    """Return the confusion matrices of the network that is shipped and of the ensemble."""
+    names, drawn = metrics["data"]["class_names"], {}
+    files = {"confusion.svg": network}
+    if len(metrics["peers"]) > 1:
+        files["confusion_ensemble.svg"] = "ensemble"
+    with plots.style():
+        for file, name in files.items():
+            counts = findings.confusion(labels, given[name], len(names))
+            if shown := findings.classes_shown(counts):
+                part = counts[np.ix_(shown, shown)]
+                figure = plots.confusion(part, [names[i] for i in shown], name)
+                drawn[file] = plots.render(figure, "svg")
+    return drawn
+
+
 def confusions(
     metrics: Mapping,
     labels: np.ndarray,
     given: Mapping[str, np.ndarray],
-    counts: np.ndarray,
+    network: str,
     pictures: Mapping,
 ) -> list[str]:
-    """Return the confusion matrix and the most frequent confusions, the peers' beside them."""
+    """Return a network's confusion matrix and its most frequent confusions, the others' beside."""
+    counts = findings.confusion(labels, given[network], len(metrics["data"]["class_names"]))
     names = [escape(name) for name in metrics["data"]["class_names"]]
     pairs = findings.confused_pairs(counts)
-    parts = ["## What the ensemble confuses"]
+    parts = [f"## What {escape(network)} confuses"]
     if "confusion.svg" in pictures:
         if len(names) > findings.MATRIX:
             shown = len(findings.classes_shown(counts))
             parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
-        parts.append(picture("confusion.svg", "Confusion matrix of the ensemble"))
+        parts.append(picture("confusion.svg", f"Confusion matrix of {escape(network)}"))
     if not pairs:
         return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
     rows = []
@@ -50,9 +67,16 @@ def confusions(
     return [
         *parts,
         f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
-        " often each peer makes the same one:",
+        " often each network makes the same one:",
         grid(["true", "answered", *map(escape, given)], rows, words=2),
+        *_of_ensemble(pictures),
     ]
+
+
+def _of_ensemble(pictures: Mapping) -> list[str]:
+    name = "confusion_ensemble.svg"
+    words = "Confusion matrix of the ensemble"
+    return ["The ensemble beside it:", picture(name, words)] if name in pictures else []
 
 
 def disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:

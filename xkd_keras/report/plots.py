@@ -81,12 +81,13 @@ def label(text: str, width: int, fallback: str) -> str:
     return f"{text[: width // 2]}…{text[-((width - 1) // 2) :]}"  # names often differ at the end
 
 
-def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+def confusion(counts: np.ndarray, names: Sequence[str], network: str) -> Figure:
     """Return the confusion matrix: right answers in blue, confusions in orange, darker where more.
 
     Args:
         counts: int [classes, classes], true class by answered class.
         names: The classes' names.
+        network: Whose answers.
     """
     k = len(names)
     shown = [label(name, 18, f"class {i}") for i, name in enumerate(names)]
@@ -113,7 +114,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes.set_yticks(np.arange(k) + 0.5, shown, size=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(aspect="equal", xlabel="answer of the ensemble", ylabel="true class")
+    axes.set(
+        aspect="equal", xlabel=f"answer of {label(network, 30, 'the network')}", ylabel="true class"
+    )
     axes.invert_yaxis()
     return figure
 

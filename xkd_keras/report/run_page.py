@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
+from xkd_keras.data import splits
 from xkd_keras.report import (
+    by_class,
     curves,
     deployment_page,
     findings,
     learning,
     mistakes,
+    mistakes_page,
     page,
     plots,
     teaching,
+    trust,
 )
 from xkd_keras.report.page import (
     aligned,
@@ -38,6 +42,7 @@ from xkd_keras.runs import answers, history
 _SHOWN = 50  # rows of a table that could have thousands
 _COLUMNS = (
     ("top-1 %", "top1", 100, "{:.2f}"),
+    ("balanced %", "balanced_accuracy", 100, "{:.2f}"),
     ("top-5 %", "top5", 100, "{:.2f}"),
     ("cross-entropy", "cross_entropy", 1, "{:.4f}"),
     ("Brier", "brier", 1, "{:.3f}"),
@@ -48,7 +53,9 @@ _COLUMNS = (
 
 
 def write(run_dir: str | os.PathLike) -> Path:
-    """Write RUN/plots, RUN/report.md, RUN/report.html, each whole or not at all; return the last.
+    """Write RUN/report.html, the same as report.md and plots/, classes.csv and mistakes.html.
+
+    Each is written whole or not at all; the path of the first is returned.
 
     Args:
         run_dir: Of a finished run: its metrics.json, logs/ and export/manifest.json are read.
@@ -57,10 +64,16 @@ def write(run_dir: str | os.PathLike) -> Path:
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     manifest = run_dir / "export" / "manifest.json"
     shipped = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
-    text, pictures = compose(metrics, history.read(run_dir), answers.read(run_dir), shipped)
+    answered = answers.read(run_dir)
+    text, pictures = compose(metrics, history.read(run_dir), answered, shipped)
     for name, data in pictures.items():
         with files.whole(run_dir / "plots" / name) as beside:
             beside.write_bytes(data)
+    names = metrics["data"]["class_names"]
+    table = by_class.table(answered.labels, answered.given, names, shipped)
+    files.write(run_dir / "classes.csv", table)
+    if answered.mistakes:
+        files.write(run_dir / "mistakes.html", mistakes_page.write(metrics, answered.mistakes))
     files.write(run_dir / "report.md", text)
     files.write(run_dir / "report.html", page.whole(_title(metrics), text, pictures))
     return run_dir / "report.html"
@@ -88,9 +101,14 @@ def compose(
     """
     labels = answered.labels
     given = {name: answered.given[name] for name in ["ensemble", *metrics["peers"]]}
-    counts = findings.confusion(labels, given["ensemble"], len(metrics["data"]["class_names"]))
+    network = findings.shipped(metrics, manifest)
+    shown = [name for name in answered.sure if len(metrics["peers"]) > 1 or name != "ensemble"]
+    sure, right = ({n: each(n) for n in shown} for each in (answered.sure.get, given.get))
+    right = {name: answer == labels for name, answer in right.items()}
     pictures = {
-        **_draw(metrics, rows, answered.distill_weights, counts),
+        **_draw(metrics, rows, answered.distill_weights),
+        **mistakes.matrices(metrics, labels, given, network),
+        **trust.draw(sure, right),
         **mistakes.gallery(metrics, answered, given),
         **(deployment_page.draw(manifest) if manifest else {}),
     }
@@ -101,7 +119,9 @@ def compose(
         *_training(answered.distill_weights, pictures),
         *teaching.section(metrics),
         *learning.section(metrics),
-        *mistakes.confusions(metrics, labels, given, counts, pictures),
+        *trust.section(metrics, pictures),
+        *by_class.section(metrics, labels, given, network),
+        *mistakes.confusions(metrics, labels, given, network, pictures),
         *mistakes.disputes(labels, given),
         *_particulars(metrics),
     ]
@@ -115,11 +135,16 @@ def table(metrics: Mapping) -> str:
 
 
 def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the headings of the numbers and each network's cells; top-5 only if measured."""
+    """Return the headings of the numbers and each network's cells.
+
+    Top-5 only where it was measured, balanced accuracy where the classes are uneven.
+    """
     networks = dict(metrics["peers"])
     if len(networks) > 1:  # else the ensemble is the peer
         networks["ensemble"] = metrics["ensemble"]
-    columns = [c for c in _COLUMNS if c[1] != "top5" or "top5" in metrics["ensemble"]]
+    uneven = splits.uneven(metrics.get("data", {}).get("class_counts", {}).get("test", []))
+    there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": uneven}
+    columns = [c for c in _COLUMNS if there.get(c[1], True)]
     rows = {
         name: [
             "–" if values.get(key) is None else form.format(values[key] * factor)
@@ -131,15 +156,11 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _draw(
-    metrics: Mapping, rows: Sequence[Mapping], distill_weights: np.ndarray, counts: np.ndarray
+    metrics: Mapping, rows: Sequence[Mapping], distill_weights: np.ndarray
 ) -> dict[str, bytes]:
-    """Return the curves and the confusion matrix by file name, where there is something to draw."""
-    names, shown = metrics["data"]["class_names"], findings.classes_shown(counts)
+    """Return the curves by file name, where there is something to draw."""
     with plots.style():
         figures = curves.charts(rows, list(metrics["peers"]), distill_weights) if rows else {}
-        if shown:
-            part = counts[np.ix_(shown, shown)]
-            figures["confusion"] = plots.confusion(part, [names[i] for i in shown])
         return {f"{name}.svg": plots.render(figure, "svg") for name, figure in figures.items()}
 
 
@@ -185,12 +206,21 @@ def _sentence(metrics: Mapping) -> str:
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
     together = together if len(peers) > 1 else ""
     if findings.guesses(peers[best]["top1"], metrics["data"]):
-        together += ". That is no better than guessing: train longer, or look at the learning rates"
+        together += f". That is no better than {_guess(metrics['data'])}: train longer, or look at"
+        together += " the learning rates"
     return (
         f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1 on"
         f" {escape(metrics['dataset'])} with {peers[best]['parameters'] / 1e6:.2f} M parameters"
         f"{together}."
     )
+
+
+def _guess(data: Mapping) -> str:
+    """Return what a network could do that knows nothing."""
+    name, share = findings.largest_class(data) or ("", 0.0)
+    if share > 1.5 / len(data["class_names"]):
+        return f"always answering {escape(name)} ({100 * share:.1f} % of the test images)"
+    return "guessing"
 
 
 def _title(metrics: Mapping) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from xkd_keras import data as datasets
 from xkd_keras import files, signals
+from xkd_keras.data import splits
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
@@ -117,6 +119,13 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
     )
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    if splits.uneven(counts) and (config.class_weights, config.sampling) == ("none", "plain"):
+        most, least = (data.class_names[f(counts)] for f in (np.argmax, np.argmin))
+        print(
+            f"note: uneven classes: {counts.max()} training images of {most}, {counts.min()} of"
+            f" {least}; --class_weights=balanced makes rare ones count more"
+        )
     for peer in config.peers():
         print(f"{peer.name}: {result.told(peer)}")
     weights = building.distill_weights(cohort.schedule, config.epochs * steps)

@@ -1,0 +1,66 @@
+"""RUN/mistakes.html: the mistakes that the ensemble is surest of, where wrong labels show."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from xkd_keras.report import page, plots
+from xkd_keras.report.page import escape, grid, picture
+from xkd_keras.runs.answers import Mistakes
+
+PICTURE = "mistakes.png"
+_ACROSS = 4
+
+
+def write(metrics: Mapping, mistakes: Mistakes) -> str:
+    """Return the page as HTML that needs no other file.
+
+    Args:
+        metrics: What RUN/metrics.json holds.
+        mistakes: The surest of the validation and test images.
+    """
+    names = metrics["data"]["class_names"]
+    title = f"Surest mistakes on {metrics['dataset']}"
+    if not mistakes.files:
+        text = f"# {escape(title)}\n\nNone: every held-out image got the right answer."
+        return page.whole(title, text, {})
+    peers = [name for name in mistakes.given if name != "ensemble"]
+    rows = []
+    for i, file in enumerate(mistakes.files):
+        answers = [mistakes.given[name][i] for name in ("ensemble", *peers)]
+        labels = [escape(names[k]) for k in (mistakes.labels[i], *answers)]
+        rows.append([str(i + 1), escape(file), *labels, f"{100 * mistakes.sure[i]:.1f} %"])
+    headings = ["", "file", "label", "ensemble", *map(escape, peers), "sure"]
+    parts = [
+        f"# {escape(title)}",
+        "Held-out images whose answer differs from their label although the ensemble is sure of it:"
+        " the surest first. Some of the labels may be wrong; correct them, or move the file.",
+        "All held-out images with all answers are in `predictions.csv`.",
+        picture(PICTURE, "The images with label and answer"),
+        grid(headings, rows, words=3 + len(peers) + 1),
+    ]
+    with plots.style():
+        pictures = {PICTURE: plots.render(chart(mistakes, names), "png")}
+    return page.whole(title, "\n\n".join(parts) + "\n", pictures)
+
+
+def chart(mistakes: Mistakes, names) -> Figure:
+    """Return the images, numbered, each with file, label and answer."""
+    count = len(mistakes.files)
+    down = -(-count // _ACROSS)
+    figure = Figure(figsize=(plots.WIDTH, 2.55 * down), layout="constrained")
+    panels = figure.subplots(down, _ACROSS, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for i, axes in zip(range(count), panels, strict=False):
+        axes.imshow(np.squeeze(mistakes.images[i]), cmap="gray", vmin=0, vmax=255)
+        said, answered = (
+            plots.label(names[k], 22, f"class {k}")
+            for k in (mistakes.labels[i], mistakes.given["ensemble"][i])
+        )
+        file = plots.label(mistakes.files[i].rpartition("/")[2], 24, f"image {i + 1}")
+        axes.set_title(
+            f"{i + 1}  {file}\nlabel: {said}\n{answered}, {100 * mistakes.sure[i]:.0f} %", size=9
+        )
+    return figure
