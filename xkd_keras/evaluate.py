@@ -26,7 +26,7 @@ def main() -> None:
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
     start_up.load_tensorflow()
-    from xkd_keras.report import run_page
+    from xkd_keras.report import headline
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
     run_dir = Path(values.run_dir) if values.run_dir else None
@@ -44,7 +44,7 @@ def main() -> None:
     for line in result["about"]:
         print(line)
     print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
-    print(run_page.table(result))
+    print(headline.table(result))
 
 
 def _usual_split(dataset: str) -> str:

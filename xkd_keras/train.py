@@ -85,11 +85,12 @@ def main() -> None:
         sys.exit(130)
     if not metrics:  # another worker has the files
         return
-    from xkd_keras.report import run_page
+
+    from xkd_keras.report import headline
 
     run_dir = Path(config.run_dir)
     print(f"\ntest images, {metrics['data']['examples']['test']} of {metrics['dataset']}:")
-    print(run_page.table(metrics))
+    print(headline.table(metrics))
     print(f"report  {run_dir / 'report.html'}")
     for row in metrics["peers"].values():
         print(f"model   {run_dir / row['file']}")

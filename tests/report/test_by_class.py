@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
 from tests.invented_runs import Run
-from xkd_keras.report import by_class, findings, run_page
+from xkd_keras.report import by_class, findings, headline
 from xkd_keras.runs import evaluation
 
 RNG = np.random.default_rng(5)
@@ -65,12 +65,12 @@ def test_uneven_classes_are_told_with_the_remedy_unless_it_was_taken():
 
 
 def test_no_headline_praises_what_naming_the_largest_class_would_reach():
-    told = run_page._sentence(uneven(0.95))
+    told = headline.sentence(uneven(0.95))
     assert "no better than always answering cat (94.4 % of the test images)" in told
-    assert "no better" not in run_page._sentence(uneven(0.99))
+    assert "no better" not in headline.sentence(uneven(0.99))
     assert findings.guesses(0.95, uneven(0.95)["data"])
 
 
 def test_balanced_accuracy_is_shown_where_classes_are_uneven():
-    assert "balanced %" in run_page.table(uneven(0.95))
-    assert "balanced %" not in run_page.table(Run().metrics)
+    assert "balanced %" in headline.table(uneven(0.95))
+    assert "balanced %" not in headline.table(Run().metrics)

@@ -14,11 +14,11 @@ from scipy import stats
 from tests.html_page import Page
 from tests.invented_runs import Run
 from xkd_keras import files
-from xkd_keras.report import findings, run_page
+from xkd_keras.report import findings, headline, run_page
 
 
 def test_table_shows_the_numbers_of_metrics_with_the_ensemble_last():
-    lines = run_page.table(Run().metrics).splitlines()
+    lines = headline.table(Run().metrics).splitlines()
     assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
         ["peer", "top-1 %", "cross-entropy", "Brier", "ECE %", "parameters", "ms/image"],
         ["alexnet", "97.00", "0.1100", "0.060", "3.0", "2,472,266", "0.21"],
@@ -31,7 +31,7 @@ def test_table_shows_the_numbers_of_metrics_with_the_ensemble_last():
 def test_table_has_top5_only_where_it_was_measured_and_a_dash_for_what_was_not():
     metrics = Run(names=tuple(map(str, range(11)))).metrics
     del metrics["peers"]["alexnet"]["milliseconds_per_image"]
-    header, alexnet, *_ = run_page.table(metrics).splitlines()
+    header, alexnet, *_ = headline.table(metrics).splitlines()
     assert "top-5 %" in header
     assert "99.50" in alexnet
     assert alexnet.endswith("–")

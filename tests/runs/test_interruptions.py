@@ -80,8 +80,8 @@ def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_pat
             yield beside
 
     monkeypatch.setattr(files, "whole", dying)
-    wanted = ["config.flags", "data.json", "plain.keras", "answers.npz", "metrics.json"]
-    wanted += ["report.html"]
+    wanted = ["config.flags", "data.json", "plain.keras", "answers.npz"]
+    wanted += ["predictions.csv", "metrics.json", "classes.csv", "mistakes.html", "report.html"]
     deaths += ["epoch-0001.npz", "history.csv", "normalised.keras", "report.md"]
     deaths += [f"{name}.{kind}" for kind in ("svg", "png") for name in PLOTS]
     for name in wanted:

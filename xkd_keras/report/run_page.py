@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.data import splits
 from xkd_keras.report import (
     by_class,
     curves,
     deployment_page,
     findings,
+    headline,
     learning,
     mistakes,
     mistakes_page,
@@ -27,8 +27,6 @@ from xkd_keras.report import (
     trust,
 )
 from xkd_keras.report.page import (
-    aligned,
-    both,
     circumstances,
     code,
     escape,
@@ -38,18 +36,12 @@ from xkd_keras.report.page import (
 )
 from xkd_keras.runs import answers, history
 
-# heading, key of metrics.json, factor, format
-_SHOWN = 50  # rows of a table that could have thousands
-_COLUMNS = (
-    ("top-1 %", "top1", 100, "{:.2f}"),
-    ("balanced %", "balanced_accuracy", 100, "{:.2f}"),
-    ("top-5 %", "top5", 100, "{:.2f}"),
-    ("cross-entropy", "cross_entropy", 1, "{:.4f}"),
-    ("Brier", "brier", 1, "{:.3f}"),
-    ("ECE %", "ece", 100, "{:.1f}"),
-    ("parameters", "parameters", 1, "{:,.0f}"),
-    ("ms/image", "milliseconds_per_image", 1, "{:.2f}"),
+_MISTAKES = (
+    "`mistakes.html` shows the mistakes that the ensemble is surest of, on validation and test"
+    " images, with their files: wrong labels are often among them. `predictions.csv` has every"
+    " answer to every one of these images."
 )
+_SHOWN = 50  # rows of a table that could have thousands
 
 
 def write(run_dir: str | os.PathLike) -> Path:
@@ -75,7 +67,7 @@ def write(run_dir: str | os.PathLike) -> Path:
     if answered.mistakes:
         files.write(run_dir / "mistakes.html", mistakes_page.write(metrics, answered.mistakes))
     files.write(run_dir / "report.md", text)
-    files.write(run_dir / "report.html", page.whole(_title(metrics), text, pictures))
+    files.write(run_dir / "report.html", page.whole(headline.title(metrics), text, pictures))
     return run_dir / "report.html"
 
 
@@ -113,7 +105,7 @@ def compose(
         **(deployment_page.draw(manifest) if manifest else {}),
     }
     parts = [
-        *_opening(metrics, len(labels)),
+        *headline.opening(metrics, len(labels)),
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics),
         *_training(answered.distill_weights, pictures),
@@ -122,37 +114,11 @@ def compose(
         *trust.section(metrics, pictures),
         *by_class.section(metrics, labels, given, network),
         *mistakes.confusions(metrics, labels, given, network, pictures),
+        *([_MISTAKES] if answered.mistakes else []),
         *mistakes.disputes(labels, given),
         *_particulars(metrics),
     ]
     return "\n\n".join(parts) + "\n", pictures
-
-
-def table(metrics: Mapping) -> str:
-    """Return the result as aligned plain text: one line per peer, the ensemble last."""
-    headings, rows = _results(metrics)
-    return aligned([["peer", *headings], *([name, *cells] for name, cells in rows.items())])
-
-
-def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the headings of the numbers and each network's cells.
-
-    Top-5 only where it was measured, balanced accuracy where the classes are uneven.
-    """
-    networks = dict(metrics["peers"])
-    if len(networks) > 1:  # else the ensemble is the peer
-        networks["ensemble"] = metrics["ensemble"]
-    uneven = splits.uneven(metrics.get("data", {}).get("class_counts", {}).get("test", []))
-    there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": uneven}
-    columns = [c for c in _COLUMNS if there.get(c[1], True)]
-    rows = {
-        name: [
-            "–" if values.get(key) is None else form.format(values[key] * factor)
-            for _, key, factor, form in columns
-        ]
-        for name, values in networks.items()
-    }
-    return [heading for heading, *_ in columns], rows
 
 
 def _draw(
@@ -162,70 +128,6 @@ def _draw(
     with plots.style():
         figures = curves.charts(rows, list(metrics["peers"]), distill_weights) if rows else {}
         return {f"{name}.svg": plots.render(figure, "svg") for name, figure in figures.items()}
-
-
-def _opening(metrics: Mapping, n: int) -> list[str]:
-    """Return the title and the result, in words and in numbers."""
-    peers, training = metrics["peers"], metrics["training"]
-    headings, results = _results(metrics)
-    rows = []
-    for name, cells in results.items():
-        values = peers.get(name, metrics["ensemble"])
-        low, high = findings.wilson(values["top1"], n)
-        interval = f"{100 * low:.1f} – {100 * high:.1f}"
-        rows.append([escape(name), cells[0], interval, *cells[1:]])
-    agreement = (
-        f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of them"
-        f"{' (the mean over all pairs)' if len(peers) > 2 else ''}."
-    )
-    return [
-        f"# {escape(_title(metrics))}",
-        _sentence(metrics),
-        f"Method {escape(metrics['method'])}, seed {metrics['seed']};"
-        f" {many(training['epochs'], 'epoch')} ({training['steps']:,} steps of"
-        f" {many(training['batch_size'], 'image')}) in {_duration(training['seconds'])},"
-        f" {training['steps_per_second']:.1f} steps per second,"
-        f" finished {escape(metrics['created'][:16].replace('T', ' '))} UTC."
-        f"{_skipped(training.get('skipped', {}))}",
-        "## Result",
-        grid(["", headings[0], "95 % interval", *headings[1:]], rows),
-        f"Measured on {n:,} test images. The interval is Wilson's, for top-1: what the choice of so"
-        f" many images leaves open. Parameters are the trainable ones."
-        f"{agreement if len(peers) > 1 else ''}",
-    ]
-
-
-def _skipped(counts: Mapping[str, int]) -> str:
-    told = [f"{escape(name)} sat out {many(n, 'step')}" for name, n in counts.items() if n]
-    return f" {both(told)}: loss or gradients were not finite." if told else ""
-
-
-def _sentence(metrics: Mapping) -> str:
-    peers, ensemble = metrics["peers"], metrics["ensemble"]
-    best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
-    together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
-    together = together if len(peers) > 1 else ""
-    if findings.guesses(peers[best]["top1"], metrics["data"]):
-        together += f". That is no better than {_guess(metrics['data'])}: train longer, or look at"
-        together += " the learning rates"
-    return (
-        f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1 on"
-        f" {escape(metrics['dataset'])} with {peers[best]['parameters'] / 1e6:.2f} M parameters"
-        f"{together}."
-    )
-
-
-def _guess(data: Mapping) -> str:
-    """Return what a network could do that knows nothing."""
-    name, share = findings.largest_class(data) or ("", 0.0)
-    if share > 1.5 / len(data["class_names"]):
-        return f"always answering {escape(name)} ({100 * share:.1f} % of the test images)"
-    return "guessing"
-
-
-def _title(metrics: Mapping) -> str:
-    names = list(metrics["peers"])
-    return f"{both(names) if len(names) < 4 else f'{len(names)} peers'} on {metrics['dataset']}"
 
 
 def _use(metrics: Mapping) -> list[str]:
@@ -311,10 +213,3 @@ def _duplicates(groups: Sequence) -> list[str]:
     shown = [[escape(" = ".join(paths)), escape(what)] for what, paths in groups[:_SHOWN]]
     more = [f"RUN/data.json has all {len(groups)}."] if len(groups) > _SHOWN else []
     return [text, grid(["files", "what is wrong"], shown, words=2), *more]
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds) // 60, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.0f} s"

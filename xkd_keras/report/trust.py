@@ -40,7 +40,7 @@ def bins(sure: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 def chart(sure: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Figure:
     """Return a reliability diagram of each network: how often answers are right by their score."""
-    figure = Figure(figsize=(plots.WIDTH, 2.9 * -(-len(sure) // 3)), layout="constrained")
+    figure = Figure(figsize=(plots.WIDTH, 3.2 * -(-len(sure) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(sure) // 3), min(3, len(sure)), squeeze=False).ravel()
     for axes in panels[len(sure) :]:
         axes.set_visible(False)
@@ -56,7 +56,7 @@ def chart(sure: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Fi
         axes.grid(True)
     panels[0].set(xlabel="probability of the answer", ylabel="share that is right")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    figure.legend(handles, labels, loc="outside lower left", ncols=2)
     return figure
 
 
