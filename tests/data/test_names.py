@@ -36,7 +36,10 @@ def test_bad_names_get_one_line(name, error, line):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"augment": "flip"}, r"^augment: unknown value 'flip'\. Did you mean 'crop_flip'\?"),
+        (
+            {"augment": "crop_flipp"},
+            r"^augment: unknown value 'crop_flipp'\. Did you mean 'crop_flip'\?",
+        ),
         ({"image_size": -1}, r"^image_size: -1 is out of range"),
         ({"train_examples": -5}, r"^train_examples: -5 is out of range"),
         ({"validation_fraction": 1.0}, r"^validation_fraction: 1.0 is out of range"),

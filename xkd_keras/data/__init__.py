@@ -11,6 +11,7 @@ _LAZY = {
     "Dataset": "dataset",
     "Split": "sources",
     "check": "names",
+    "check_augment": "names",
     "eval_batches": "pipeline",
     "has_test": "layout",
     "images": "pipeline",

@@ -32,7 +32,7 @@ class Dataset:
         test: Touched once, at the end.
         mean: Per channel, of the train split prepared as for evaluation, in pixel units 0..255.
         std: The same, not below 1.0 (a constant channel must not be divided by 0).
-        augment: none, crop, crop_flip or inception.
+        augment: As `names.parts` takes it.
         crop_ratio: Evaluation resizes the shorter side to S / crop_ratio and crops the centre.
         fingerprint: sha256 over content, class names and splits. Nothing else changes it.
         skipped: (file, reason) of what `skip_unreadable` left out.
@@ -77,7 +77,7 @@ def load(
         name: `digits`, `glyphs`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME` or
             `folder:PATH`.
         image_size: Side of the images in pixels; 0 takes the data set's own.
-        augment: One of `AUGMENTS`.
+        augment: One of `AUGMENTS`, or parts joined by +; see `names.parts`.
         train_examples: Size of a stratified subset of train; 0 takes all.
         validation_fraction: Share of train that is held out where there is no validation split.
         seed: Decides which subset; never which images are held out.
@@ -156,8 +156,7 @@ def _read(name: str, request: Request) -> Content:
 
 
 def _check_values(request: Request, train_examples: int) -> None:
-    if request.augment not in names.AUGMENTS:
-        raise FlagError.unknown("augment", request.augment, names.AUGMENTS)
+    names.check_augment(request.augment)
     if request.duplicates not in DUPLICATES:
         raise FlagError.unknown("duplicates", request.duplicates, DUPLICATES)
     for flag, value, fits, valid in (

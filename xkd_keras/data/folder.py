@@ -106,7 +106,7 @@ def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
     """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
     decoded = len(files) * chosen.image_size**2 * 3
     # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
-    if chosen.augment != "inception" and decoded <= cache_bytes:
+    if not chosen.cuts and decoded <= cache_bytes:
         return "arrays"
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 

@@ -5,7 +5,7 @@ Training, evaluation, export and serving share them, so nobody ever repeats the 
 
 import tensorflow as tf
 
-from xkd_keras.data import formats
+from xkd_keras.data import augmentation, formats, names
 
 PADDING = 4  # pixels on every side before the random crop: the usual CIFAR preparation
 AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 2015, section 6
@@ -80,20 +80,28 @@ def augment(image: tf.Tensor, kind: str, image_size: int, seed: tf.Tensor) -> tf
 
     Args:
         image: uint8 [h, w, 3].
-        kind: "none"; "crop": pad 4 black pixels, random crop; "crop_flip": also mirror every other
-            one; "inception": random area (8 to 100 %) and aspect (3/4 to 4/3), resized, mirrored.
+        kind: "none", or parts joined by +, applied in the order of `names.PARTS`. "crop": pad 4
+            black pixels, random crop; "flip": mirror every other one; "inception": random area (8
+            to 100 %) and aspect (3/4 to 4/3), resized, mirrored; others: see `augmentation`.
         image_size: Side S of the result.
         seed: int [2], for stateless random operations.
 
     Returns:
         float32 [S, S, 3], whole numbers 0..255.
     """
-    if kind == "inception":
-        return _maybe_flip(_inception_crop(image, image_size, seed), seed)
-    image = evaluation(image, image_size, crop_ratio=1.0)
-    if kind in ("crop", "crop_flip"):
+    parts = names.parts(kind)
+    if "inception" in parts:
+        image = _inception_crop(image, image_size, seed)
+    else:
+        image = evaluation(image, image_size, crop_ratio=1.0)
+    if "crop" in parts:
         image = _pad_and_crop(image, image_size, seed)
-    return _maybe_flip(image, seed) if kind == "crop_flip" else image
+    if "flip" in parts:
+        image = _maybe_flip(image, seed)
+    for stream, (name, vary) in enumerate(augmentation.PARTS.items(), start=2):
+        if name in parts:
+            image = vary(image, tf.random.fold_in(seed, stream), *parts[name])
+    return image
 
 
 def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -129,7 +129,7 @@ def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
 
 
 def _stored_shape(task: _Task, chosen) -> tuple[int, int, int] | None:
-    if chosen.augment != "inception":  # every view is made of the evaluated image
+    if not chosen.cuts:  # every view is made of the evaluated image
         return (chosen.image_size, chosen.image_size, 3)
     return (*task.native, 3) if task.native else None
 

@@ -88,8 +88,9 @@ class Fields:
     image_size: int = _flag(0, "Height and width in pixels; 0: the dataset's usual.", low=0)
     augment: str = _flag(
         "auto",
-        "How training images vary; auto: the dataset's usual.",
-        choices=("auto", "none", "crop", "crop_flip", "inception"),
+        "How training images vary; auto: the dataset's usual; none, crop, crop_flip, inception; or"
+        " parts joined by +, of crop, flip, inception, rotate, colour, randaugment (or"
+        " randaugment:N:M), erase.",
     )
     train_examples: int = _flag(0, "Stratified, seeded subset of train; 0: all of it.", low=0)
     validation_fraction: float = _flag(
