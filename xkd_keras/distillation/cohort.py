@@ -13,6 +13,7 @@ from xkd_keras.distillation import (
     metrics,
     nonfinite,
     optimizers,
+    saving,
     teachers,
     terms,
     views,
@@ -53,6 +54,8 @@ class Cohort(keras.Model):
             cross-entropy on the training images (`mastery.Mastery`).
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
+        label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
+            classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -74,6 +77,7 @@ class Cohort(keras.Model):
         adapt: float = 0.0,
         mix: str = "none",
         seed: int = 0,
+        label_smoothing: float = 0.0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -89,6 +93,7 @@ class Cohort(keras.Model):
         self.classes = members.classes(self.peers)
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
+        self.label_smoothing = members.part("label_smoothing", label_smoothing)
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -155,26 +160,27 @@ class Cohort(keras.Model):
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            total = tf.reduce_sum(losses.mean(labelled + distill_weight * distilled, sample_weight))
+            learned = losses.smoothed(labelled, logits, self.label_smoothing)
+            total = tf.reduce_sum(losses.mean(learned + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        terms = labelled, distilled
+        terms = learned, distilled, labelled
         means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
-            self.nonfinite.stop(*means, distill_weight)
-        verdict = self.nonfinite.verdict(gradients, *means)
+            self.nonfinite.stop(*means[:2], distill_weight)
+        verdict = self.nonfinite.verdict(gradients, *means[:2])
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
         if self.mastery:
-            self.mastery.update(means[0])
+            self.mastery.update(means[2])
         if self.nonfinite.skips:
             terms = [nonfinite.finite_or_zero(term) for term in terms]
         loss = terms[0] + distill_weight * terms[1]
-        terms = (*terms, gate)
+        terms = (terms[2], terms[1], gate)
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
@@ -231,31 +237,11 @@ class Cohort(keras.Model):
         return [*self.running.means.values(), *self.nonfinite.skipped.values()]
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "peers": serialize(self.peers),
-            "schedule": serialize(self.schedule),
-            "teacher": self.teacher if isinstance(self.teacher, str) else serialize(self.teacher),
-            "weights": dict(self.shares),
-            "temperature": self.temperature,
-            "term": self.term if isinstance(self.term, str) else serialize(self.term),
-            "distill": dict(self.distill),
-            "adapt": self.adapt,
-            "mix": self.mix,
-            "seed": self.seed,
-        }
+        return saving.config(self)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        def deserialize(value):
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        rest = {name: deserialize(config[name]) for name in ("peers", "schedule")}
-        for name in ("teacher", "term"):
-            value = config.get(name, "kl")  # a file of an earlier version has no term
-            rest[name] = value if isinstance(value, str) else deserialize(value)
-        return cls(**{**config, **rest})
+        return cls(**saving.arguments(config, custom_objects))
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""

@@ -193,6 +193,12 @@ class Fields:
         " of both), both.",
         choices=("none", "cutmix", "mixup", "both"),
     )
+    label_smoothing: float = _flag(
+        0.0,
+        "Part of each label that the training loss spreads over all classes, such as 0.1; 0: off.",
+        low=0,
+        high=0.99,
+    )
     # The run.
     export: tuple[str, ...] = _flag(
         (),

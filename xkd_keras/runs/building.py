@@ -58,6 +58,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.distill_adapt,
         config.mix,
         config.seed,
+        config.label_smoothing,
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
