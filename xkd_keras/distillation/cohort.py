@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.distillation import (
+    averages,
     batches,
     losses,
     mastery,
@@ -56,6 +57,8 @@ class Cohort(keras.Model):
         seed: Of the mixing.
         label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
+        ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
+            `evaluate` and `predict` are of the averages; training goes on with the weights.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -78,6 +81,7 @@ class Cohort(keras.Model):
         mix: str = "none",
         seed: int = 0,
         label_smoothing: float = 0.0,
+        ema: float = 0.0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -94,6 +98,8 @@ class Cohort(keras.Model):
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
         self.label_smoothing = members.part("label_smoothing", label_smoothing)
+        self.ema = members.part("ema", ema)
+        self.averages = averages.Averages(self.peers, ema) if ema else None
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -175,10 +181,11 @@ class Cohort(keras.Model):
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
+        if self.averages:
+            self.averages.update(self.peers, step, verdict)
         if self.mastery:
             self.mastery.update(means[2])
-        if self.nonfinite.skips:
-            terms = [nonfinite.finite_or_zero(term) for term in terms]
+        terms = self.nonfinite.counted(terms)
         loss = terms[0] + distill_weight * terms[1]
         terms = (terms[2], terms[1], gate)
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
@@ -222,8 +229,17 @@ class Cohort(keras.Model):
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""
-        with batches.explained():
+        with batches.explained(), self.averaged():
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`: the logits of every peer by name, and of the `ensemble`."""
+        with self.averaged():
+            return super().predict(*args, **kwargs)
+
+    def averaged(self):
+        """Return a context in which the peers have their averages, to be saved; nothing without."""
+        return averages.lent(self.averages, self.peers)
 
     def export(self, *args, **kwargs):
         """Refuse: each peer is a Keras model that exports itself."""
@@ -277,10 +293,8 @@ class Cohort(keras.Model):
     def _terms(self, images, labels, logits):
         """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
         taught, gate = self._taught(images, labels, logits)
-        distilled = gate * self._term(taught, logits, labels, self.temperature)
-        gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
-        if len(taught.shape) > len(logits.shape):  # several teachers
-            distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
+        batch = taught, logits, labels, self.temperature
+        distilled, gate = terms.gated(self._term, gate, *batch)
         factors = tf.constant(list(self.distill.values()))
         if self.mastery:
             factors *= self.mastery.factors()

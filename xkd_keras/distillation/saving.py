@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 # Attributes of a Cohort that are arguments of the same name, and plain values.
-_PLAIN = ("name", "temperature", "adapt", "mix", "seed", "label_smoothing")
+_PLAIN = ("name", "temperature", "adapt", "mix", "seed", "label_smoothing", "ema")
 
 
 def config(cohort) -> dict[str, Any]:

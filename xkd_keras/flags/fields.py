@@ -199,6 +199,13 @@ class Fields:
         low=0,
         high=0.99,
     )
+    ema: float = _flag(
+        0.0,
+        "Decay of the moving averages of all weights, such as 0.999, which are then what is"
+        " validated, evaluated, saved and exported; 0: off.",
+        low=0,
+        high=0.999999,
+    )
     # The run.
     export: tuple[str, ...] = _flag(
         (),

@@ -59,6 +59,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.mix,
         config.seed,
         config.label_smoothing,
+        config.ema,
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort

@@ -1,9 +1,10 @@
 """The whole state of a run in one file, written whole or not at all.
 
 `epoch-0012.npz` holds every variable of every peer and optimizer (weights, moving statistics,
-momenta, seeds of dropout, the step) and the history so far; `epoch-0012-batch-000345.npz` also the
-running metrics after that many batches of the thirteenth epoch. The order and augmentation of the
-data are functions of (seed, epoch), so nothing else is needed to resume as if nothing had happened.
+momenta, seeds of dropout, averages, the step) and the history so far; `epoch-0012-batch-000345.npz`
+also the running metrics after that many batches of the thirteenth epoch. The order and augmentation
+of the data are functions of (seed, epoch), so nothing else is needed to resume as if nothing had
+happened.
 The CRC that the zip format keeps of each entry reveals a damaged file.
 """
 
@@ -103,12 +104,13 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
 
 
 def state(cohort: Cohort) -> list:
-    """Return every variable of peers, teacher and optimizers in a fixed order: all that a run is.
+    """Return all that a run is: variables of peers, teacher, optimizers, averages, in their order.
 
     Metrics are not among them: they start anew each epoch.
     """
     peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
-    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state()]
+    averages = cohort.averages.variables if cohort.averages else []
+    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state(), *averages]
 
 
 def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:

@@ -33,7 +33,8 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
     if weights.any():
-        metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
+        with cohort.averaged():
+            metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
     answers.write(run_dir, answers.of(predictions, weights))
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -59,13 +60,14 @@ def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, me
 
 def _save_models(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset) -> None:
     """Write RUN/peers/NAME.keras: stock layers, float32."""
-    for peer in config.peers():
-        model = peers.stock(cohort.peers[peer.name])
-        if config.mixed_precision != "none":
-            half, model = model, building.build_peer(config, data, _unstarted(peer))
-            model.set_weights(half.get_weights())
-        with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
-            model.save(beside)
+    with cohort.averaged():
+        for peer in config.peers():
+            model = peers.stock(cohort.peers[peer.name])
+            if config.mixed_precision != "none":
+                half, model = model, building.build_peer(config, data, _unstarted(peer))
+                model.set_weights(half.get_weights())
+            with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
+                model.save(beside)
 
 
 def _unstarted(peer: Peer) -> Peer:
