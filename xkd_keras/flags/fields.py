@@ -214,6 +214,18 @@ class Fields:
         identity=False,
     )
     epochs: int = _flag(30, "Passes over the training images.", low=1)
+    keep: str = _flag(
+        "last",
+        "Which epoch of each network is evaluated, saved and exported; best: that with its largest"
+        " top-1 on the validation images.",
+        choices=("last", "best"),
+    )
+    patience: int = _flag(
+        0,
+        "End after so many epochs in which no network became better on the validation images; 0:"
+        " never. The learning rate falls as if all --epochs were to come.",
+        low=0,
+    )
     batch_size: int = _flag(128, "Images per step, over all devices.", low=1)
     eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
     seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)

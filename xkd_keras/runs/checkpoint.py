@@ -57,7 +57,7 @@ def save(
         The new file; None where another worker writes it.
     """
     variables = [*state(cohort), *(_metrics(cohort) if batch else ())]
-    arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
+    arrays = {f"{i:05d}": array(variable) for i, variable in enumerate(variables)}
     if not cluster.is_chief(cohort.distribute_strategy):
         return None
     about = {"history": history, "batch": batch, "seconds": seconds, "variables": len(variables)}
@@ -123,14 +123,15 @@ def _metrics(cohort: Cohort) -> list:
     return [variable for metric in cohort.metrics for variable in metric.variables]
 
 
-def _array(variable) -> np.ndarray:
-    array = np.asarray(variable)
+def array(variable) -> np.ndarray:
+    """Return a variable's value as NumPy can write it and read it again."""
+    value = np.asarray(variable)
     # NumPy writes bfloat16 but cannot read it; float32 holds every value of it.
-    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _zeros(variable) -> np.ndarray:
-    """Return zeros that are as `_array` would be."""
+    """Return zeros that are as `array` would be."""
     dtype = "float32" if variable.dtype == "bfloat16" else variable.dtype
     return np.zeros(variable.shape, dtype)
 

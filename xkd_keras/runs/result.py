@@ -10,7 +10,7 @@ from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.flags.peer import Peer
-from xkd_keras.runs import answers, building, evaluation, history, teaching
+from xkd_keras.runs import answers, building, evaluation, history, keeping, teaching
 from xkd_keras.runs import directory as rundir
 
 
@@ -24,6 +24,14 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
         data: Its images.
         rows: Its history, one dict per epoch.
     """
+    with cohort.averaged():
+        return _finish(config, run_dir, cohort, data, rows)
+
+
+def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: list) -> dict:
+    """As `finish`, of the weights that the peers have."""
+    best = config.keep == "best"
+    kept = keeping.put(run_dir / "checkpoints", cohort, rows) if best else {}
     _save_models(config, run_dir, cohort, data)
     models = rundir.load_peers(run_dir, cohort.peers)
     predictions = evaluation.predict(models, cohort.shares, data, "test", config.eval_batch_size)
@@ -31,10 +39,10 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
     for name, row in measured["peers"].items():
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
+    metrics["training"] |= {"kept": kept} if kept else {}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
     if weights.any():
-        with cohort.averaged():
-            metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
+        metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
     answers.write(run_dir, answers.of(predictions, weights))
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -52,7 +60,8 @@ def keep_answers(run: rundir.Run, predictions: evaluation.Predictions) -> None:
 
 def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
     """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
-    _save_models(config, run_dir, cohort, data)
+    with cohort.averaged():
+        _save_models(config, run_dir, cohort, data)
     files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
     metrics = {"dataset": config.dataset, "data": rundir.about(data), **measured}
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -60,14 +69,13 @@ def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, me
 
 def _save_models(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset) -> None:
     """Write RUN/peers/NAME.keras: stock layers, float32."""
-    with cohort.averaged():
-        for peer in config.peers():
-            model = peers.stock(cohort.peers[peer.name])
-            if config.mixed_precision != "none":
-                half, model = model, building.build_peer(config, data, _unstarted(peer))
-                model.set_weights(half.get_weights())
-            with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
-                model.save(beside)
+    for peer in config.peers():
+        model = peers.stock(cohort.peers[peer.name])
+        if config.mixed_precision != "none":
+            half, model = model, building.build_peer(config, data, _unstarted(peer))
+            model.set_weights(half.get_weights())
+        with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
+            model.save(beside)
 
 
 def _unstarted(peer: Peer) -> Peer:
