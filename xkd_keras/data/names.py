@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+from collections.abc import Sequence
 
 from xkd_keras.errors import FlagError, InputError
 
@@ -23,17 +24,17 @@ _SMALL = 64  # pixels a side; below, an inception crop of 8 % would leave nothin
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How images are prepared: the square size, the augmentation and the evaluation crop.
+    """How images are prepared: their size, the augmentation and the evaluation crop.
 
     Attributes:
-        image_size: Side of the square that a peer sees, in pixels.
+        image_size: Height and width of what a peer sees, in pixels.
         augment: As `parts` takes it.
-        crop_ratio: At evaluation the shorter side is resized to image_size / crop_ratio and the
-            centre is cropped.
+        crop_ratio: At evaluation a picture is resized until it covers image_size / crop_ratio, and
+            the centre is cropped.
         cuts: Whether training views are cut out of the whole picture.
     """
 
-    image_size: int
+    image_size: tuple[int, int]
     augment: str
 
     @property
@@ -45,6 +46,30 @@ class Preparation:
     def cuts(self) -> bool:
         """Resized pictures are then of no use in training."""
         return "inception" in parts(self.augment)
+
+
+def sides(image_size: int | str | Sequence[int]) -> tuple[int, int]:
+    """Return height and width of an image size: 96, "96", "96x128" or (96, 128); 0 is (0, 0).
+
+    Raises:
+        FlagError: It is none.
+    """
+    typed = image_size if isinstance(image_size, str | int) else "x".join(map(str, image_size))
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(typed))
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 1)
+    if bool(height) != bool(width):
+        raise FlagError(
+            f"received {typed}; valid: a number of pixels, or HEIGHTxWIDTH as 96x128; 0: the"
+            " dataset's usual.",
+            argument="image_size",
+        )
+    return height, width
+
+
+def size_text(image_size: int | str | Sequence[int]) -> str:
+    """Return an image size as a flag has it: one number where height and width are the same."""
+    height, width = sides(image_size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def parts(augment: str) -> dict[str, tuple[int, ...]]:
@@ -101,28 +126,32 @@ def check_augment(augment: str) -> None:
 
 
 def resolve(
-    name: str, native: tuple[int, int] | None, image_size: int, augment: str
+    name: str,
+    native: tuple[int, int] | None,
+    image_size: int | str | Sequence[int],
+    augment: str,
 ) -> Preparation:
     """Fill in what was left to the data set: image_size 0 and augment "auto".
 
     Args:
         name: Of the dataset.
         native: Height and width that all images share, or None where they differ.
-        image_size: Side in pixels; 0 takes the data set's own.
+        image_size: As `sides` takes it; 0 takes the data set's own.
         augment: "auto", or as `parts` takes it.
 
     Returns:
         The preparation, complete.
     """
-    if not image_size:
+    height, width = sides(image_size)
+    if not height:
         own = native[0] if native and native[0] == native[1] <= _SMALL else _SMALL
-        image_size = _IMAGE_SIZES.get(name, own)
+        height = width = _IMAGE_SIZES.get(name, own)
     if augment == "auto":
         if not name.startswith("folder:") and any(word in name for word in _CHARACTERS):
             augment = "crop"
         else:
-            augment = "crop_flip" if image_size <= _SMALL else "inception"
-    return Preparation(image_size, augment)
+            augment = "crop_flip" if height * width <= _SMALL**2 else "inception"
+    return Preparation((height, width), augment)
 
 
 def check(name: str, data_dir: str | None = None) -> None:

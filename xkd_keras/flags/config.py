@@ -25,6 +25,7 @@ class Config(fields.Fields):
             parsing.check(f"--{field.name}", getattr(self, field.name), field.metadata)
         parsing.check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
         datasets.check_augment(self.augment)
+        object.__setattr__(self, "image_size", datasets.size_text(self.image_size))
 
     def require(self, *names: str) -> None:
         """Raise FlagError for the first of these flags that was left empty."""

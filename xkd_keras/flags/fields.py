@@ -85,7 +85,9 @@ class Fields:
         "digits, glyphs, cifar10, cifar100, imagenet2012, tfds:NAME, or your own: folder:PATH.",
     )
     data_dir: str = _flag("", "Where TFDS keeps data; its own default if empty.", identity=False)
-    image_size: int = _flag(0, "Height and width in pixels; 0: the dataset's usual.", low=0)
+    image_size: str = _flag(
+        "0", "Side in pixels, or HEIGHTxWIDTH as 96x128; 0: the dataset's usual side."
+    )
     augment: str = _flag(
         "auto",
         "How training images vary; auto: the dataset's usual; none, crop, crop_flip, inception; or"
