@@ -18,6 +18,7 @@ _LAZY = {
     "labels": "pipeline",
     "load": "dataset",
     "readable": "dataset",
+    "resolve": "names",
     "size_text": "names",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
