@@ -13,7 +13,7 @@ from xkd_keras import data as datasets
 from xkd_keras import peers, signals
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.flags import command_line
+from xkd_keras.flags import command_line, presets
 from xkd_keras.flags import config as configs
 
 
@@ -76,7 +76,7 @@ def check(config: configs.Config) -> None:
 
 def main() -> None:
     """Train as the flags say; print the table and where things are."""
-    config = configs.from_flags()
+    config = presets.from_flags()
     signals.restartable()
     try:
         metrics = train_and_evaluate(config)
@@ -98,4 +98,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     configs.define(flags.FLAGS)
+    presets.define(flags.FLAGS)
     command_line.run(main)

@@ -87,15 +87,17 @@ def as_seen(image: Image.Image) -> Image.Image:
 def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) -> np.ndarray:
     """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
 
-    The picture is turned upright and laid on white. The shorter side is scaled to the network's,
-    divided by `crop_ratio` (see manifest.json), then the centre is cut out. The network itself
-    normalises.
+    The picture is turned upright and laid on white. It is scaled until it covers the network's
+    size, divided by `crop_ratio` (see manifest.json), then the centre is cut out. The network
+    itself normalises.
     """
     height, width = size
-    side = round(min(size) / crop_ratio)
+    sides = round(width / crop_ratio), round(height / crop_ratio)
     image = as_seen(image)
-    scale = side / min(image.size)
-    scaled = [max(side, round(length * scale)) for length in image.size]
+    scale = max(side / length for side, length in zip(sides, image.size, strict=True))
+    scaled = [
+        max(side, round(length * scale)) for side, length in zip(sides, image.size, strict=True)
+    ]
     left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
     if tuple(scaled) == image.size:
         image = image.crop((left, top, left + width, top + height))

@@ -36,8 +36,14 @@ def test_bad_names_get_one_line(name, error, line):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"augment": "flip"}, r"^augment: unknown value 'flip'\. Did you mean 'crop_flip'\?"),
-        ({"image_size": -1}, r"^image_size: -1 is out of range"),
+        (
+            {"augment": "crop_flipp"},
+            r"^augment: unknown value 'crop_flipp'\. Did you mean 'crop_flip'\?",
+        ),
+        ({"image_size": -1}, r"^image_size: received -1; valid: .* HEIGHTxWIDTH as 96x128; 0: the"),
+        ({"image_size": "96*128"}, r"^image_size: received 96\*128; valid: a number of pixels, or"),
+        ({"image_size": "0x32"}, r"^image_size: received 0x32; valid: "),
+        ({"image_size": (32, 32, 3)}, r"^image_size: received 32x32x3; valid: "),
         ({"train_examples": -5}, r"^train_examples: -5 is out of range"),
         ({"validation_fraction": 1.0}, r"^validation_fraction: 1.0 is out of range"),
         ({"cache_gib": -1}, r"^cache_gib: -1.0 is out of range"),
@@ -61,11 +67,14 @@ def test_bad_options(options, line):
         ("tfds:stl10", (96, 96), 96, (96, "inception", 0.875)),
         ("folder:digits", None, 0, (64, "crop_flip", 1.0)),
         ("folder:pets", None, 65, (65, "inception", 0.875)),
+        ("folder:pets", None, "48x80", ((48, 80), "crop_flip", 1.0)),
+        ("folder:pets", None, (96, 128), ((96, 128), "inception", 0.875)),
     ],
 )
 def test_recipes(name, native, size, expected):
     recipe = resolve(name, native, size, "auto")
-    assert (recipe.image_size, recipe.augment, recipe.crop_ratio) == expected
+    size = expected[0] if isinstance(expected[0], tuple) else (expected[0], expected[0])
+    assert (recipe.image_size, recipe.augment, recipe.crop_ratio) == (size, *expected[1:])
 
 
 def test_checking_a_name_does_not_import_tensorflow():

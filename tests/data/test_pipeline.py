@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from xkd_keras import data
 from xkd_keras.data.sources import Arrays, Split
@@ -171,3 +172,26 @@ def test_an_epoch_goes_on_within_from_the_batch_that_is_next():
     assert late.cardinality() == 8  # two of the second epoch's six, and the third epoch
     for expected, received in zip(whole[10:], late, strict=True):
         np.testing.assert_array_equal(expected[0], received[0])
+
+
+@pytest.mark.parametrize("gib", [2.0, 0.0])
+def test_a_folder_becomes_images_that_are_not_square(tmp_path, gib):
+    """Kept in memory, resized, and read again from files each epoch: the same pixels."""
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            shades = np.linspace(0, 25 * i + 5, 50 * 30).reshape(50, 30, 1)
+            image = Image.fromarray(np.repeat(shades, 3, 2).astype(np.uint8))
+            image.save(tmp_path / label / f"{i}.png")
+    dataset = data.load(f"folder:{tmp_path}", image_size="16x24", augment="crop", cache_gib=gib)
+    assert dataset.image_shape == (16, 24, 3)
+    batch = next(iter(data.train_batches(dataset, batch_size=4, epochs=1)))
+    assert batch[0].shape == (4, 16, 24, 3)
+    (images, _, _), *_ = data.eval_batches(dataset.test, dataset=dataset, batch_size=4)
+    files = sorted(tmp_path.rglob("*.png"))
+    tests = dataset.test.positions
+    for image, position in zip(images.numpy(), tests, strict=True):
+        # Of 50 x 30 pixels, scaled to 40 x 24, rows 12 to 27.
+        whole = Image.open(files[position]).resize((24, 40), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(image, np.asarray(whole)[12:28], atol=1.01)
+    assert data.images(dataset.test, [0], dataset).shape == (1, 16, 24, 3)

@@ -125,10 +125,40 @@ def test_inception_crops_keep_to_area_and_aspect():
     assert np.mean(mirrored) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("size", [24, (24, 40)])
 @pytest.mark.parametrize("kind", ["none", "crop", "crop_flip", "inception"])
-def test_the_same_seed_gives_the_same_view(kind):
+def test_the_same_seed_gives_the_same_view(kind, size):
     image = RNG.integers(0, 256, (41, 67, 3), np.uint8)
-    views = [preparation.augment(image, kind, 24, tf.constant([5, s])).numpy() for s in (1, 1, 2)]
-    assert views[0].shape == (24, 24, 3)
+    views = [preparation.augment(image, kind, size, tf.constant([5, s])).numpy() for s in (1, 1, 2)]
+    assert views[0].shape == (24, 24 if size == 24 else 40, 3)
     np.testing.assert_array_equal(views[0], views[1])
     assert np.array_equal(views[0], views[2]) == (kind == "none")
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (75, 31), (24, 36), (16, 300)])
+@pytest.mark.parametrize("ratio", [1.0, 0.875])
+def test_evaluation_of_a_size_that_is_not_square_covers_it_and_agrees_with_pil(
+    height, width, ratio
+):
+    image = np.asarray(Image.fromarray(SMOOTH).resize((width, height), Image.Resampling.BICUBIC))
+    least = round(24 / ratio), round(36 / ratio)
+    scale = max(least[0] / height, least[1] / width)
+    new_h, new_w = round(height * scale), round(width * scale)
+    resized = np.asarray(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
+    top, left = (new_h - 24) // 2, (new_w - 36) // 2
+    expected = resized[top : top + 24, left : left + 36]
+    result = preparation.evaluation(image, (24, 36), ratio).numpy()
+    np.testing.assert_allclose(result, expected, atol=1.01)  # PIL rounds between its two passes
+
+
+def test_inception_crops_have_the_aspect_of_what_they_become():
+    rows, columns = np.meshgrid(np.arange(240), np.arange(240), indexing="ij")
+    image = np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
+    augment = tf.function(lambda seed: preparation.augment(image, "inception", (50, 100), seed))
+    views = np.stack([augment(tf.constant([1, i])) for i in range(200)])
+    assert views.shape == (200, 50, 100, 3)
+    height = (views[:, -2, 50, 0] - views[:, 1, 50, 0]) / 47
+    width = np.abs(views[:, 25, -2, 1] - views[:, 25, 1, 1]) / 97
+    stretched = width / height  # 1 where the picture is not distorted
+    assert 0.7 < stretched.min() < 0.82
+    assert 1.22 < stretched.max() < 1.42

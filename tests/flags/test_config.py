@@ -60,6 +60,16 @@ def test_every_field_that_has_a_value_is_written_to_the_file():
 
 
 @pytest.mark.parametrize(
+    ("given", "text"), [(32, "32"), ("32", "32"), ("32x32", "32"), ("96x128", "96x128"), (0, "0")]
+)
+def test_an_image_size_is_a_side_or_height_and_width(given, text, tmp_path):
+    config = Config(image_size=given)
+    assert f"--image_size={text}\n" in config.flags()
+    (tmp_path / "config.flags").write_text(config.flags())
+    assert configs.read(tmp_path / "config.flags") == config == Config(image_size=text)
+
+
+@pytest.mark.parametrize(
     ("peer", "flags", "want"),
     [
         ("alexnet", {}, {"learning_rate": 0.01, "weight_decay": 5e-4, "optimizer": "sgd"}),
@@ -129,6 +139,8 @@ def test_differences_name_each_flag_but_those_that_make_no_other_run():
         ("distill_period", float("inf"), "--distill_period: received inf; valid: a finite number."),
         ("method", "mcood", "--method: unknown value 'mcood'. Did you mean 'mcod'?"),
         ("distill_duty", 1.5, "--distill_duty: received 1.5; valid: 0 to 1."),
+        ("image_size", "96 x 128", "image_size: received 96 x 128; valid: a number of pixels, or"),
+        ("augment", "crop+color", "augment: unknown value 'color'. Did you mean 'colour'?"),
         ("learning_rate_epochs", "81,122", "valid: epochs joined by colons, as 81:122."),
     ],
 )

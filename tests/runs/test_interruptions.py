@@ -12,6 +12,7 @@ from xkd_keras.errors import PreemptedError
 from xkd_keras.runs import checkpoint, history, training
 
 PLOTS = ["accuracy", "cross_entropy", "teaching", "learning_rate", "confusion", "disagreements"]
+PLOTS += ["confusion_ensemble", "reliability"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-def command(run_dir, data_dir, epochs, start=""):
+def command(run_dir, data_dir, epochs, start="", *more):
     flags = [
         f"--run_dir={run_dir}",
         f"--data_dir={data_dir}",
@@ -29,6 +29,7 @@ def command(run_dir, data_dir, epochs, start=""):
         "--batch_size=50",
         "--distill_period=0.5",
         "--deterministic",
+        *more,
     ]
     return [sys.executable, "-m", "xkd_keras.train", *flags]
 
@@ -102,3 +103,17 @@ def test_a_run_killed_ten_times_at_random_moments_ends_in_the_same_bits(tmp_path
     assert not (tmp_path / "killed/metrics.json").exists(), "too fast to be killed ten times"
     assert "going on after epoch" in finish(tmp_path / "killed", data_dir, epochs)
     assert_same_run(tmp_path / "whole", tmp_path / "killed", epochs)
+
+
+@pytest.mark.slow
+def test_averages_best_epochs_and_views_go_on_to_the_same_bits(tmp_path, data_dir):
+    epochs, more = 60, ("", "--ema=0.99", "--keep=best", "--patience=30", "--mix=both")
+    more += ("--augment=crop+rotate+colour+randaugment+erase", "--label_smoothing=0.1")
+    finish(tmp_path / "whole", data_dir, epochs, *more)
+    moments = random.Random(int(os.environ.get("KILL_SEED", "0")))
+    for _ in range(3):
+        kill_after(moments.uniform(2, 5), "each line", tmp_path / "killed", data_dir, epochs, *more)
+    assert not (tmp_path / "killed/metrics.json").exists(), "too fast to be killed three times"
+    assert "going on after epoch" in finish(tmp_path / "killed", data_dir, epochs, *more)
+    ended = json.loads((tmp_path / "whole/metrics.json").read_text())["training"]["epochs"]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", ended)

@@ -42,11 +42,12 @@ def smooth(width, height):
 
 @pytest.mark.parametrize("size", [(20, 20), (50, 31), (33, 90), (7, 9)])
 @pytest.mark.parametrize("crop_ratio", [1.0, 0.8])
-def test_an_app_prepares_an_image_as_evaluation_does(size, crop_ratio):
+@pytest.mark.parametrize("taken", [(20, 20), (20, 32), (32, 18)])
+def test_an_app_prepares_an_image_as_evaluation_does(size, crop_ratio, taken):
     image = smooth(*size)
-    expected = preparation.evaluation(tf.constant(image), 20, crop_ratio).numpy()
-    given = classify.prepare(Image.fromarray(image), (20, 20), crop_ratio)
-    assert given.shape == (1, 20, 20, 3)
+    expected = preparation.evaluation(tf.constant(image), taken, crop_ratio).numpy()
+    given = classify.prepare(Image.fromarray(image), taken, crop_ratio)
+    assert given.shape == (1, *taken, 3)
     assert np.abs(given[0] - expected).max() <= 3
     assert np.abs(given[0] - expected).mean() < 0.5
 

@@ -105,6 +105,16 @@ def test_the_flag_file_of_a_study_repeats_it(tmp_path, sweep):
     assert plan.arms[1].options == {"temperature": 8.0}
 
 
+@pytest.mark.parametrize(("flag", "value"), [("keep", "best"), ("patience", "3")])
+def test_a_study_trains_every_method_to_the_same_end(flag, value):
+    values = flags.FlagValues()
+    options.define(values)
+    given = ["--run_dir=x", "--dataset=digits", "--peer=alexnet", "--compare=solo"]
+    values(["study", *given, f"--{flag}={value}"])
+    with pytest.raises(FlagError, match=f"^{flag}: is not for studies; valid: to leave it out"):
+        options.plan(values)
+
+
 @pytest.mark.parametrize(
     ("top1", "chosen"),
     [

@@ -11,6 +11,7 @@ _LAZY = {
     "Dataset": "dataset",
     "Split": "sources",
     "check": "names",
+    "check_augment": "names",
     "eval_batches": "pipeline",
     "has_test": "layout",
     "images": "pipeline",
@@ -18,6 +19,8 @@ _LAZY = {
     "places": "pipeline",
     "load": "dataset",
     "readable": "dataset",
+    "resolve": "names",
+    "size_text": "names",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
 }

@@ -10,7 +10,7 @@ from xkd_keras.data.sources import Split
 class Request:
     """What the readers need of `load`'s arguments; named as there."""
 
-    image_size: int
+    image_size: tuple[int, int]
     augment: str
     validation_fraction: float
     data_dir: str | None

@@ -27,15 +27,16 @@ class Dataset:
     Attributes:
         name: As given to `load`.
         class_names: One per class, in the order of the labels.
-        image_shape: (S, S, 3): every image becomes a square RGB image.
+        image_shape: (H, W, 3): every image becomes an RGB image of this size.
         train: What peers learn from; at most `train_examples`.
         validation: What choices are made on.
         test: Touched once, at the end.
         mean: Per channel, of the train split prepared as for evaluation, in pixel units 0..255.
         std: The same, not below 1.0 (a constant channel must not be divided by 0).
-        augment: none, crop, crop_flip or inception.
+        augment: As `names.parts` takes it.
         sampling: Which training images an epoch has: plain, or balanced (see `balance.drawn`).
-        crop_ratio: Evaluation resizes the shorter side to S / crop_ratio and crops the centre.
+        crop_ratio: Evaluation resizes a picture until it covers (H, W) / crop_ratio, and crops the
+            centre.
         fingerprint: sha256 over content, class names and splits. Nothing else changes it.
         skipped: (file, reason) of what `skip_unreadable` left out.
         duplicates: (what is wrong, files) of files with the same content in two splits or under two
@@ -63,7 +64,7 @@ class Dataset:
 def load(
     name: str,
     *,
-    image_size: int = 0,
+    image_size: int | str | tuple[int, int] = 0,
     augment: str = "auto",
     train_examples: int = 0,
     validation_fraction: float = 0.1,
@@ -80,8 +81,9 @@ def load(
     Args:
         name: `digits`, `glyphs`, `cifar10`, `cifar100`, `imagenet2012`, `tfds:NAME` or
             `folder:PATH`.
-        image_size: Side of the images in pixels; 0 takes the data set's own.
-        augment: One of `AUGMENTS`.
+        image_size: Of the images in pixels: a side, or height and width as (96, 128) or "96x128";
+            0 takes the data set's own.
+        augment: One of `AUGMENTS`, or parts joined by +; see `names.parts`.
         train_examples: Size of a stratified subset of train; 0 takes all.
         validation_fraction: Share of train that is held out where there is no validation split.
         seed: Decides which subset; never which images are held out.
@@ -102,7 +104,7 @@ def load(
         InputError: Something cannot be used; one line says what, and what can.
     """
     request = Request(
-        *(image_size, augment, validation_fraction, data_dir, skip_unreadable),
+        *(names.sides(image_size), augment, validation_fraction, data_dir, skip_unreadable),
         *(int(cache_gib * 2**30), duplicates, tuple(class_names)),
     )
     _check_values(request, train_examples)
@@ -136,7 +138,7 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
     draft = Dataset(
         name=name,
         class_names=content.class_names,
-        image_shape=(content.preparation.image_size, content.preparation.image_size, 3),
+        image_shape=(*content.preparation.image_size, 3),
         train=train,
         validation=content.validation,
         test=content.test,
@@ -164,12 +166,10 @@ def _read(name: str, request: Request) -> Content:
 
 
 def _check_values(request: Request, train_examples: int) -> None:
-    if request.augment not in names.AUGMENTS:
-        raise FlagError.unknown("augment", request.augment, names.AUGMENTS)
+    names.check_augment(request.augment)
     if request.duplicates not in DUPLICATES:
         raise FlagError.unknown("duplicates", request.duplicates, DUPLICATES)
     for flag, value, fits, valid in (
-        ("image_size", request.image_size, request.image_size >= 0, "0 or more"),
         ("train_examples", train_examples, train_examples >= 0, "0 (all) or more"),
         (
             "validation_fraction",

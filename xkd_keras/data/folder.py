@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import hashlib
+import math
 import os
 import pathlib
 
@@ -105,14 +106,14 @@ def _facts(pairs: list, parts) -> tuple[list, list, list]:
 
 def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
     """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
-    decoded = len(files) * chosen.image_size**2 * 3
+    decoded = len(files) * math.prod(chosen.image_size) * 3
     # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
-    if chosen.augment != "inception" and decoded <= cache_bytes:
+    if not chosen.cuts and decoded <= cache_bytes:
         return "arrays"
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 
 
-def _decode_all(files: list[File], image_size: int, keep: str):
+def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
     """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
     resize = tf.function(
         lambda encoded: tf.cast(

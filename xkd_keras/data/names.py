@@ -3,10 +3,17 @@
 import dataclasses
 import difflib
 import os
+import re
+from collections.abc import Sequence
 
 from xkd_keras.errors import FlagError, InputError
 
+# What training images may go through, in this order. Inception mirrors as well, as it always has.
+PARTS = ("crop", "inception", "flip", "rotate", "colour", "randaugment", "erase")
+# Whole augmentations; parts joined by + are others.
 AUGMENTS = ("auto", "none", "crop", "crop_flip", "inception")
+_WHOLE = {"crop_flip": "crop+flip", "inception": "inception+flip"}
+_RANDAUGMENT = (2, 5)  # operations, magnitude; see `augmentation.randaugment`
 NAMED = ("digits", "cifar10", "cifar100", "imagenet2012", "glyphs")
 _VALID = (*NAMED, "tfds:NAME", "folder:PATH")
 _IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet2012": 224}
@@ -17,47 +24,134 @@ _SMALL = 64  # pixels a side; below, an inception crop of 8 % would leave nothin
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How images are prepared: the square size, the augmentation and the evaluation crop.
+    """How images are prepared: their size, the augmentation and the evaluation crop.
 
     Attributes:
-        image_size: Side of the square that a peer sees, in pixels.
-        augment: One of `AUGMENTS` without "auto".
-        crop_ratio: At evaluation the shorter side is resized to image_size / crop_ratio and the
-            centre is cropped.
+        image_size: Height and width of what a peer sees, in pixels.
+        augment: As `parts` takes it.
+        crop_ratio: At evaluation a picture is resized until it covers image_size / crop_ratio, and
+            the centre is cropped.
+        cuts: Whether training views are cut out of the whole picture.
     """
 
-    image_size: int
+    image_size: tuple[int, int]
     augment: str
 
     @property
     def crop_ratio(self) -> float:
         """0.875 beside inception crops, which magnify in training; 1.0 otherwise."""
-        return 0.875 if self.augment == "inception" else 1.0
+        return 0.875 if self.cuts else 1.0
+
+    @property
+    def cuts(self) -> bool:
+        """Resized pictures are then of no use in training."""
+        return "inception" in parts(self.augment)
+
+
+def sides(image_size: int | str | Sequence[int]) -> tuple[int, int]:
+    """Return height and width of an image size: 96, "96", "96x128" or (96, 128); 0 is (0, 0).
+
+    Raises:
+        FlagError: It is none.
+    """
+    typed = image_size if isinstance(image_size, str | int) else "x".join(map(str, image_size))
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(typed))
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 1)
+    if bool(height) != bool(width):
+        raise FlagError(
+            f"received {typed}; valid: a number of pixels, or HEIGHTxWIDTH as 96x128; 0: the"
+            " dataset's usual.",
+            argument="image_size",
+        )
+    return height, width
+
+
+def size_text(image_size: int | str | Sequence[int]) -> str:
+    """Return an image size as a flag has it: one number where height and width are the same."""
+    height, width = sides(image_size)
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def parts(augment: str) -> dict[str, tuple[int, ...]]:
+    """Return the parts of an augmentation, in the order of `PARTS`, each with its numbers.
+
+    Args:
+        augment: "none", or parts of `PARTS` joined by +, as "crop+flip+erase". "crop_flip" stands
+            for crop+flip. "randaugment" may have numbers, as "randaugment:2:9".
+
+    Raises:
+        FlagError: An unknown part, one that is there twice, two ways to crop, or bad numbers.
+    """
+    if augment == "none":
+        return {}
+    names = [name for typed in augment.split("+") for name in _WHOLE.get(typed, typed).split("+")]
+    found: dict[str, tuple[int, ...]] = {}
+    for text in names:
+        name, colon, numbers = text.partition(":")
+        if name in ("auto", "none"):
+            raise FlagError(f"'{augment}': {name} stands alone.", argument="augment")
+        if name not in PARTS:
+            raise FlagError.unknown("augment", name, (*AUGMENTS, *PARTS[2:]))
+        if name in found and name != "flip":
+            raise FlagError(f"'{augment}' has {name} twice; valid: once.", argument="augment")
+        if colon and name != "randaugment":
+            raise FlagError(f"'{text}': {name} takes no numbers.", argument="augment")
+        found[name] = _numbers(text, numbers) if name == "randaugment" else ()
+    if {"crop", "inception"} <= set(found):
+        raise FlagError(
+            f"'{augment}' crops in two ways; valid: crop or inception.", argument="augment"
+        )
+    return {name: found[name] for name in PARTS if name in found}
+
+
+def _numbers(text: str, numbers: str) -> tuple[int, ...]:
+    """Return N and M of randaugment:N:M."""
+    given = re.fullmatch(r"(\d{1,2}):(\d{1,2})", numbers)
+    count, magnitude = map(int, given.groups()) if given else (0, 0)
+    if ":" not in text:
+        return _RANDAUGMENT
+    if not (1 <= count <= 8 and magnitude <= 10):
+        raise FlagError(
+            f"received '{text}'; valid: randaugment:N:M, N of 1 to 8 operations of magnitude M of 0"
+            " to 10, as randaugment:2:9.",
+            argument="augment",
+        )
+    return count, magnitude
+
+
+def check_augment(augment: str) -> None:
+    """Raise FlagError unless `augment` is "auto" or what `parts` takes."""
+    if augment != "auto":
+        parts(augment)
 
 
 def resolve(
-    name: str, native: tuple[int, int] | None, image_size: int, augment: str
+    name: str,
+    native: tuple[int, int] | None,
+    image_size: int | str | Sequence[int],
+    augment: str,
 ) -> Preparation:
     """Fill in what was left to the data set: image_size 0 and augment "auto".
 
     Args:
         name: Of the dataset.
         native: Height and width that all images share, or None where they differ.
-        image_size: Side in pixels; 0 takes the data set's own.
-        augment: One of `AUGMENTS`.
+        image_size: As `sides` takes it; 0 takes the data set's own.
+        augment: "auto", or as `parts` takes it.
 
     Returns:
         The preparation, complete.
     """
-    if not image_size:
+    height, width = sides(image_size)
+    if not height:
         own = native[0] if native and native[0] == native[1] <= _SMALL else _SMALL
-        image_size = _IMAGE_SIZES.get(name, own)
+        height = width = _IMAGE_SIZES.get(name, own)
     if augment == "auto":
         if not name.startswith("folder:") and any(word in name for word in _CHARACTERS):
             augment = "crop"
         else:
-            augment = "crop_flip" if image_size <= _SMALL else "inception"
-    return Preparation(image_size, augment)
+            augment = "crop_flip" if height * width <= _SMALL**2 else "inception"
+    return Preparation((height, width), augment)
 
 
 def check(name: str, data_dir: str | None = None) -> None:

@@ -54,7 +54,7 @@ def train_batches(
             reads its own files; else a batch is what one process would have, in equal parts.
 
     Returns:
-        tf.data.Dataset of (images float32 [batch / count, S, S, 3] with pixels 0..255, labels int32
+        tf.data.Dataset of (images float32 [batch / count, H, W, 3] with pixels 0..255, labels int32
         [batch / count]), steps_per_epoch batches per epoch; what is left over differs between
         epochs.
 
@@ -64,7 +64,7 @@ def train_batches(
     """
     steps = steps_per_epoch(dataset, batch_size)
     rows = _rows(batch_size, share)
-    source, size, kind = dataset.train.source, dataset.image_shape[0], dataset.augment
+    source, size, kind = dataset.train.source, dataset.image_shape[:2], dataset.augment
     positions, balanced = on_cpu(dataset.train.positions), dataset.sampling == "balanced"
     if balanced and not isinstance(source, RandomAccess):
         raise InputError(
@@ -115,13 +115,13 @@ def eval_batches(
 
     Returns:
         tf.data.Dataset of ceil(len(split) / batch_size) batches (images float32
-        [batch / count, S, S, 3] with pixels 0..255, labels int32 [batch / count], weights float32
+        [batch / count, H, W, 3] with pixels 0..255, labels int32 [batch / count], weights float32
         [batch / count]). Padding is zeros and has weight 0, so that sums over weights are exact.
 
     Raises:
         InputError: batch_size is not a multiple of count.
     """
-    size, ratio, rows = dataset.image_shape[0], dataset.crop_ratio, _rows(batch_size, share)
+    size, ratio, rows = dataset.image_shape[:2], dataset.crop_ratio, _rows(batch_size, share)
     steps = -(-len(split) // batch_size)
     places = np.arange(steps * batch_size).reshape(steps, -1, rows)[:, share[0]].reshape(-1)
     own = split.part(places[places < len(split)])
@@ -134,7 +134,7 @@ def eval_batches(
     images = tf.data.Dataset.zip((own.source.ordered(own.positions),)).map(  # handles come as one
         example, **side_by_side(own.source)
     )
-    shapes = [[size, size, 3], [], []]
+    shapes = [[*size, 3], [], []]
     images = images.map(lambda *parts: tuple(map(tf.ensure_shape, parts, shapes)))
     zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), images.element_spec)
     batches = (
@@ -154,7 +154,7 @@ def images(split: Split, indices, dataset) -> np.ndarray:
         dataset: What `load` gave.
 
     Returns:
-        uint8 [k, S, S, 3].
+        uint8 [k, H, W, 3].
     """
     wanted, back = np.unique(np.asarray(indices, np.int64), return_inverse=True)
     if not len(wanted):

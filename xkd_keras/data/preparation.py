@@ -5,7 +5,7 @@ Training, evaluation, export and serving share them, so nobody ever repeats the 
 
 import tensorflow as tf
 
-from xkd_keras.data import formats
+from xkd_keras.data import augmentation, formats, names
 
 PADDING = 4  # pixels on every side before the random crop: the usual CIFAR preparation
 AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 2015, section 6
@@ -31,8 +31,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return formats.pixels(encoded)
 
 
-def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tensor:
-    """Return the centre of an image whose shorter side is resized to image_size / crop_ratio.
+def evaluation(image: tf.Tensor, image_size: int | tuple[int, int], crop_ratio: float) -> tf.Tensor:
+    """Return the centre of an image that is resized until it covers image_size / crop_ratio.
 
     No more than that centre is computed: the result is that of resizing, then cropping.
 
@@ -41,18 +41,19 @@ def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tenso
 
     Args:
         image: uint8 or float32 [h, w, 3], pixels 0..255.
-        image_size: Side S of the result.
-        crop_ratio: Share of the resized shorter side that is kept, in (0, 1].
+        image_size: Height H and width W of the result; a number for both.
+        crop_ratio: Share of the resized sides that is kept, in (0, 1].
 
     Returns:
-        float32 [S, S, 3], whole numbers 0..255.
+        float32 [H, W, 3], whole numbers 0..255.
     """
-    side = round(image_size / crop_ratio)
-    if image.shape[:2] == (image_size, image_size) and side == image_size:
+    image_size = names.sides(image_size)
+    sides = tuple(round(side / crop_ratio) for side in image_size)
+    if tuple(image.shape[:2]) == image_size == sides:
         return tf.cast(image, tf.float32)  # what follows would change nothing, and cost half
     size = tf.shape(image)[:2]
     exact = tf.cast(size, tf.float64)
-    new_size = tf.maximum(tf.round(exact * (side / tf.reduce_min(exact))), side)
+    new_size = tf.maximum(tf.round(exact * tf.reduce_max(sides / exact)), sides)
     scale = new_size / exact
     offset = (new_size - image_size) // 2  # of the centre, in the resized picture
     # Only the part of the image that its centre is made of is resized: of a strip of 100000 x 1
@@ -65,35 +66,46 @@ def evaluation(image: tf.Tensor, image_size: int, crop_ratio: float) -> tf.Tenso
     image = tf.slice(image, tf.concat([at, [0]], 0), tf.concat([part, [3]], 0))
     image = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
-        size=[image_size, image_size],
+        size=image_size,
         scale=tf.cast(scale, tf.float32),
         translation=tf.cast(begin * scale - offset, tf.float32),
         kernel_type="triangle",
         antialias=True,
     )[0]
     image = tf.clip_by_value(tf.round(image), 0.0, 255.0)
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+    return tf.ensure_shape(image, [*image_size, 3])
 
 
-def augment(image: tf.Tensor, kind: str, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+def augment(
+    image: tf.Tensor, kind: str, image_size: int | tuple[int, int], seed: tf.Tensor
+) -> tf.Tensor:
     """Make the training view of an image; the same seed gives the same view.
 
     Args:
         image: uint8 [h, w, 3].
-        kind: "none"; "crop": pad 4 black pixels, random crop; "crop_flip": also mirror every other
-            one; "inception": random area (8 to 100 %) and aspect (3/4 to 4/3), resized, mirrored.
-        image_size: Side S of the result.
+        kind: "none", or parts joined by +, applied in the order of `names.PARTS`. "crop": pad 4
+            black pixels, random crop; "flip": mirror every other one; "inception": random area (8
+            to 100 %) and aspect (3/4 to 4/3 of that of the result), resized, mirrored; others: see
+            `augmentation`.
+        image_size: Height H and width W of the result; a number for both.
         seed: int [2], for stateless random operations.
 
     Returns:
-        float32 [S, S, 3], whole numbers 0..255.
+        float32 [H, W, 3], whole numbers 0..255.
     """
-    if kind == "inception":
-        return _maybe_flip(_inception_crop(image, image_size, seed), seed)
-    image = evaluation(image, image_size, crop_ratio=1.0)
-    if kind in ("crop", "crop_flip"):
+    parts, image_size = names.parts(kind), names.sides(image_size)
+    if "inception" in parts:
+        image = _inception_crop(image, image_size, seed)
+    else:
+        image = evaluation(image, image_size, crop_ratio=1.0)
+    if "crop" in parts:
         image = _pad_and_crop(image, image_size, seed)
-    return _maybe_flip(image, seed) if kind == "crop_flip" else image
+    if "flip" in parts:
+        image = _maybe_flip(image, seed)
+    for stream, (name, vary) in enumerate(augmentation.PARTS.items(), start=2):
+        if name in parts:
+            image = vary(image, tf.random.fold_in(seed, stream), *parts[name])
+    return image
 
 
 def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -101,27 +113,28 @@ def _resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.round(image), 0.0, 255.0)
 
 
-def _pad_and_crop(image: tf.Tensor, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+def _pad_and_crop(image: tf.Tensor, image_size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
     margin = [PADDING, PADDING]
     image = tf.pad(image, [margin, margin, [0, 0]])
     begin = tf.random.stateless_uniform([2], seed, 0, 2 * PADDING + 1, tf.int32)
-    return tf.slice(image, tf.concat([begin, [0]], 0), [image_size, image_size, 3])
+    return tf.slice(image, tf.concat([begin, [0]], 0), [*image_size, 3])
 
 
-def _inception_crop(image: tf.Tensor, image_size: int, seed: tf.Tensor) -> tf.Tensor:
+def _inception_crop(image: tf.Tensor, image_size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
+    wide = image_size[1] / image_size[0]
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(image),
         tf.zeros([1, 0, 4]),
         seed,
         min_object_covered=0.0,  # the default of 0.1 would cut the smallest areas away
         area_range=AREA,
-        aspect_ratio_range=ASPECT,
+        aspect_ratio_range=[aspect * wide for aspect in ASPECT],
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )
     size = tf.concat([size[:2], [3]], 0)
-    image = _resize(tf.slice(image, begin, size), [image_size, image_size])
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+    image = _resize(tf.slice(image, begin, size), image_size)
+    return tf.ensure_shape(image, [*image_size, 3])
 
 
 def _maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

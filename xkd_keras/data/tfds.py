@@ -129,8 +129,8 @@ def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
 
 
 def _stored_shape(task: _Task, chosen) -> tuple[int, int, int] | None:
-    if chosen.augment != "inception":  # every view is made of the evaluated image
-        return (chosen.image_size, chosen.image_size, 3)
+    if not chosen.cuts:  # every view is made of the evaluated image
+        return (*chosen.image_size, 3)
     return (*task.native, 3) if task.native else None
 
 
@@ -150,7 +150,7 @@ def _sources(builder, names: list[str], task: _Task, chosen, fits: str) -> dict:
             return encoded
         if task.native == shape[:2]:
             return image
-        return tf.cast(preparation.evaluation(image, shape[0], 1.0), tf.uint8)
+        return tf.cast(preparation.evaluation(image, shape[:2], 1.0), tf.uint8)
 
     parts = _collect(records.values(), task.native, stored)
     return {

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.distillation import (
+    averages,
     batches,
     losses,
     mastery,
@@ -13,6 +14,7 @@ from xkd_keras.distillation import (
     metrics,
     nonfinite,
     optimizers,
+    saving,
     teachers,
     terms,
     views,
@@ -54,6 +56,10 @@ class Cohort(keras.Model):
         class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
+        label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
+            classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
+        ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
+            `evaluate` and `predict` are of the averages; training goes on with the weights.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -76,6 +82,8 @@ class Cohort(keras.Model):
         mix: str = "none",
         seed: int = 0,
         class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        ema: float = 0.0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -92,6 +100,9 @@ class Cohort(keras.Model):
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
         self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
+        self.label_smoothing = members.part("label_smoothing", label_smoothing)
+        self.ema = members.part("ema", ema)
+        self.averages = averages.Averages(self.peers, ema) if ema else None
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
@@ -157,27 +168,30 @@ class Cohort(keras.Model):
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            *terms, gate = self._terms(images, labels, logits)
-            terms = losses.by_class(terms, labels, self.class_weights)
-            total = tf.reduce_sum(losses.mean(terms[0] + distill_weight * terms[1], sample_weight))
+            labelled, distilled, gate = self._terms(images, labels, logits)
+            learned = losses.smoothed(labelled, logits, self.label_smoothing)
+            learned, distilled = losses.by_class((learned, distilled), labels, self.class_weights)
+            total = tf.reduce_sum(losses.mean(learned + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
+        terms = learned, distilled, labelled
         means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
-            self.nonfinite.stop(*means, distill_weight)
-        verdict = self.nonfinite.verdict(gradients, *means)
+            self.nonfinite.stop(*means[:2], distill_weight)
+        verdict = self.nonfinite.verdict(gradients, *means[:2])
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
+        if self.averages:
+            self.averages.update(self.peers, step, verdict)
         if self.mastery:
-            self.mastery.update(means[0])
-        if self.nonfinite.skips:
-            terms = [nonfinite.finite_or_zero(term) for term in terms]
+            self.mastery.update(means[2])
+        terms = self.nonfinite.counted(terms)
         loss = terms[0] + distill_weight * terms[1]
-        terms = *terms, gate
+        terms = (terms[2], terms[1], gate)
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
@@ -217,8 +231,17 @@ class Cohort(keras.Model):
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""
-        with batches.explained():
+        with batches.explained(), self.averaged():
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`: the logits of every peer by name, and of the `ensemble`."""
+        with self.averaged():
+            return super().predict(*args, **kwargs)
+
+    def averaged(self):
+        """Return a context in which the peers have their averages, to be saved; nothing without."""
+        return averages.lent(self.averages, self.peers)
 
     def export(self, *args, **kwargs):
         """Refuse: each peer is a Keras model that exports itself."""
@@ -232,32 +255,11 @@ class Cohort(keras.Model):
         return [*self.running.means.values(), *self.nonfinite.skipped.values()]
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "peers": serialize(self.peers),
-            "schedule": serialize(self.schedule),
-            "teacher": self.teacher if isinstance(self.teacher, str) else serialize(self.teacher),
-            "weights": dict(self.shares),
-            "temperature": self.temperature,
-            "term": self.term if isinstance(self.term, str) else serialize(self.term),
-            "distill": dict(self.distill),
-            "adapt": self.adapt,
-            "mix": self.mix,
-            "seed": self.seed,
-            "class_weights": self.class_weights,
-        }
+        return saving.config(self)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        def deserialize(value):
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        rest = {name: deserialize(config[name]) for name in ("peers", "schedule")}
-        for name in ("teacher", "term"):
-            value = config.get(name, "kl")  # a file of an earlier version has no term
-            rest[name] = value if isinstance(value, str) else deserialize(value)
-        return cls(**{**config, **rest})
+        return cls(**saving.arguments(config, custom_objects))
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""
@@ -289,10 +291,8 @@ class Cohort(keras.Model):
     def _terms(self, images, labels, logits):
         """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
         taught, gate = self._taught(images, labels, logits)
-        distilled = gate * self._term(taught, logits, labels, self.temperature)
-        gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(distilled))
-        if len(taught.shape) > len(logits.shape):  # several teachers
-            distilled, gate = (tf.reduce_mean(value, axis=0) for value in (distilled, gate))
+        batch = taught, logits, labels, self.temperature
+        distilled, gate = terms.gated(self._term, gate, *batch)
         factors = tf.constant(list(self.distill.values()))
         if self.mastery:
             factors *= self.mastery.factors()

@@ -24,6 +24,25 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
+def smoothed(labelled: tf.Tensor, logits: tf.Tensor, amount: float) -> tf.Tensor:
+    """Return the cross-entropy of smoothed labels, (1 - e) y + e / C, from that of the labels y.
+
+    (1 - e) CE(y, z) - e / C sum_c log softmax(z)_c (Szegedy et al., CVPR 2016, section 7).
+
+    Args:
+        labelled: float32 [..., B], CE(y, z); the labels may be mixed.
+        logits: float [..., B, C].
+        amount: e in 0..1; 0 returns `labelled` as it is.
+
+    Returns:
+        float32 [..., B], in nats.
+    """
+    if not amount:
+        return labelled
+    even = -tf.reduce_mean(tf.nn.log_softmax(tf.cast(logits, tf.float32)), axis=-1)
+    return (1.0 - amount) * labelled + amount * even
+
+
 def divergence(log_q: tf.Tensor, log_p: tf.Tensor) -> tf.Tensor:
     """Return KL(q || p), summed over the last axis and not divided by its length: float [...].
 

@@ -104,6 +104,10 @@ class Nonfinite:
         """Return logits [P, B, C] that no broken peer spoils for the others, under `skip`."""
         return sound(logits, shares) if self.skips else logits
 
+    def counted(self, terms: Iterable[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the terms of a loss as metrics count them, under `skip` 0 where not finite."""
+        return [finite_or_zero(term) if self.skips else term for term in terms]
+
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """Return the loss, float32 scalar, as its gradients are wanted in half precision."""
         return loss * self.optimizer.loss_scale if self.scales else loss

@@ -21,6 +21,27 @@ from xkd_keras.errors import InputError
 _LEAST = 1e-7  # of a norm or a standard deviation: logits that are all equal must not divide by 0
 
 
+def gated(term: Callable, gate, teacher_logits, logits, labels, temperature):
+    """Return a term times its gate, and the gate: the mean over the teachers, if there are several.
+
+    Args:
+        term: As described above.
+        gate: float [(K,) P, B]; constant to the gradient where it is returned.
+        teacher_logits: As the term takes them.
+        logits: The same.
+        labels: The same.
+        temperature: The same.
+
+    Returns:
+        Two float32 [P, B].
+    """
+    values = gate * term(teacher_logits, logits, labels, temperature)
+    gate = tf.broadcast_to(tf.stop_gradient(gate), tf.shape(values))
+    if len(teacher_logits.shape) > len(logits.shape):
+        return tf.reduce_mean(values, axis=0), tf.reduce_mean(gate, axis=0)
+    return values, gate
+
+
 def kl(teacher_logits, logits, labels, temperature):
     """T^2 KL(q || p) with q = softmax(z_T / T), p = softmax(z / T).
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import fields, parsing
 from xkd_keras.flags.peer import Peer, parse_peer
@@ -23,6 +24,8 @@ class Config(fields.Fields):
         for field in dataclasses.fields(self):
             parsing.check(f"--{field.name}", getattr(self, field.name), field.metadata)
         parsing.check_epochs("--learning_rate_epochs", self.learning_rate_epochs)
+        datasets.check_augment(self.augment)
+        object.__setattr__(self, "image_size", datasets.size_text(self.image_size))
 
     def require(self, *names: str) -> None:
         """Raise FlagError for the first of these flags that was left empty."""

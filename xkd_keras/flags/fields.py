@@ -85,11 +85,14 @@ class Fields:
         "digits, glyphs, cifar10, cifar100, imagenet2012, tfds:NAME, or your own: folder:PATH.",
     )
     data_dir: str = _flag("", "Where TFDS keeps data; its own default if empty.", identity=False)
-    image_size: int = _flag(0, "Height and width in pixels; 0: the dataset's usual.", low=0)
+    image_size: str = _flag(
+        "0", "Side in pixels, or HEIGHTxWIDTH as 96x128; 0: the dataset's usual side."
+    )
     augment: str = _flag(
         "auto",
-        "How training images vary; auto: the dataset's usual.",
-        choices=("auto", "none", "crop", "crop_flip", "inception"),
+        "How training images vary; auto: the dataset's usual; none, crop, crop_flip, inception; or"
+        " parts joined by +, of crop, flip, inception, rotate, colour, randaugment (or"
+        " randaugment:N:M), erase.",
     )
     train_examples: int = _flag(0, "Stratified, seeded subset of train; 0: all of it.", low=0)
     validation_fraction: float = _flag(
@@ -204,6 +207,19 @@ class Fields:
         " of both), both.",
         choices=("none", "cutmix", "mixup", "both"),
     )
+    label_smoothing: float = _flag(
+        0.0,
+        "Part of each label that the training loss spreads over all classes, such as 0.1; 0: off.",
+        low=0,
+        high=0.99,
+    )
+    ema: float = _flag(
+        0.0,
+        "Decay of the moving averages of all weights, such as 0.999, which are then what is"
+        " validated, evaluated, saved and exported; 0: off.",
+        low=0,
+        high=0.999999,
+    )
     # The run.
     export: tuple[str, ...] = _flag(
         (),
@@ -212,6 +228,18 @@ class Fields:
         identity=False,
     )
     epochs: int = _flag(30, "Passes over the training images.", low=1)
+    keep: str = _flag(
+        "last",
+        "Which epoch of each network is evaluated, saved and exported; best: that with its largest"
+        " top-1 on the validation images.",
+        choices=("last", "best"),
+    )
+    patience: int = _flag(
+        0,
+        "End after so many epochs in which no network became better on the validation images; 0:"
+        " never. The learning rate falls as if all --epochs were to come.",
+        low=0,
+    )
     batch_size: int = _flag(128, "Images per step, over all devices.", low=1)
     eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
     seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.report.page import escape, grid, many
+from xkd_keras.report.page import both, escape, grid, many
 
 _SGD_ONLY = ("momentum", "nesterov")
 _BEGUN = ("start", "freeze", "start_rate")
@@ -25,7 +25,26 @@ def section(metrics: Mapping) -> list[str]:
         "What each network learned with: what was given, else what suits it.",
         grid(["", *map(escape, peers)], rows),
         *[_begun(name, own) for name, own in peers.items() if own.get("start")],
+        *_ended(metrics),
     ]
+
+
+def _ended(metrics: Mapping) -> list[str]:
+    """Return which epochs were kept, and whether training ended before its last epoch."""
+    training, config = metrics["training"], metrics["config"]
+    lines = []
+    if kept := training.get("kept"):
+        epochs = both([f"{escape(name)} of epoch {epoch}" for name, epoch in kept.items()])
+        lines.append(
+            f"Kept is, of {training['epochs']} epochs, {epochs}: each network's best on the"
+            " validation images (by top-1, then by cross-entropy)."
+        )
+    if training["epochs"] < config.get("epochs", 0):
+        lines.append(
+            f"Training ended after {training['epochs']} of {config['epochs']} epochs: no network"
+            f" became better on the validation images in {many(config['patience'], 'epoch')}."
+        )
+    return lines
 
 
 def _cell(name: str, own: Mapping) -> str:

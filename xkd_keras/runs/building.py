@@ -60,6 +60,8 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.mix,
         config.seed,
         balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
+        config.label_smoothing,
+        config.ema,
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort

@@ -4,13 +4,14 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from xkd_keras import signals
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation import nonfinite
 from xkd_keras.distillation.optimizers import number
 from xkd_keras.errors import PreemptedError
-from xkd_keras.runs import checkpoint, history
+from xkd_keras.runs import checkpoint, history, keeping
 
 
 class History(keras.callbacks.Callback):
@@ -20,12 +21,22 @@ class History(keras.callbacks.Callback):
         run_dir: The run's directory.
         done: How far the run is; its history is appended to in place.
         steps: Steps per epoch.
+        keep: "last", or "best": keep the weights of each network's best epoch as well.
+        patience: End after as many epochs in which no network became better; 0: never.
     """
 
     ASK_EVERY = 10  # steps: whether another worker has had SIGTERM costs a message to all
 
-    def __init__(self, run_dir: Path, done: checkpoint.Progress, steps: int):
+    def __init__(
+        self,
+        run_dir: Path,
+        done: checkpoint.Progress,
+        steps: int,
+        keep: str = "last",
+        patience: int = 0,
+    ):
         super().__init__()
+        self.keep, self.patience = keep, patience
         self.run_dir, self.rows, self.steps = run_dir, done.history, steps
         self.rest = done  # of the epoch that was cut, if one was
 
@@ -49,7 +60,7 @@ class History(keras.callbacks.Callback):
         signals.check_interrupted()
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = self.model.optimizer
+        optimizer, strategy = self.model.optimizer, self.model.distribute_strategy
         row = {
             "epoch": epoch + 1,
             "step": int(number(optimizer.iterations)),
@@ -60,10 +71,18 @@ class History(keras.callbacks.Callback):
             row[f"{name}_learning_rate"] = number(each.learning_rate)
         self._stop_if_hopeless(row)
         self.rows.append(row)
+        chief, directory = cluster.is_chief(strategy), self.run_dir / "checkpoints"
+        keeps = chief and self.keep == "best"
+        if keeps:
+            keeping.save(directory, self.model, self.rows)
         # The checkpoint holds the history: killed between the two, the csv is written again.
         self._save()
-        if cluster.is_chief(self.model.distribute_strategy):
+        if chief:
             history.write(self.run_dir, self.rows)
+        if keeps:
+            keeping.tidy(directory, self.model.peers, self.rows)
+        if ended(self.model, self.rows, self.patience):
+            self.model.stop_training = True
         if self._terminated(0):
             raise PreemptedError(f"saved after epoch {epoch + 1}")
 
@@ -85,3 +104,13 @@ class History(keras.callbacks.Callback):
         return step % self.ASK_EVERY == 0 and bool(
             collectives.total(strategy, int(signals.terminated()))
         )
+
+
+def ended(cohort, rows: list[dict], patience: int) -> bool:
+    """Whether training ends for want of progress; every worker asks at the same point.
+
+    (A worker that is not the chief has no history of what was before it resumed.)
+    """
+    strategy = cohort.distribute_strategy
+    own = cluster.is_chief(strategy) and keeping.exhausted(rows, cohort.peers, patience)
+    return bool(patience and collectives.from_chief(strategy, np.array(int(own))))

@@ -1,9 +1,10 @@
 """The whole state of a run in one file, written whole or not at all.
 
 `epoch-0012.npz` holds every variable of every peer and optimizer (weights, moving statistics,
-momenta, seeds of dropout, the step) and the history so far; `epoch-0012-batch-000345.npz` also the
-running metrics after that many batches of the thirteenth epoch. The order and augmentation of the
-data are functions of (seed, epoch), so nothing else is needed to resume as if nothing had happened.
+momenta, seeds of dropout, averages, the step) and the history so far; `epoch-0012-batch-000345.npz`
+also the running metrics after that many batches of the thirteenth epoch. The order and augmentation
+of the data are functions of (seed, epoch), so nothing else is needed to resume as if nothing had
+happened.
 The CRC that the zip format keeps of each entry reveals a damaged file.
 """
 
@@ -56,7 +57,7 @@ def save(
         The new file; None where another worker writes it.
     """
     variables = [*state(cohort), *(_metrics(cohort) if batch else ())]
-    arrays = {f"{i:05d}": _array(variable) for i, variable in enumerate(variables)}
+    arrays = {f"{i:05d}": array(variable) for i, variable in enumerate(variables)}
     if not cluster.is_chief(cohort.distribute_strategy):
         return None
     about = {"history": history, "batch": batch, "seconds": seconds, "variables": len(variables)}
@@ -103,12 +104,13 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
 
 
 def state(cohort: Cohort) -> list:
-    """Return every variable of peers, teacher and optimizers in a fixed order: all that a run is.
+    """Return all that a run is: variables of peers, teacher, optimizers, averages, in their order.
 
     Metrics are not among them: they start anew each epoch.
     """
     peers = [variable for peer in cohort.peers.values() for variable in peer.variables]
-    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state()]
+    averages = cohort.averages.variables if cohort.averages else []
+    return [*peers, *cohort.of_teacher(), *cohort.optimizer.state(), *averages]
 
 
 def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:
@@ -121,14 +123,15 @@ def _metrics(cohort: Cohort) -> list:
     return [variable for metric in cohort.metrics for variable in metric.variables]
 
 
-def _array(variable) -> np.ndarray:
-    array = np.asarray(variable)
+def array(variable) -> np.ndarray:
+    """Return a variable's value as NumPy can write it and read it again."""
+    value = np.asarray(variable)
     # NumPy writes bfloat16 but cannot read it; float32 holds every value of it.
-    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _zeros(variable) -> np.ndarray:
-    """Return zeros that are as `_array` would be."""
+    """Return zeros that are as `array` would be."""
     dtype = "float32" if variable.dtype == "bfloat16" else variable.dtype
     return np.zeros(variable.shape, dtype)
 

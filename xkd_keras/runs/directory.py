@@ -119,7 +119,7 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
 def load_dataset(
     config: configs.Config,
     name: str = "",
-    image_size: int = 0,
+    image_size: tuple[int, int] | None = None,
     class_names: tuple[str, ...] = (),
     skip_unreadable: bool = False,
 ) -> datasets.Dataset:
@@ -262,7 +262,8 @@ def load_run(
         _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
     known = metrics["data"]
     data = load_dataset(
-        *(config, dataset, known["image_shape"][0], tuple(known["class_names"]), skip_unreadable)
+        *(config, dataset, tuple(known["image_shape"][:2]), tuple(known["class_names"])),
+        skip_unreadable=skip_unreadable,
     )
     own = dataset in ("", config.dataset)
     if own and data.fingerprint != metrics["data"]["fingerprint"]:

@@ -17,6 +17,7 @@ from xkd_keras.runs import (
     calibration,
     evaluation,
     history,
+    keeping,
     predictions,
     teaching,
 )
@@ -33,6 +34,14 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
         data: Its images.
         rows: Its history, one dict per epoch.
     """
+    with cohort.averaged():
+        return _finish(config, run_dir, cohort, data, rows)
+
+
+def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: list) -> dict:
+    """As `finish`, of the weights that the peers have."""
+    best = config.keep == "best"
+    kept = keeping.put(run_dir / "checkpoints", cohort, rows) if best else {}
     _save_models(config, run_dir, cohort, data)
     models = rundir.load_peers(run_dir, cohort.peers)
     parts = {
@@ -45,6 +54,7 @@ def finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows: 
     for name, row in measured["peers"].items():
         row["file"] = f"peers/{name}.keras"
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
+    metrics["training"] |= {"kept": kept} if kept else {}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
     if weights.any():
         metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
@@ -76,7 +86,8 @@ def keep_answers(
 
 def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
     """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
-    _save_models(config, run_dir, cohort, data)
+    with cohort.averaged():
+        _save_models(config, run_dir, cohort, data)
     files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
     metrics = {"dataset": config.dataset, "data": rundir.about(data), **measured}
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")

@@ -70,7 +70,8 @@ def _train(
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
     done = checkpoint.restore(run_dir / "checkpoints", cohort)
     first, strategy = len(done.history), cohort.distribute_strategy
-    watching = [freezing.Freezing(config.peers()), callbacks.History(run_dir, done, steps)]
+    logging = callbacks.History(run_dir, done, steps, config.keep, config.patience)
+    watching = [freezing.Freezing(config.peers()), logging]
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
         watching = [
@@ -86,7 +87,7 @@ def _train(
     parts = [(first, first + 1, done.batch)] if done.batch else []
     parts.append((first + len(parts), config.epochs, 0))
     for begin, end, batch in parts:
-        if begin < end:
+        if begin < end and not callbacks.ended(cohort, done.history, config.patience):
             train = functools.partial(
                 datasets.train_batches,
                 data,
@@ -108,6 +109,8 @@ def _train(
                     shuffle=False,  # train_batches has
                     verbose=0,
                 )
+    if cluster.is_chief(strategy) and len(done.history) < config.epochs:
+        print(f"no network became better in {config.patience} epochs: training has ended")
     return done.history
 
 

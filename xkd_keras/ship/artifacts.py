@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras import files
+from xkd_keras.data import preparation
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.report import run_page
@@ -143,6 +144,11 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     reference = tested.predictions["test"].logits[name][: len(tested.examples)]
     _same(file, _apart(call.outputs(tested.examples)["logits"], reference))
     encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
+    # They are prepared again, as any picture: beside inception crops, less than all of it is seen.
+    size, ratio = run.data.image_shape[:2], run.data.crop_ratio
+    seen = tf.stack([preparation.evaluation(each, size, ratio) for each in tested.examples])
+    stacked = shares.stacked([members[each] for each in own], seen)
+    reference = shares.ensemble(stacked, list(own.values())).numpy()
     _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference))
     return {
         "file": file,

@@ -42,7 +42,7 @@ def evaluate_model(
     else:
         model = savedmodel.Caller(path)
         call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
-    data = _data(path, run_dir, dataset, call.image_shape[0], labels, skip_unreadable)
+    data = _data(path, run_dir, dataset, call.image_shape[:2], labels, skip_unreadable)
     parts = [_predictions(call, name, data, part) for part in evaluation.filled(data, split)]
     predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
@@ -64,14 +64,14 @@ def _tflite(path: Path):
         raise InputError(f"{path}: {error}", argument="model") from None
 
 
-def _data(path, run_dir, dataset: str, side: int, labels, skip_unreadable) -> datasets.Dataset:
+def _data(path, run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
     run_dir = run_dir or next(
         (each for each in path.resolve().parents if (each / "metrics.json").exists()), None
     )
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
     config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
-    return rundir.load_dataset(config, dataset, side, tuple(labels), skip_unreadable)
+    return rundir.load_dataset(config, dataset, tuple(size), tuple(labels), skip_unreadable)
 
 
 def _predictions(call, name: str, data: datasets.Dataset, split: str) -> evaluation.Predictions:

@@ -49,7 +49,7 @@ class Served(tf.Module):
         def predict_bytes(image_bytes):
             def prepare(encoded):
                 image = preparation.decode(encoded)
-                return preparation.evaluation(image, shape[0], crop_ratio)
+                return preparation.evaluation(image, shape[:2], crop_ratio)
 
             spec = tf.TensorSpec(shape, tf.float32)
             images = tf.map_fn(

@@ -98,7 +98,8 @@ def _points(epochs: int) -> list[int]:
 def _tested(config: configs.Config, cohort, data: datasets.Dataset) -> dict[str, Any]:
     """Return the metrics on the test images after the last epoch."""
     shares = cohort.shares
-    predictions = evaluation.predict(cohort.peers, shares, data, "test", config.eval_batch_size)
+    with cohort.averaged():
+        predictions = evaluation.predict(cohort.peers, shares, data, "test", config.eval_batch_size)
     return evaluation.summarize(cohort.peers, predictions)
 
 

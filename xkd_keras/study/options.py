@@ -67,6 +67,9 @@ def plan(values: flags.FlagValues) -> Plan:
     base = configs.from_flags(values)
     alone = {"method": "solo", "teacher": "auto", "teacher_run": "", "teacher_peer": ""}
     train.check(dataclasses.replace(base, **alone))  # the methods are checked below
+    if base.keep != "last" or base.patience:  # every method gets the same training, and all of it
+        name = "keep" if base.keep != "last" else "patience"
+        raise FlagError("is not for studies; valid: to leave it out.", argument=name)
     if values.preset not in ("", *PRESETS):
         raise FlagError.unknown("preset", values.preset, PRESETS)
     grid = parse_grid(values.sweep)

@@ -67,8 +67,8 @@ function orientation(view, start) {
   return 1;
 }
 
-// The pixels of a canvas that the network sees, RGB 0..255: the shorter side is scaled to the
-// network's, divided by cropRatio, and the centre is cut out. Browsers scale by filters of their own,
+// The pixels of a canvas that the network sees, RGB 0..255: it is scaled until it covers the
+// network's size, divided by cropRatio, and the centre is cut out. Browsers scale by filters of their own,
 // so it is done here, by the filter of training: a triangle as wide as a pixel of the coarser image.
 export function centre(canvas, side, cropRatio = 1) {
   const least = [side.width, side.height].map((length) => even(length / cropRatio));

@@ -1,0 +1,65 @@
+"""What is shipped of a run on images that are not square, and are cropped in evaluation."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from serving.mobile import classify
+from tests import small_runs
+from xkd_keras.runs import directory
+from xkd_keras.ship import artifacts, evaluate_file, savedmodel
+
+
+def _said(paths, image):
+    """Latency, said instead of measured."""
+    return [{"min": 1.0, "median": 1.5} for _ in paths]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory, data_dir):
+    run_dir = tmp_path_factory.mktemp("wide") / "run"
+    small_runs.finished(
+        *(run_dir, data_dir), peer=("tests.small_peers:plain,learning_rate=0.01",), epochs=1,
+        train_examples=100, batch_size=50, augment="inception", image_size="20x36",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts.latency, "measure", _said)
+        manifest = artifacts.export(run_dir, ["plain"], ["savedmodel", "float32"])
+    return run_dir, manifest
+
+
+def test_the_manifest_the_saved_model_and_the_tflite_file_know_the_size(shipped):
+    run_dir, manifest = shipped
+    assert manifest["image_shape"] == [20, 36, 3]
+    assert manifest["crop_ratio"] == 0.875
+    assert json.loads((run_dir / "metrics.json").read_text())["config"]["image_size"] == "20x36"
+    for entry in manifest["artifacts"]:
+        path = run_dir / "export" / entry["file"]
+        found = evaluate_file.evaluate_model(path, None, "", "test")
+        top1 = directory.finished(run_dir)[1]["peers"]["plain"]["top1"]
+        assert found["ensemble"]["top1"] == pytest.approx(top1, abs=0.003)
+
+
+def test_a_picture_is_seen_alike_as_bytes_by_an_app_and_in_evaluation(shipped, tmp_path):
+    run_dir, manifest = shipped
+    y, x = np.mgrid[:70, :50]
+    pixels = np.uint8(127 + 120 * np.sin(x / 9 + y / 13))[:, :, None].repeat(3, 2)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    files = {entry["kind"]: run_dir / "export" / entry["file"] for entry in manifest["artifacts"]}
+    content = (tmp_path / "picture.png").read_bytes()
+    served = savedmodel.Caller(files["savedmodel"]).of_bytes([content])["logits"][0]
+    # Scaled to 41 x 58 by 41 / 50 (36 / 0.875 = 41), rows 19 to 38 and columns 2 to 37 of it.
+    whole = Image.fromarray(pixels).resize((41, 57), Image.Resampling.BILINEAR)
+    seen = np.asarray(whole, np.float32)[18:38, 2:38]
+    (model,) = directory.load_run(run_dir).models.values()
+    expected = model(seen[None]).numpy()[0]
+    np.testing.assert_allclose(softmax(served), softmax(expected), atol=0.02)
+    interpreter, labels = classify.load(next(p for k, p in files.items() if k != "savedmodel"))
+    prepared = classify.prepare(Image.open(tmp_path / "picture.png"), (20, 36), 0.875)
+    np.testing.assert_allclose(prepared[0], seen, atol=2)
+    probabilities, _ = classify.classify(interpreter, prepared)
+    np.testing.assert_allclose(probabilities, softmax(expected), atol=0.02)
+    assert len(labels) == 10

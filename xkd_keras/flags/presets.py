@@ -1,0 +1,71 @@
+"""--preset: flags that suit a kind of data, in the place of those that were not given."""
+
+import dataclasses
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from absl import flags
+
+from xkd_keras import data as datasets
+from xkd_keras.errors import FlagError
+from xkd_keras.flags import config as configs
+
+_SMALL = 64**2  # pixels; below, an inception crop of 8 % would leave nothing to see
+
+
+def photos(config: configs.Config) -> dict[str, Any]:
+    """Return the flags for a folder of photographs; README.md has the reasons."""
+    height, width = datasets.resolve(config.dataset, None, config.image_size, "auto").image_size
+    crops = "crop+flip" if height * width <= _SMALL else "inception"
+    return {
+        "augment": f"{crops}+colour",
+        "learning_rate_schedule": "cosine",
+        "warmup_epochs": min(2.0, config.epochs / 10),
+        "label_smoothing": 0.1,
+        "ema": 0.99,
+        "keep": "last",
+        "patience": 0,
+    }
+
+
+_LENGTH = {"epochs": 60, "batch_size": 64}  # what others may depend on
+PRESETS = {"photos": photos}
+
+
+def define(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define --preset beside the flags of a run."""
+    flags.DEFINE_string(
+        "preset",
+        "",
+        "Values for flags that are not given, which suit a kind of data. One of"
+        f" {', '.join(PRESETS)}: a folder of photographs. RUN/config.flags has them all.",
+        flag_values=values,
+        module_name=sys.argv[0],
+    )
+
+
+def from_flags(values: flags.FlagValues = flags.FLAGS) -> configs.Config:
+    """Return the Config of parsed flags, --preset among them."""
+    config = configs.from_flags(values)
+    given = {f.name for f in dataclasses.fields(config) if values[f.name].present}
+    return expanded(values.preset, config, given) if values.preset else config
+
+
+def expanded(preset: str, config: configs.Config, given: Collection[str]) -> configs.Config:
+    """Return the configuration with a preset's values for all flags but those that were given.
+
+    Args:
+        preset: Of `PRESETS`.
+        config: As the flags say.
+        given: Names of flags that keep their value.
+
+    Raises:
+        FlagError: There is no such preset.
+    """
+    if preset not in PRESETS:
+        raise FlagError.unknown("preset", preset, PRESETS)
+    for values in (lambda _: _LENGTH, PRESETS[preset]):
+        free = {name: value for name, value in values(config).items() if name not in given}
+        config = dataclasses.replace(config, **free)
+    return config
