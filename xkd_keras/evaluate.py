@@ -25,6 +25,7 @@ def main() -> None:
         raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
+    command_line.tell(f"evaluating {values.model or values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import run_page
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags

@@ -26,6 +26,7 @@ def main() -> None:
     for variant in values.variant:
         if variant not in KINDS:
             raise FlagError.unknown("variant", variant, KINDS)
+    command_line.tell(f"exporting networks of {values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts  # after what may be wrong with the flags

@@ -40,6 +40,12 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def tell(what: str) -> None:
+    """Say what begins, before TensorFlow is loaded: nobody should look at nothing for seconds."""
+    wait = "" if "tensorflow" in sys.modules else "; loading TensorFlow ..."
+    print(f"{what}{wait}", flush=True)
+
+
 # What absl says of a value that a flag cannot take, and what we say is valid.
 _VALID = {
     "invalid literal for int": "a whole number",
