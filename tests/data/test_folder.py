@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from xkd_keras import console, data
@@ -155,6 +156,7 @@ def test_after_ctrl_c_no_more_files_are_checked(tmp_path, monkeypatch):
     def decode(encoded):
         read.append(encoded)
         time.sleep(0.01)
+        return tf.zeros([8, 8, 3], tf.uint8)
 
     def pressed(results, *_):
         next(results)
