@@ -93,3 +93,10 @@ def test_an_installed_command_reads_its_configuration_in_an_empty_directory(
 ):
     words = ["-m", f"xkd_keras.{module}", f"--flagfile={name}", "--dataset=folder:birds"]
     fails(installed(*words), 1, "--dataset: folder:birds: 'birds' does not exist")
+
+
+def test_the_extra_for_gpus_has_the_bounds_of_tensorflow_itself():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert re.findall(r'"tensorflow\[and-cuda\](.+?)"', text) == re.findall(
+        r'"tensorflow([<>=].+?)"', text
+    )
