@@ -58,7 +58,7 @@ def _usual_split(dataset: str) -> str:
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
     flags.DEFINE_string(
-        "model", "", "Instead of a run: a .tflite file, or a SavedModel's directory."
+        "model", "", "Instead of a run: a .tflite or .onnx file, or a SavedModel's directory."
     )
     flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
     flags.DEFINE_string(
