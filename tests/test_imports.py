@@ -21,7 +21,7 @@ FLOORS = [
     {"compression"},
     {"train", "evaluate", "export", "compress"},
     {"study"},
-    {"__main__", "configs"},  # configs: a link to ../configs, which holds no modules
+    {"__main__", "configs", "photos.ipynb"},  # configs: a link to ../configs, without modules
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 COMMANDS = {"train", "evaluate", "export", "compress"}
