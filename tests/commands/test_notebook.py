@@ -1,11 +1,13 @@
 """The notebook runs from its first cell to its last, with small networks in the reader's stead."""
 
 import json
+import logging
 import sys
 import types
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from tests import small_runs
 from tests.shell import ROOT
@@ -25,6 +27,19 @@ def shown(monkeypatch):
     display.IFrame = lambda source, *size: frames.append(source)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     return frames
+
+
+@pytest.fixture
+def notices():
+    """What TensorFlow says to a reader, who has not been at the command line that quiets it."""
+    said, logger = [], tf.get_logger()
+    handler, level = logging.Handler(), logger.level
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel("WARNING")
+    yield said
+    logger.setLevel(level)
+    logger.removeHandler(handler)
 
 
 @pytest.fixture
@@ -49,7 +64,7 @@ def test_it_is_a_notebook_of_the_fourth_format_that_keeps_no_output():
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_its_cells_lead_from_drawn_images_to_a_classified_photo(cells, shown, capsys):
+def test_its_cells_lead_from_drawn_images_to_a_classified_photo(cells, shown, notices, capsys):
     cells(SETTINGS).update(SMALL)
     names = cells(IMAGES, *REST)
     assert len(list(Path("shapes").rglob("*.png"))) == 180
@@ -61,6 +76,7 @@ def test_its_cells_lead_from_drawn_images_to_a_classified_photo(cells, shown, ca
     order = [float(line.split()[1]) for line in (first, second, third)]
     assert order == sorted(order, reverse=True)
     assert time.endswith(" ms")
+    assert not [line for line in notices if "AutoGraph" in line]
 
 
 def test_with_a_folder_of_the_readers_it_draws_nothing(cells):
