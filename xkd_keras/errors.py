@@ -57,8 +57,11 @@ class FlagError(InputError):
     exit_code = 2
 
 
-class PreemptedError(Exception):
+class PreemptedError(BaseException):
     """The system asked the process to end; what there was to save is saved.
+
+    As KeyboardInterrupt, it is no Exception: Keras rewrites those that pass through a layer, and
+    what guards against a user's module would take it for that module's mistake.
 
     Commands print its message and exit with `exit_code`, EX_TEMPFAIL of sysexits.h: start the same
     command again.

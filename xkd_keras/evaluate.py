@@ -25,6 +25,7 @@ def main() -> None:
         raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
+    command_line.tell(f"evaluating {values.model or values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import headline
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
@@ -57,7 +58,7 @@ def _usual_split(dataset: str) -> str:
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
     flags.DEFINE_string(
-        "model", "", "Instead of a run: a .tflite file, or a SavedModel's directory."
+        "model", "", "Instead of a run: a .tflite or .onnx file, or a SavedModel's directory."
     )
     flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
     flags.DEFINE_string(

@@ -11,7 +11,7 @@ from absl import flags
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line
-from xkd_keras.ship.variants import KINDS, PRECISION, SAVED_MODEL
+from xkd_keras.ship.variants import CHOICES, PRECISION, SAVED_MODEL, check_variants
 
 
 def main() -> None:
@@ -21,11 +21,14 @@ def main() -> None:
         raise FlagError("missing. The directory of a finished run.", argument="run_dir")
     if set(values.peer) == {"ensemble"} and values.variant and SAVED_MODEL not in values.variant:
         raise FlagError(
-            "the ensemble has no TFLite files; valid: --variant=savedmodel.", argument="peer"
+            "the ensemble has no TFLite and no ONNX files; valid: --variant=savedmodel.",
+            argument="peer",
         )
     for variant in values.variant:
-        if variant not in KINDS:
-            raise FlagError.unknown("variant", variant, KINDS)
+        if variant not in CHOICES:
+            raise FlagError.unknown("variant", variant, CHOICES)
+    check_variants(values.variant)
+    command_line.tell(f"exporting networks of {values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts  # after what may be wrong with the flags
@@ -48,7 +51,8 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "variant",
         [],
-        "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite); repeated.",
+        "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite), or onnx (only"
+        " if asked for, and with the extra `onnx` installed); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
     flags.DEFINE_float("precision", 0.0, PRECISION, 0, 1)

@@ -1,12 +1,14 @@
 """Ctrl-C and SIGTERM: what they interrupt, and what is saved first."""
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xkd_keras.errors import PreemptedError
 
-_interrupted = _terminated = _saves = False
+_interrupted = _terminated = False
+_saves: Callable[[], bool] = bool  # whether there is anything to save: without `saving`, never
 
 
 def handle_interrupt() -> None:
@@ -16,8 +18,16 @@ def handle_interrupt() -> None:
 
 def _interrupt(*_) -> None:
     global _interrupted
+    if not _interrupted:
+        _tell()
     _interrupted = True
     raise KeyboardInterrupt
+
+
+def _tell() -> None:
+    """Say at once that it was heard; not by `print`, which may be what the signal interrupted."""
+    with contextlib.suppress(OSError):  # the reader is gone
+        os.write(1, b"\nclosing ...\n" if os.isatty(1) else b"closing ...\n")
 
 
 def check_interrupted() -> None:
@@ -37,20 +47,26 @@ def restartable() -> None:
 
 def _terminate(*_) -> None:
     global _terminated
+    if not _terminated:
+        _tell()
     _terminated = True
-    if not _saves:
+    if not _saves():
         raise PreemptedError("stopped by SIGTERM")
 
 
 @contextlib.contextmanager
-def saving() -> Iterator[None]:
-    """Within it, SIGTERM raises nothing: the work asks `terminated` now and then, and saves."""
+def saving(begun: Callable[[], bool]) -> Iterator[None]:
+    """Within it, SIGTERM raises nothing: the work asks `terminated` now and then, and saves.
+
+    Args:
+        begun: Whether there is anything to save yet; until then SIGTERM raises.
+    """
     global _saves
-    _saves = True
+    before, _saves = _saves, begun
     try:
         yield
     finally:
-        _saves = False
+        _saves = before
 
 
 def terminated() -> bool:

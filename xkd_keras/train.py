@@ -32,7 +32,10 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
         InputError: Something in the configuration, the data or the directory cannot be used, or a
             peer's loss is not finite.
     """
-    check(config)
+    check_flags(config)
+    names = ", ".join(peer.name for peer in config.peers())
+    command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
+    check_own(config)
     start_up.load_tensorflow()
     from xkd_keras.report import run_page  # after what may be wrong with the flags
     from xkd_keras.runs import training
@@ -50,6 +53,12 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
 
 def check(config: configs.Config) -> None:
     """Raise InputError for what can be seen to be wrong before any data is touched."""
+    check_flags(config)
+    check_own(config)
+
+
+def check_flags(config: configs.Config) -> None:
+    """Raise InputError for what can be seen to be wrong at once, without TensorFlow."""
     config.require("run_dir", "dataset", "peer")
     frozen = config.teacher == "frozen" or (config.method, config.teacher) == ("kd", "auto")
     if frozen:
@@ -61,17 +70,28 @@ def check(config: configs.Config) -> None:
         )
     datasets.check(config.dataset, config.data_dir or None)
     for peer in config.peers():
-        if peers.is_own(peer.builder):  # a user's module, and it will import Keras
-            start_up.load_tensorflow()
-        try:
-            peers.check(peer.builder, peer.start, peer.pixels)
-        except InputError as error:
-            raise FlagError(error.message, argument=peer.about(error.argument)) from None
+        if not peers.is_own(peer.builder):
+            _check_peer(peer)
     together = ["ensemble"] if len(config.peer) > 1 else []
     names = [*(peer.name for peer in config.peers()), *together, "all"]
     for name in config.export:
         if name not in names:
             raise FlagError.unknown("export", name, names)
+
+
+def check_own(config: configs.Config) -> None:
+    """Raise InputError for a network of the user's that cannot be used; loads TensorFlow."""
+    for peer in config.peers():
+        if peers.is_own(peer.builder):  # a user's module, and it will import Keras
+            start_up.load_tensorflow()
+            _check_peer(peer)
+
+
+def _check_peer(peer) -> None:
+    try:
+        peers.check(peer.builder, peer.start, peer.pixels)
+    except InputError as error:
+        raise FlagError(error.message, argument=peer.about(error.argument)) from None
 
 
 def main() -> None:
@@ -81,7 +101,7 @@ def main() -> None:
     try:
         metrics = train_and_evaluate(config)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {config.run_dir}", file=sys.stderr)
+        print(f"interrupted; the same command goes on from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
     if not metrics:  # another worker has the files
         return

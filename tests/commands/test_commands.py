@@ -45,11 +45,16 @@ def image(path, shade=100):
         (["--method=mcdo"], ["--method: unknown value 'mcdo'", "Did you mean 'mcod'?"]),
         (["--flagfile=none.flags"], ["--flagfile: 'none.flags' does not exist"]),
         (["configs/quickstart.flags"], ["'configs/quickstart.flags'", "--name=value"]),
-        (["--peer=no_such_module:build"], ["no_such_module"]),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(good, flags, parts):
-    fails(here("train", *good, *flags), 2, *parts)
+    result = here("train", *good, *flags)
+    fails(result, 2, *parts)
+    assert result.stdout == ""
+
+
+def test_a_module_that_is_not_there_exits_with_2(good):
+    fails(here("train", *good, "--peer=no_such_module:build"), 2, "no_such_module")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,8 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     result = run("train", *good)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
+    words = f"training plain on digits, into {tmp_path / 'run'}; loading TensorFlow ..."
+    assert result.stdout.splitlines()[0] == words
     assert "epoch   2/2" in result.stdout
     assert str(tmp_path / "run/report.html") in result.stdout
     assert str(tmp_path / "run/peers/plain.keras") in result.stdout
@@ -143,8 +150,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
         if line.startswith("epoch"):
             break
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    words, errors = process.communicate(timeout=300)
     assert process.returncode == 130
+    assert words.splitlines()[-1] == "closing ..."
     assert errors.strip() == f"interrupted; the same command goes on from {tmp_path / 'run'}"
 
 

@@ -1,12 +1,16 @@
 """A person's own images: layouts, formats, damage, and what is said about it."""
 
 import io
+import re
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from xkd_keras import data
+from xkd_keras import console, data
+from xkd_keras.data import preparation
 from xkd_keras.errors import InputError
 
 COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 50), "red": (210, 30, 20)}
@@ -136,6 +140,33 @@ def test_a_compressed_bmp_is_not_misread(tmp_path):
     content[30] = 1  # run-length encoding
     path.write_bytes(content)
     refused(tmp_path, r"red/packed\.bmp cannot be read \(.*a BMP that is compressed.*leaves it out")
+
+
+def test_a_long_check_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(console.Line, "SECONDS_LOG", -1)
+    load(fill(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert re.fullmatch(r"checking images  7/30  \d+/s  0:\d\d left", lines[6])
+
+
+def test_after_ctrl_c_no_more_files_are_checked(tmp_path, monkeypatch):
+    read = []
+
+    def decode(encoded):
+        read.append(encoded)
+        time.sleep(0.01)
+        return tf.zeros([8, 8, 3], tf.uint8)
+
+    def pressed(results, *_):
+        next(results)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "decode", decode)
+    monkeypatch.setattr(console, "counted", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        load(fill(tmp_path, 20), cache_gib=0)
+    assert 0 < len(read) < 60
 
 
 def test_unusable_layouts_are_explained(tmp_path):

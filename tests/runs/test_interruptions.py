@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import signal
 from pathlib import Path
 
+import keras
 import pytest
 
 from tests.small_runs import configuration
@@ -63,6 +65,32 @@ def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(
         "epoch-0002.npz",
         "epoch-0003.npz",
     ]
+
+
+def test_sigterm_before_the_first_step_ends_at_once_as_nothing_is_to_be_saved(
+    data_dir, tmp_path, monkeypatch
+):
+    """The first step is traced, which takes longer than a scheduler may wait."""
+    monkeypatch.setattr(signals, "_terminated", False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    call, fitting = keras.layers.Dense.call, []
+
+    def sends(self, inputs, **options):
+        if fitting:
+            signal.raise_signal(signal.SIGTERM)
+        return call(self, inputs, **options)
+
+    monkeypatch.setattr(keras.layers.Dense, "call", sends)
+    begins = keras.callbacks.LambdaCallback(on_train_begin=fitting.append)
+    signals.restartable()
+    try:
+        with pytest.raises(PreemptedError) as stopped:
+            training.run(configuration(tmp_path / "run", data_dir), [begins])
+        assert str(stopped.value) == "stopped by SIGTERM"  # Keras adds to what layers raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_path, monkeypatch):

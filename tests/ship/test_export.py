@@ -22,14 +22,14 @@ def export_dir(exported):
     return Path(exported[0].run_dir) / "export"
 
 
-@pytest.mark.parametrize("what", ["files.whole", "manifest.write"])
+@pytest.mark.parametrize("what", ["files.whole", "ship.manifest.write"])
 def test_a_failure_at_the_very_end_leaves_no_version_that_a_server_would_load(
     run_dir, monkeypatch, what
 ):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"xkd_keras.ship.artifacts.{what}", fail)
+    monkeypatch.setattr(f"xkd_keras.{what}", fail)
     with pytest.raises(OSError, match="No space left"):
         artifacts.export(run_dir, ["plain"], ["float32", "savedmodel"])
     assert savedmodel.versions(run_dir / "export" / "savedmodel" / "plain") == [1]

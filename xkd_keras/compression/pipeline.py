@@ -5,7 +5,7 @@ from pathlib import Path
 from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
-from xkd_keras.ship import artifacts, lite, manifest
+from xkd_keras.ship import artifacts, lite, manifest, workshop
 
 LOSS = 0.05  # of top-1, beyond which a file is warned of
 
@@ -64,7 +64,7 @@ def compress(
         batch_size=batch_size or run.config.batch_size,
         seed=seed,
     )
-    with artifacts.workshop(run_dir) as stage:
+    with workshop.opened(run_dir) as stage:
         model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
         tested = artifacts.Tested(run, precision)
         if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges

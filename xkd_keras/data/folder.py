@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from xkd_keras import console
 from xkd_keras.data import duplicates, layout, names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
@@ -132,11 +132,11 @@ def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
         return _Image(hashlib.sha256(encoded).digest(), kept)
 
     # Threads suffice: TensorFlow decodes outside of Python's lock.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm.tqdm(
-            pool.map(attempt, files), "checking images", len(files), leave=False, disable=None
-        )
-        results = list(progress)
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        results = list(console.counted(pool.map(attempt, files), len(files), "checking images"))
+    finally:  # after Ctrl-C, nobody waits for thousands of files
+        pool.shutdown(cancel_futures=True)
     images = [result if isinstance(result, _Image) else None for result in results]
     return images, [(f, r) for f, r in zip(files, results, strict=True) if isinstance(r, str)]
 

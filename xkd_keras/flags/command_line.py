@@ -9,7 +9,7 @@ from absl import app, flags, logging
 
 from xkd_keras import signals
 from xkd_keras.errors import FlagError, InputError, PreemptedError, nearest
-from xkd_keras.flags import parsing
+from xkd_keras.flags import flagfiles, parsing
 
 
 def run(main: Callable[[], None]) -> None:
@@ -40,6 +40,12 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def tell(what: str) -> None:
+    """Say what begins, before TensorFlow is loaded: nobody should look at nothing for seconds."""
+    wait = "" if "tensorflow" in sys.modules else "; loading TensorFlow ..."
+    print(f"{what}{wait}", flush=True)
+
+
 # What absl says of a value that a flag cannot take, and what we say is valid.
 _VALID = {
     "invalid literal for int": "a whole number",
@@ -54,7 +60,9 @@ _VALID = {
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([argv[0], *flagfiles.expanded(argv[1:])])
+    except FlagError as error:
+        return _exit(parsing.as_typed(error), error.exit_code)
     except SystemExit:  # --help was asked for, and given: absl calls that a failure
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
@@ -72,8 +80,6 @@ def _readable(line: str) -> str:
         for pattern, valid in _VALID.items():
             if said := re.search(pattern, wrong[3]):
                 return f"{wrong[1]}: received '{wrong[2]}'; valid: {said.expand(valid)}."
-    if missing := re.search(r"Unable to open flagfile: .*No such file or directory: '(.*)'", line):
-        return f"--flagfile: '{missing[1]}' does not exist; paths are read from where you are."
     return line.removeprefix("ERROR:: ")
 
 

@@ -10,7 +10,7 @@ from absl import flags
 
 from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.flags import fields, parsing
+from xkd_keras.flags import fields, flagfiles, parsing
 from xkd_keras.flags.peer import Peer, parse_peer
 
 
@@ -87,7 +87,7 @@ def read(path: Path) -> Config:
     values = flags.FlagValues()
     define(values)
     try:
-        values(["config", f"--flagfile={path}"])
+        values(["config", *flagfiles.expanded([f"--flagfile={path}"])])
         return from_flags(values)
     except (flags.Error, FlagError) as error:
         raise InputError(f"{path}: not a configuration of a run: {error}") from None

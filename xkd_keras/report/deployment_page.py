@@ -45,14 +45,15 @@ def _rows(manifest: Mapping) -> list[list[str]]:
 
 
 def _weights(entry: Mapping) -> list[str]:
-    if "sparsity" not in entry:  # a SavedModel
+    if "sparsity" not in entry:  # no TFLite file
         return ["–", "–"]
     return [f"{100 * entry['sparsity']:.0f}", f"{entry['unique_weights']:,}"]
 
 
 def ordered(manifest: Mapping) -> list[Mapping]:
-    """Return the artifacts network by network, TFLite files before SavedModels."""
-    return sorted(manifest["artifacts"], key=lambda e: (e["network"], e["kind"] != "tflite"))
+    """Return the artifacts network by network: TFLite files, then ONNX files, then SavedModels."""
+    kinds = ("tflite", "onnx", "savedmodel")
+    return sorted(manifest["artifacts"], key=lambda e: (e["network"], kinds.index(e["kind"])))
 
 
 def _cells(entry: Mapping) -> list[str]:

@@ -39,6 +39,7 @@ class History(keras.callbacks.Callback):
         self.keep, self.patience = keep, patience
         self.run_dir, self.rows, self.steps = run_dir, done.history, steps
         self.rest = done  # of the epoch that was cut, if one was
+        self.begun = False  # whether this process has done a step, which there is to save
 
     def on_epoch_begin(self, epoch, logs=None):
         self.first, before = self.rest.batch, self.rest.seconds
@@ -49,6 +50,7 @@ class History(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         signals.check_interrupted()  # where Ctrl-C was lost
+        self.begun = True
         done = self.first + batch + 1
         if done < self.steps and self._terminated(done):
             self._save(done, time.perf_counter() - self.began)

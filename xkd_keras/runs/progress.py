@@ -1,11 +1,10 @@
 """What a person sees while a run trains."""
 
-import sys
 import time
 
 import keras
 
-from xkd_keras.runs.clock import clock
+from xkd_keras.console import Line, clock
 
 
 class Progress(keras.callbacks.Callback):
@@ -19,28 +18,24 @@ class Progress(keras.callbacks.Callback):
         stream: Where to write.
     """
 
-    SECONDS = 0.5  # between two updates of the line on a terminal
-    SECONDS_LOG = 60  # the same where lines cannot be overwritten
-
     def __init__(self, peers: list[str], epochs: int, steps: int, first: int = 0, stream=None):
         super().__init__()
         self.peers, self.epochs, self.steps, self.first = peers, epochs, steps, first
-        self.stream = stream or sys.stdout
-        self.terminal = self.stream.isatty()
+        self.line = Line(stream)
         self.mark = None  # (time, step) after the first step, which takes long to trace
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.shown = epoch, time.monotonic()
+        self.epoch = epoch
+        self.line.begin()
 
     def on_train_batch_end(self, batch, logs=None):
         batch += self.first
-        now, done = time.monotonic(), self.epoch * self.steps + batch + 1
+        done = self.epoch * self.steps + batch + 1
         if self.mark is None:
-            self.mark = (now, done)
-        if now - self.shown > (self.SECONDS if self.terminal else self.SECONDS_LOG):
-            self.shown = now
+            self.mark = (time.monotonic(), done)
+        if self.line.due():
             text = f"step {batch + 1}/{self.steps}  {self._pace(done)}"
-            self._write(f"epoch {self.epoch + 1:>3}/{self.epochs}  {text}", passing=True)
+            self.line.write(f"epoch {self.epoch + 1:>3}/{self.epochs}  {text}", passing=True)
 
     def on_epoch_end(self, epoch, logs=None):
         names = [*self.peers, "ensemble"] if len(self.peers) > 1 else self.peers
@@ -49,7 +44,7 @@ class Progress(keras.callbacks.Callback):
         pace = self._pace((epoch + 1) * self.steps)
         skipped = [(name, int(logs.get(f"{name}_skipped", 0))) for name in self.peers]
         text += "".join(f"  {name} skipped {count}" for name, count in skipped if count)
-        self._write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")
+        self.line.write(f"epoch {epoch + 1:>3}/{self.epochs}  {text}  {pace}")
         self.first = 0
 
     def _top1(self, logs, name):
@@ -64,10 +59,3 @@ class Progress(keras.callbacks.Callback):
         rate = (done - first) / seconds
         left = (self.epochs * self.steps - done) / rate
         return f"{rate:.1f} steps/s  {clock(left)} left"
-
-    def _write(self, line: str, passing: bool = False):
-        if self.terminal:
-            # Back to the first column, and clear what the longer line before may have left.
-            line = f"\r{line}\x1b[K"
-        end = "" if passing and self.terminal else "\n"
-        print(line, end=end, file=self.stream, flush=True)

@@ -22,7 +22,7 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
         the peer itself; `agreement`, the share of images on which both name the same class; and
         `gate`, the mean of the teacher's gate, 1 where it has none.
     """
-    ask = tf.function(cohort.teaching)
+    ask = tf.function(cohort.teaching, autograph=False)  # as Keras traces its steps
     parts = []
     for images, labels, weights in pipeline.eval_batches(
         data.validation, dataset=data, batch_size=batch_size

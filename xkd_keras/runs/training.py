@@ -70,8 +70,8 @@ def _train(
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
     done = checkpoint.restore(run_dir / "checkpoints", cohort)
     first, strategy = len(done.history), cohort.distribute_strategy
-    logging = callbacks.History(run_dir, done, steps, config.keep, config.patience)
-    watching = [freezing.Freezing(config.peers()), logging]
+    kept = callbacks.History(run_dir, done, steps, config.keep, config.patience)
+    watching = [freezing.Freezing(config.peers()), kept]
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
         watching = [
@@ -83,6 +83,10 @@ def _train(
     validation = functools.partial(
         datasets.eval_batches, data.validation, dataset=data, batch_size=config.eval_batch_size
     )
+
+    def begun():  # several machines must stop after the same step, be it the first
+        return kept.begun or cluster.several(strategy)
+
     # What is left of an epoch that was cut, and the whole ones after it.
     parts = [(first, first + 1, done.batch)] if done.batch else []
     parts.append((first + len(parts), config.epochs, 0))
@@ -98,7 +102,7 @@ def _train(
                 seed=config.seed,
             )
             reading = datasets.readable(config.dataset)
-            with signals.saving(), collectives.lost_workers(strategy), reading:
+            with signals.saving(begun), collectives.lost_workers(strategy), reading:
                 cohort.fit(
                     collectives.distribute(strategy, train),
                     steps_per_epoch=steps - batch,

@@ -1,27 +1,38 @@
 """From a finished run to its artifacts: made apart, run back, measured, then put in place."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras import files
 from xkd_keras.data import preparation
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.report import run_page
 from xkd_keras.runs import directory as rundir
 from xkd_keras.runs import result
-from xkd_keras.ship import latency, lite, manifest, metadata, quality, savedmodel
+from xkd_keras.ship import (
+    latency,
+    lite,
+    manifest,
+    metadata,
+    onnx_file,
+    quality,
+    savedmodel,
+    workshop,
+)
 from xkd_keras.ship.tested import Tested
-from xkd_keras.ship.variants import KINDS, SAVED_MODEL
+from xkd_keras.ship.variants import (
+    KINDS,
+    ONNX,
+    SAVED_MODEL,
+    VARIANTS,
+    check_variants,
+    missing_for_onnx,
+)
 
 _OF_DATA = ("fingerprint", "class_names", "image_shape", "examples", "class_counts")
-TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
 ENSEMBLE = "ensemble"
 
 
@@ -37,7 +48,7 @@ def export(
     Args:
         run_dir: Of a finished run.
         names: Peers, and `ensemble` (a SavedModel only); empty: all of them.
-        variants: Of `variants.KINDS`; empty: all of them.
+        variants: Of `variants.CHOICES`; empty: all of `variants.KINDS`.
         version: Of the SavedModels; 0: one above the highest there.
         precision: How often an answer is to be right, 0..1; what a file is less sure of is to be
             taken for none of the classes. 0: no such threshold.
@@ -53,13 +64,11 @@ def export(
     manifest.read(run_dir)  # fails on a damaged one before any work
     names = _names(run, names)
     variants = list(variants) or list(KINDS)
-    for variant in variants:
-        if variant not in KINDS:
-            raise InputError.unknown("variant", variant, KINDS)
+    check_variants(variants)
     versioned = names if SAVED_MODEL in variants else []
     numbers = {name: _version(run_dir, name, version) for name in versioned}
-    variants = [variant for variant in variants if variant != SAVED_MODEL]
-    with workshop(run_dir) as stage:
+    lites = [variant for variant in variants if variant in VARIANTS]
+    with workshop.opened(run_dir) as stage:
         tested = Tested(run, precision)
         fresh, failed = [], []
         for name in names:
@@ -67,7 +76,9 @@ def export(
                 fresh.append(_saved_model(tested, stage, name, numbers[name]))
                 _tell(fresh[-1])
             if name != ENSEMBLE:
-                _tflite(tested, stage, name, variants, fresh, failed)
+                _tflite(tested, stage, name, lites, fresh, failed)
+                if ONNX in variants:
+                    _onnx(tested, stage, name, fresh, failed)
         return publish(tested, stage, fresh, failed)
 
 
@@ -105,22 +116,6 @@ def _version(run_dir: Path, name: str, asked: int) -> int:
     return asked or max(there, default=0) + 1
 
 
-@contextmanager
-def workshop(run_dir: Path) -> Iterator[Path]:
-    """Hold the run and give a directory on its disk to make things in; it is gone afterwards."""
-    export = run_dir / "export"
-    if export.exists() and not export.is_dir():
-        raise InputError(f"{export}: is a file; valid: a directory, or nothing.")
-    with files.lock(run_dir):
-        for left in run_dir.glob(".partial-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        directory = Path(tempfile.mkdtemp(prefix=".partial-", dir=run_dir))
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-
-
 def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     """Write a SavedModel into the stage, run it back, and return its entry."""
     run, file = tested.run, f"savedmodel/{name}/{version}"
@@ -140,16 +135,18 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     )
     call = savedmodel.Caller(stage / file)
     scores = tested.quality(name, call)
-    _same(file, scores["max_difference"])
+    quality.same(file, scores["max_difference"])
     reference = tested.predictions["test"].logits[name][: len(tested.examples)]
-    _same(file, _apart(call.outputs(tested.examples)["logits"], reference))
+    quality.same(file, quality.apart(call.outputs(tested.examples)["logits"], reference))
     encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
     # They are prepared again, as any picture: beside inception crops, less than all of it is seen.
     size, ratio = run.data.image_shape[:2], run.data.crop_ratio
     seen = tf.stack([preparation.evaluation(each, size, ratio) for each in tested.examples])
     stacked = shares.stacked([members[each] for each in own], seen)
-    reference = shares.ensemble(stacked, list(own.values())).numpy()
-    _same(f"{file} serving_bytes", _apart(call.of_bytes(encoded)["logits"], reference))
+    reference = shares.ensemble(stacked, list(calibrated.values())).numpy()
+    quality.same(
+        f"{file} serving_bytes", quality.apart(call.of_bytes(encoded)["logits"], reference)
+    )
     return {
         "file": file,
         "kind": SAVED_MODEL,
@@ -160,31 +157,54 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     }
 
 
-def _apart(logits: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.max(np.abs(logits - reference) / np.maximum(1.0, np.abs(reference))))
-
-
-def _same(file: str, difference: float) -> None:
-    if not difference <= TOLERANCE:
-        raise InputError(
-            f"{file}: differs from the Keras model by {difference:.2g}, more than {TOLERANCE:g};"
-            " nothing was exported."
-        )
-
-
 def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, failed: list) -> None:
     """Write a peer's TFLite files into the stage, run them back, and append their entries."""
     images = tested.representative()
     with lite.converters(tested.run.models[name], tested.temperatures[name]) as convert:
         for variant in variants:
-            entry = tflite_entry(name, variant)
-            try:
-                content = convert(variant, images)
-                fresh.append(finished_tflite(tested, stage, entry, content))
-                _tell(fresh[-1])
-            except InputError as error:  # one variant that fails does not lose the others
-                failed.append({**entry, "reason": str(error)})
-                print(f"{entry['file']}  FAILED: {error}", flush=True)
+
+            def make(entry, variant=variant):
+                return finished_tflite(tested, stage, entry, convert(variant, images))
+
+            _tried(tflite_entry(name, variant), make, fresh, failed)
+
+
+def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> None:
+    """Write a peer's ONNX file into the stage, run it back, and append its entry."""
+    run, reference = tested.run, tested.predictions["test"].logits[name][: len(tested.examples)]
+
+    def make(entry):
+        about = f"{name} on {run.config.dataset}."
+        temperature = tested.temperatures[name]
+        content = onnx_file.convert(run.models[name], about, run.data.class_names, temperature)
+        call = onnx_file.Onnx(content)
+        scores = tested.quality(name, call)
+        quality.same(entry["file"], scores["max_difference"])
+        quality.same(
+            entry["file"], quality.apart(call.outputs(tested.examples)["logits"], reference)
+        )
+        return {**entry, "opset": onnx_file.OPSET, **_written(stage, entry, content), **scores}
+
+    entry = {"file": f"onnx/{name}.onnx", "kind": ONNX, "network": name, "variant": ONNX}
+    _tried(entry, make, fresh, failed)
+
+
+def _tried(entry: dict, make: Callable[[dict], dict], fresh: list, failed: list) -> None:
+    """Append what `make` returns of an entry; one that fails does not lose the others."""
+    try:
+        fresh.append(make(entry))
+        _tell(fresh[-1])
+    except InputError as error:
+        failed.append({**entry, "reason": str(error)})
+        print(f"{entry['file']}  FAILED: {error}", flush=True)
+
+
+def _written(stage: Path, entry: Mapping, content: bytes) -> dict[str, object]:
+    """Write a file into the stage; return its checksum and sizes."""
+    path = stage / entry["file"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return quality.size(path)
 
 
 def tflite_entry(network: str, variant: str) -> dict[str, str]:
@@ -201,11 +221,9 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     score = (scores.get("threshold") or {}).get("score", 0.0)
     content = metadata.pack(content, entry["network"], about, classes, score)
     if entry["variant"] == "float32":
-        _same(entry["file"], scores["max_difference"])
-    path = stage / entry["file"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {**entry, **quality.size(path), **quality.weights(lite.kernels(content)), **scores}
+        quality.same(entry["file"], scores["max_difference"])
+    weights = quality.weights(lite.kernels(content))
+    return {**entry, **_written(stage, entry, content), **weights, **scores}
 
 
 def _tell(entry: Mapping) -> None:
@@ -225,37 +243,21 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     export = run.directory / "export"
     listed = manifest.merged(run.directory, fresh, failed)
     new = {entry["file"] for entry in fresh}
-    paths = [(stage if e["file"] in new else export) / e["file"] for e in listed["artifacts"]]
+    entries = [e for e in listed["artifacts"] if e["kind"] != ONNX or not missing_for_onnx()]
+    for entry in listed["artifacts"]:
+        if entry not in entries:
+            print(f"{entry['file']}  latency is that of before: onnxruntime is not installed")
+    paths = [(stage if e["file"] in new else export) / e["file"] for e in entries]
     print(f"measuring latency of {len(paths)} files, one thread ...", flush=True)
     times = latency.measure(paths, tested.examples[0]) if paths else []
-    for entry, each in zip(listed["artifacts"], times, strict=True):
+    for entry, each in zip(entries, times, strict=True):
         entry["latency_ms"] = each
     listed = {**_circumstances(run), **listed}
-    with _placed(stage, export, [entry["file"] for entry in fresh]):
+    with workshop.placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)
     result.keep_answers(run, tested.answered, tested.temperatures)
     run_page.write_if_trained(run.directory)
     return listed
-
-
-@contextmanager
-def _placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
-    """Put files in place; SavedModels go again where anything fails: a server would load them."""
-    versions = []
-    try:
-        for name in sorted(names, key=lambda name: (stage / name).is_dir()):
-            target = export / name
-            if (stage / name).is_dir():
-                base, version = target.parent, int(target.name)
-                versions.append(savedmodel.place(stage / name, base, version))
-            else:
-                with files.whole(target) as beside:
-                    shutil.copyfile(stage / name, beside)
-        yield
-    except BaseException:
-        for version in versions:
-            shutil.rmtree(version, ignore_errors=True)
-        raise
 
 
 def _circumstances(run) -> dict:

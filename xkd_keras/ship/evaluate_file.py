@@ -10,8 +10,9 @@ from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
 from xkd_keras.runs import evaluation
-from xkd_keras.ship import lite, metadata, savedmodel
+from xkd_keras.ship import lite, metadata, onnx_file, savedmodel
 from xkd_keras.ship.quality import SMALLEST
+from xkd_keras.ship.variants import missing_for_onnx, without_onnx
 
 _BATCH = 256
 
@@ -19,7 +20,7 @@ _BATCH = 256
 def evaluate_model(
     path: Path, run_dir: Path | None, dataset: str, split: str, skip_unreadable: bool = False
 ) -> dict:
-    """Evaluate a .tflite file or a SavedModel.
+    """Evaluate a .tflite or .onnx file or a SavedModel.
 
     Args:
         path: The file, or the directory of a version.
@@ -39,6 +40,9 @@ def evaluate_model(
     if path.suffix == ".tflite":
         call, labels = _tflite(path)
         name = path.name
+    elif path.suffix == ".onnx":
+        call = _onnx(path)
+        labels, name = call.labels, path.name
     else:
         model = savedmodel.Caller(path)
         call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
@@ -62,6 +66,16 @@ def _tflite(path: Path):
         return lite.Lite(content), metadata.labels(content)
     except InputError as error:
         raise InputError(f"{path}: {error}", argument="model") from None
+
+
+def _onnx(path: Path) -> onnx_file.Onnx:
+    missing = missing_for_onnx()
+    if missing:
+        raise InputError(f"{path}: {without_onnx(missing)}", argument="model")
+    try:
+        return onnx_file.read(path)
+    except InputError as error:
+        raise InputError(str(error), argument="model") from None
 
 
 def _data(path, run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:

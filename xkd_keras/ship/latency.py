@@ -22,10 +22,10 @@ _FEWEST, _WARM = 10, 3
 
 
 def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float]]:
-    """Return milliseconds of one image, `min` and `median`, of each .tflite file or SavedModel.
+    """Return milliseconds of one image, `min` and `median`, of each file or SavedModel.
 
     Args:
-        paths: Files and directories.
+        paths: Files (.tflite, .onnx) and directories.
         image: [H, W, C], pixels 0..255.
     """
     request = {"paths": [str(path) for path in paths], "image": np.asarray(image).tolist()}
@@ -60,11 +60,14 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, seconds: flo
 
 
 def _call(path: Path, image: np.ndarray) -> Callable[[], object]:
-    from xkd_keras.ship import lite, savedmodel
+    from xkd_keras.ship import lite, onnx_file, savedmodel
 
     if path.suffix == ".tflite":
         model = lite.Lite(path.read_bytes(), threads=1)
         return lambda: model([image])
+    if path.suffix == ".onnx":
+        model = onnx_file.Onnx(path.read_bytes(), threads=1)
+        return lambda: model(image[None])
     model = savedmodel.Caller(path)
     return lambda: model(image[None])
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from xkd_keras.errors import InputError
 from xkd_keras.runs import evaluation
 
+TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
 SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
 _SCORES = ("top1", "balanced_accuracy", "cross_entropy", "brier", "ece")
 
@@ -52,6 +54,20 @@ def weights(kernels: Sequence[np.ndarray]) -> dict[str, float]:
         "sparsity": zeros / total if total else 0.0,
         "unique_weights": max((len(np.unique(c)) for kernel in kernels for c in kernel), default=0),
     }
+
+
+def apart(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Return the largest difference of logits, relative where they are above 1."""
+    return float(np.max(np.abs(logits - reference) / np.maximum(1.0, np.abs(reference))))
+
+
+def same(file: str, difference: float) -> None:
+    """Raise InputError where a float32 file is further from Keras than rounding explains."""
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"{file}: differs from the Keras model by {difference:.2g}, more than {TOLERANCE:g};"
+            " nothing was exported."
+        )
 
 
 def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Mapping[str, float]:

@@ -1,4 +1,9 @@
-"""What a network can be shipped as. Imports nothing, so that a wrong flag is reported at once."""
+"""What a network can be shipped as. Imports nothing large: a wrong flag is reported at once."""
+
+import importlib.util
+from collections.abc import Iterable
+
+from xkd_keras.errors import InputError
 
 # TFLite files, and how each is made; in the order of the tables.
 VARIANTS = {
@@ -13,4 +18,29 @@ PRECISION = (
     " validation images is told to be none of the classes; 0: no such threshold."
 )
 SAVED_MODEL = "savedmodel"
-KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as
+KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as where nothing is chosen
+ONNX = "onnx"
+CHOICES = (*KINDS, ONNX)
+_OF_ONNX = ("onnx", "onnxruntime", "tf2onnx")  # the packages of the extra
+
+
+def check_variants(names: Iterable[str]) -> None:
+    """Raise InputError for a variant that is not there, or whose packages are not."""
+    for name in names:
+        if name not in CHOICES:
+            raise InputError.unknown("variant", name, CHOICES)
+    missing = missing_for_onnx() if ONNX in names else []
+    if missing:
+        line = f"{without_onnx(missing)} Valid without: {', '.join(KINDS)}."
+        raise InputError(line, argument="variant")
+
+
+def without_onnx(missing: Iterable[str]) -> str:
+    """Return what to do about missing packages, as a sentence."""
+    packages = " and ".join(missing)
+    return f"onnx needs {packages}; run `pip install '.[onnx]'` in the project's directory."
+
+
+def missing_for_onnx() -> list[str]:
+    """Return the packages that ONNX files need and that are not installed."""
+    return [name for name in _OF_ONNX if importlib.util.find_spec(name) is None]

@@ -14,12 +14,13 @@ from xkd_keras.study import options
 def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
     plan = options.plan(flags.FLAGS)
+    command_line.tell(f"comparing {len(plan.arms)} methods, into {plan.directory}")
     from xkd_keras.study import orchestration, report  # slow: after what may be wrong with flags
 
     try:
         study = orchestration.run(plan)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {plan.directory}", file=sys.stderr)
+        print(f"interrupted; the same command goes on from {plan.directory}", file=sys.stderr)
         sys.exit(130)
     print(f"\ntest images, {study['data']['examples']['test']} of {study['dataset']}:")
     print(report.table(study))

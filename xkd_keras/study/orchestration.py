@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xkd_keras import files
+from xkd_keras.console import clock
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
-from xkd_keras.runs.clock import clock
 from xkd_keras.study import report, results, search, statistics, workers
 from xkd_keras.study.plan import Plan, Task
 
