@@ -162,7 +162,7 @@ import os, signal, sys
 from xkd_keras.flags import command_line
 from xkd_keras import train
 from xkd_keras.runs import building
-from xkd_keras.flags import config as configs
+from xkd_keras.flags import config as configs, presets
 from absl import flags
 
 class Gone:
@@ -173,6 +173,7 @@ class Gone:
 prepare = building.set_up
 building.set_up = lambda config: (Gone(), prepare(config))[1]
 configs.define(flags.FLAGS)
+presets.define(flags.FLAGS)
 command_line.run(train.main)
 """
     command = [sys.executable, "-c", script, *good, "--epochs=5000"]

@@ -42,16 +42,17 @@ def test_the_loss_is_that_of_training():
     labels = np.array([0, 3, 1, 1, 2])
     taught = object.__new__(tuning.Tuner)
     taught.distill_weight, taught.temperature = 0.7, 2.0
+    taught.class_weights = [1.0, 0.5, 1.5, 2.0]
     given = np.concatenate([labels[:, None], teacher], axis=1).astype(np.float32)
     q = softmax(teacher / 2.0, axis=-1)
     kl = (q * (np.log(q) - log_softmax(logits / 2.0, axis=-1))).sum(-1)
     own = -log_softmax(logits, axis=-1)[np.arange(5), labels]
     loss = taught._loss(tf.constant(given), tf.constant(logits))
-    np.testing.assert_allclose(loss, own + 0.7 * 4.0 * kl, rtol=1e-4)
+    weights = np.array(taught.class_weights)[labels]
+    np.testing.assert_allclose(loss, weights * (own + 0.7 * 4.0 * kl), rtol=1e-4)
     taught.distill_weight = 0.0
-    np.testing.assert_allclose(
-        taught._loss(tf.constant(labels), tf.constant(logits)), own, rtol=1e-4
-    )
+    alone = taught._loss(tf.constant(labels), tf.constant(logits))
+    np.testing.assert_allclose(alone, weights * own, rtol=1e-4)
 
 
 def test_the_teacher_is_the_weighted_ensemble_of_the_run(run):

@@ -147,6 +147,7 @@ def test_a_configurations_peers_take_one_step(path):
         class_names=tuple(map(str, range(classes))),
         mean=(127.0,) * 3,
         std=(60.0,) * 3,
+        train=types.SimpleNamespace(labels=np.arange(classes)),
     )
     cohort = building.build_cohort(config, data, steps=10)
     cohort.run_eagerly = True  # one step: quicker than to trace it

@@ -63,11 +63,13 @@ def test_a_file_answers_as_keras_does_for_any_batch(shipped):
         return
     run_dir, file, _ = shipped
     model = keras.models.load_model(run_dir / "peers" / "normalised.keras")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    temperature = metrics["peers"]["normalised"]["temperature"]
     call = onnx_file.read(file)
     assert call.image_shape == model.input_shape[1:]
     for n in (1, 3, 65):  # 65: more than are run at once
         images = np.random.default_rng(n).integers(0, 256, (n, *call.image_shape)).astype(np.uint8)
-        logits = model.predict(images, verbose=0)
+        logits = model.predict(images, verbose=0) / temperature
         found = call.outputs(images)
         assert quality.apart(found["logits"], logits) < quality.TOLERANCE
         np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
