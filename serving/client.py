@@ -35,7 +35,7 @@ class Answer(list):
 
     def __init__(self, labels: Iterable[str], scores: Iterable[float], threshold: float = 0.0):
         super().__init__(zip(labels, map(float, scores), strict=True))
-        self.sure = self[0][1] >= threshold
+        self.sure = bool(self[0][1] >= threshold)
 
 
 class RefusedError(Exception):

@@ -8,8 +8,10 @@ from scipy.special import log_softmax, softmax
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
+from xkd_keras.data import balance
 from xkd_keras.distillation import losses, schedules, teachers
 from xkd_keras.errors import InputError
+from xkd_keras.runs import evaluation
 
 
 def by_hand(weights, schedule, temperature, rate, momentum=0.9):
@@ -237,3 +239,21 @@ def test_a_mixed_image_has_the_mean_of_its_classes_weights():
 def test_class_weights_that_fit_no_classes_are_refused(given):
     with pytest.raises(InputError, match=r"^class_weights: received .*; valid: 4 numbers"):
         Cohort([linear("a")], class_weights=given)
+
+
+def test_balanced_weights_raise_balanced_accuracy_where_500_images_stand_against_25():
+    rng = np.random.default_rng(8)
+    labels = np.repeat([0, 1], [500, 25])
+    images = rng.normal(size=(525, 3, 3, 1)).astype("float32") + labels[:, None, None, None] * 0.5
+    found = {}
+    for kind in ("none", "balanced"):
+        inputs = keras.Input((3, 3, 1))
+        logits = keras.layers.Dense(2, kernel_initializer="zeros")(keras.layers.Flatten()(inputs))
+        weights = balance.class_weights(kind, labels, 2)
+        cohort = compiled([keras.Model(inputs, logits, name="a")], class_weights=weights)
+        cohort.fit(images, labels, batch_size=105, epochs=30, verbose=0)
+        answers = cohort.predict(images, verbose=0)["a"]
+        found[kind] = evaluation.scores(labels, answers)
+    assert found["none"]["top1"] > 0.94  # nearly always the large class
+    assert found["none"]["balanced_accuracy"] < 0.65
+    assert found["balanced"]["balanced_accuracy"] > 0.75

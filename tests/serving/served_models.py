@@ -212,8 +212,11 @@ def all_kinds(path):
     _save(module, path, {**signatures, **more})
 
 
-def colours(path, labels=("red", "green", "blue")):
-    """Write a classifier of images with `serving_bytes`, as xkd_keras.export makes them."""
+def colours(path, labels=("red", "green", "blue"), threshold=None):
+    """Write a classifier of images with `serving_bytes`, as xkd_keras.export makes them.
+
+    Earlier versions of it made them without a threshold.
+    """
     module = tf.Module()
     module.names = tf.Variable(list(labels), trainable=False)
 
@@ -225,7 +228,10 @@ def colours(path, labels=("red", "green", "blue")):
 
         logits = tf.map_fn(mean, image_bytes, fn_output_signature=tf.float32) / 20
         scores, classes = tf.math.top_k(tf.nn.softmax(logits), 3)
-        return {"labels": tf.gather(module.names, classes), "scores": scores, "logits": logits}
+        answers = {"labels": tf.gather(module.names, classes), "scores": scores, "logits": logits}
+        if threshold is not None:
+            answers["threshold"] = tf.fill(tf.shape(image_bytes), threshold)
+        return answers
 
     _save(module, path, {"serving_bytes": serving_bytes})
 

@@ -24,9 +24,11 @@ def served(tmp_path_factory):
     base = tmp_path_factory.mktemp("colours")
     served_models.colours(base / "1")
     served_models.colours(base / "2", ("rot", "grün", "blau"))
+    wary = tmp_path_factory.mktemp("wary")
+    served_models.colours(wary / "1", threshold=0.9)
     file = base / "models.config"
     more = "model_version_policy { all {} } version_labels { key: 'stable' value: 1 }"
-    file.write_text(served_models.listed(("colours", base, more)))
+    file.write_text(served_models.listed(("colours", base, more), ("wary", wary, "")))
     with served_models.server(model_config_file=str(file)) as server:
         yield server
 
@@ -47,6 +49,16 @@ def test_images_are_answered_best_label_first(served, rest):
     expected = np.exp(np.array([250, 9, 9]) / 20)
     assert first[0][1] == pytest.approx((expected / expected.sum())[0], rel=1e-5)
     assert sum(score for _, score in first) == pytest.approx(1, rel=1e-5)
+
+
+@both
+def test_an_answer_below_the_models_threshold_is_not_sure(served, rest):
+    grey = served_models.picture(80, 60, 60)  # e^4 against twice e^3: 58 %
+    sure, unsure = client_of(served, rest, model="wary").classify([RED, grey])
+    assert (sure.sure, unsure.sure) == (True, False)
+    assert unsure[0] == ("red", pytest.approx(np.e / (np.e + 2), rel=1e-5))
+    (older,) = client_of(served, rest).classify([grey])
+    assert older.sure  # a model without a threshold
 
 
 @both
@@ -160,6 +172,14 @@ def test_a_folder_is_printed_in_order(run, tmp_path):
     assert code == 0
     assert lines[0].startswith(f"{tmp_path / 'a.PNG'}  rot 100.0 %  ")
     assert lines[1].startswith(f"{tmp_path / 'b.png'}  grün 100.0 %  ")
+
+
+def test_what_may_be_none_of_the_labels_is_printed_as_that(run, tmp_path):
+    (tmp_path / "grey.png").write_bytes(served_models.picture(80, 60, 60))
+    _, printed, _ = run(tmp_path, model_name="wary")
+    assert printed.startswith(f"{tmp_path / 'grey.png'}  none of these?  red 57.6 %  ")
+    _, printed, _ = run(tmp_path, model_name="wary", json=True)
+    assert json.loads(printed)["sure"] is False
 
 
 def test_stdin_and_json_serve_programs(run):

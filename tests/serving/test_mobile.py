@@ -119,6 +119,16 @@ def test_an_app_prints_what_the_file_answers(model, content, tmp_path, capsys):
     assert all(named in line for line in lines)
 
 
+@pytest.mark.parametrize(("threshold", "said"), [(0.99, True), (0.01, False), (0.0, False)])
+def test_an_app_says_what_may_be_none_of_the_labels(content, tmp_path, capsys, threshold, said):
+    model, image = tmp_path / "wary.tflite", tmp_path / "one.png"
+    model.write_bytes(metadata.pack(content, "small", "A test.", LABELS, threshold))
+    Image.fromarray(smooth(20, 20)).save(image)
+    assert classify.main([str(model), str(image)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{image}  none of these?  ") == said
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -54,9 +54,13 @@ def floats(table, slot):
 
 @pytest.fixture(scope="module")
 def root(packed):
-    """The metadata's root table, found through the entry in the model."""
     from tensorflow.lite.python import schema_py_generated as schema
 
+    return _root(schema, packed)
+
+
+def _root(schema, packed):
+    """Return the metadata's root table, found through the entry in the model."""
     tables = schema.Model.GetRootAsModel(packed, 0)
     entries = [tables.Metadata(i) for i in range(tables.MetadataLength())]
     (entry,) = [each for each in entries if each.Name() == b"TFLITE_METADATA"]
@@ -92,6 +96,21 @@ def test_metadata_name_the_file_of_labels(root, packed):
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.read(text(file, 0)).decode() == "".join(f"{each}\n" for each in LABELS)
     assert metadata.labels(packed) == LABELS
+
+
+def test_a_threshold_is_in_the_metadata_and_beside_the_labels(model, packed):
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    with_threshold = metadata.pack(model, "small", "A test.", LABELS, 0.8125)
+    (graph,) = child(_root(schema, with_threshold), 3, vector=True)
+    (probabilities,) = child(graph, 3, vector=True)
+    (unit,) = child(probabilities, 4, vector=True)
+    assert scalar(unit, 0, number_types.Uint8Flags) == 3  # ScoreThresholdingOptions
+    assert scalar(child(unit, 1), 0, number_types.Float32Flags) == 0.8125
+    with zipfile.ZipFile(io.BytesIO(with_threshold)) as archive:
+        assert float(archive.read("threshold.txt")) == 0.8125
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert "threshold.txt" not in archive.namelist()
 
 
 def test_packing_changes_no_answer_and_is_repeatable(model, packed):
