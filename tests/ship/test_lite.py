@@ -49,6 +49,18 @@ def test_a_variant_answers_as_keras_does(model, convert, variant, tolerance):
     np.testing.assert_allclose(answers, expected, atol=tolerance)
 
 
+@pytest.mark.parametrize(("variant", "tolerance"), [("float32", 1e-5), ("int8", 0.05)])
+def test_a_temperature_divides_the_logits_whichever_way_it_comes_in(model, variant, tolerance):
+    given = images(32)
+    expected = softmax(model.predict(given, verbose=0) / 2.5, axis=-1)
+    with lite.converters(model, 2.5) as convert:
+        folded = convert(variant, images(50))
+    with lite.converters(model) as convert:
+        after = lite.tempered(convert(variant, images(50)), 2.5)
+    for content in (folded, after):
+        np.testing.assert_allclose(lite.Lite(content)(given), expected, atol=tolerance)
+
+
 def test_weights_of_an_int8_file_take_a_byte_each(model, convert):
     whole, small = convert("float32", None), convert("int8", images(20))
     kernels = sum(v.numpy().size for v in model.trainable_variables if len(v.shape) > 1)

@@ -1,0 +1,68 @@
+"""A threshold for "none of these": chosen on validation, counted on test, in every file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.serving.served_models import picture
+from xkd_keras import data as datasets
+from xkd_keras.runs import directory as rundir
+from xkd_keras.ship import artifacts, lite, savedmodel
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+PRECISION = 0.25  # the network has learned for seconds
+
+
+@pytest.fixture(scope="module")
+def asked(exported, tmp_path_factory):
+    """A copy of the run, exported with a precision: its directory and its new entries by kind."""
+    run_dir = tmp_path_factory.mktemp("asked") / "run"
+    shutil.copytree(exported[0].run_dir, run_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        said = {"min": 1.0, "median": 1.5}
+        patch.setattr(artifacts.latency, "measure", lambda paths, image: [said for _ in paths])
+        kinds = ["float32", "savedmodel"]
+        manifest = artifacts.export(run_dir, ["normalised"], kinds, precision=PRECISION)
+    entries = [e for e in manifest["artifacts"] if "threshold" in e]
+    return run_dir, {entry["kind"]: entry for entry in entries}
+
+
+def test_it_lets_through_what_is_right_often_enough_on_validation(asked):
+    run_dir, entries = asked
+    assert set(entries) == {"tflite", "savedmodel"}
+    found = entries["tflite"]["threshold"]
+    call = lite.Lite((run_dir / "export" / entries["tflite"]["file"]).read_bytes())
+    data = rundir.load_dataset(rundir.finished(run_dir)[0])
+    taken, right = {}, {}
+    for split in ("validation", "test"):
+        part = getattr(data, split)
+        given = call(datasets.images(part, range(len(part)), data))
+        taken[split] = given.max(-1) >= found["score"]
+        right[split] = (given.argmax(-1) == datasets.labels(part)) & taken[split]
+    assert 0 < taken["validation"].sum() < len(data.validation)
+    assert right["validation"].sum() / taken["validation"].sum() >= PRECISION
+    assert (found["taken"], found["right"]) == (taken["test"].sum(), right["test"].sum())
+    # Of the same network, the two files have the same threshold.
+    assert entries["savedmodel"]["threshold"]["score"] == pytest.approx(found["score"], abs=1e-4)
+
+
+def test_it_is_in_what_a_server_answers_and_in_the_report(asked):
+    run_dir, entries = asked
+    call = savedmodel.Caller(run_dir / "export" / entries["savedmodel"]["file"])
+    answer = call.of_bytes([picture(10, 20, 30)] * 2)
+    np.testing.assert_allclose(
+        answer["threshold"], [entries["savedmodel"]["threshold"]["score"]] * 2, rtol=1e-6
+    )
+    text = (Path(run_dir) / "report.md").read_text()
+    assert "for 25 % right answers" in text
+
+
+def test_without_a_precision_no_answer_is_below(exported):
+    run_dir = Path(exported[0].run_dir)
+    call = savedmodel.Caller(run_dir / "export" / "savedmodel" / "plain" / "1")
+    assert call.of_bytes([picture(10, 20, 30)])["threshold"].tolist() == [0.0]
+    listed = json.loads((run_dir / "export" / "manifest.json").read_text())
+    assert not any("threshold" in entry for entry in listed["artifacts"])
