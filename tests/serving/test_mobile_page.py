@@ -38,7 +38,7 @@ def page(request, tmp_path_factory):
     with lite.converters(tells_colours()) as convert:
         content = convert(request.param, plain.astype(np.uint8))
     (directory / "m.tflite").write_bytes(
-        metadata.pack(content, "colours", "A test.", list(COLOURS))
+        metadata.pack(content, "colours", "A test.", list(COLOURS), threshold=0.9)
     )
     server = web.server(directory / "m.tflite", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -71,6 +71,16 @@ def test_a_chosen_image_is_classified(page, tmp_path, label):
     assert rows[0].text.split()[0] == label.split()[0]
     assert float(rows[0].text.split()[-2]) == pytest.approx(expected, abs=0.6)
     assert "ms an image" in said(page, "facts")
+
+
+def test_an_image_below_the_threshold_may_be_of_none_of_the_labels(page, tmp_path):
+    shown = []
+    for name, colour in (("green", COLOURS["green"]), ("red", (80, 60, 60))):  # 100 %; 58 %
+        Image.new("RGB", (48, 72), colour).save(tmp_path / f"{name}.png")
+        choose(page, tmp_path / f"{name}.png")
+        wait(page, lambda name=name: body(page, "answer") == name)
+        shown.append(page.find_element(By.ID, "unsure").is_displayed())
+    assert shown == [False, True]
 
 
 def test_a_drawing_is_classified_when_the_pen_is_lifted(page):

@@ -18,12 +18,13 @@ def page(tmp_path_factory):
     base = tmp_path_factory.mktemp("served")
     for name in ("small", "größer", "half"):
         (base / name).mkdir()
-    served_models.colours(base / "small" / "1")
+    served_models.colours(base / "small" / "1", threshold=0.9)
     served_models.colours(base / "größer" / "1", ("rot", "grün", "<b>blau</b>"))
     served_models.half_plus(base / "half" / "1", 2)
     models = served_models.listed(*((name, base / name) for name in ("small", "größer", "half")))
     (base / "models.config").write_text(models, encoding="utf-8")
-    for name, colour in (("red.png", (250, 9, 9)), ("blue.png", (9, 9, 250))):
+    colours = {"red.png": (250, 9, 9), "blue.png": (9, 9, 250), "grey.png": (80, 60, 60)}
+    for name, colour in colours.items():
         (base / name).write_bytes(served_models.picture(*colour))
     (base / "text.png").write_text("no image")
     with (
@@ -52,8 +53,15 @@ def test_every_model_has_a_place_before_it_is_asked(page):
     assert list(cards(page)) == ["small", "größer", "half"]
 
 
+def test_an_answer_below_a_models_threshold_may_be_none_of_its_labels(page):
+    answers = ask(page, "grey.png")
+    told = {name: "None of these?" in answers[name].text for name in ("small", "größer")}
+    assert told == {"small": True, "größer": False}
+
+
 def test_models_answer_side_by_side_with_labels_and_latencies(page):
     answers = ask(page, "red.png")
+    assert "None of these?" not in answers["small"].text
     assert answers["small"].get_attribute("data-answer") == "red"
     assert answers["größer"].get_attribute("data-answer") == "rot"
     lines = answers["small"].text.splitlines()
