@@ -53,5 +53,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("clusters", 16, "Different values in a kernel after clustering.", 2, 256)
     flags.DEFINE_integer("batch_size", 0, "Images per step; 0: as in the run.", 0)
     flags.DEFINE_integer("seed", 0, "Seed of the order and augmentation of images.", 0)
-    flags.DEFINE_float("precision", 0.0, PRECISION, 0, 1)
+    flags.DEFINE_float("precision", None, PRECISION, 0, 1)
     command_line.run(main)

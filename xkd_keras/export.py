@@ -55,5 +55,5 @@ if __name__ == "__main__":
         " if asked for, and with the extra `onnx` installed); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
-    flags.DEFINE_float("precision", 0.0, PRECISION, 0, 1)
+    flags.DEFINE_float("precision", None, PRECISION, 0, 1)
     command_line.run(main)

@@ -68,6 +68,12 @@ def check_flags(config: configs.Config) -> None:
         raise FlagError(
             f"is for --method=kd only; received --method={config.method}.", argument=name
         )
+    if config.sampling == "balanced" and config.class_weights != "none":
+        raise FlagError(
+            f"is {config.class_weights} and --sampling is balanced, which would count rare classes"
+            " twice; valid: one of the two.",
+            argument="class_weights",
+        )
     datasets.check(config.dataset, config.data_dir or None)
     for peer in config.peers():
         if not peers.is_own(peer.builder):

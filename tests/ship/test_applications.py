@@ -12,7 +12,7 @@ from xkd_keras.ship import lite
 
 SHAPE = (32, 32, 3)
 # The largest difference of a probability, float32 first; int8's is what 8 bits leave.
-BOUNDS = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.25, "int8": 0.25}
+BOUNDS = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.25, "int8": 0.35}
 NO_INT8 = {"ConvNeXtTiny": "int8: .* tensors stay float"}  # layer normalisation and GELU
 
 
@@ -24,7 +24,7 @@ def test_every_variant_is_made_and_answers(name):
     model = peers.build(f"applications:{name}", SHAPE, 4, seed=1)
     model = peers.stock(peers.fused(model))
     images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE)).astype("uint8")
-    statistics.settle(model, images)
+    statistics.settle(model, images, passes=6)
     # As trained networks do, let logits differ by some units.
     head = peers.head(model)
     logits = keras.ops.convert_to_numpy(model(images.astype("float32")))

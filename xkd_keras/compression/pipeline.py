@@ -23,7 +23,7 @@ def compress(
     clusters: int = 16,
     batch_size: int = 0,
     seed: int = 0,
-    precision: float = 0.0,
+    precision: float | None = None,
 ) -> dict:
     """Compress a trained peer, taught by its run's ensemble, and add its files to the manifest.
 
@@ -51,7 +51,8 @@ def compress(
     if recipe not in passes.CHAINS:
         raise InputError.unknown("recipe", recipe, passes.CHAINS)
     run = rundir.load_run(run_dir)
-    manifest.read(run_dir)  # fails on a damaged one before any work
+    before = manifest.read(run_dir)  # fails on a damaged one before any work
+    precision = manifest.precision(before) if precision is None else precision
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
     (own,) = [each.learning["learning_rate"] for each in run.config.peers() if each.name == peer]

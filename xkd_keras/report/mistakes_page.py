@@ -25,6 +25,7 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
     if not mistakes.files:
         text = f"# {escape(title)}\n\nNone: every held-out image got the right answer."
         return page.whole(title, text, {})
+    held = sum(metrics["data"]["examples"][split] for split in ("validation", "test"))
     peers = [name for name in mistakes.given if name != "ensemble"]
     rows = []
     for i, file in enumerate(mistakes.files):
@@ -36,7 +37,8 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
         f"# {escape(title)}",
         "Held-out images whose answer differs from their label although the ensemble is sure of it:"
         " the surest first. Some of the labels may be wrong; correct them, or move the file.",
-        "All held-out images with all answers are in `predictions.csv`.",
+        f"These are validation and test images, {held:,} in all: of the training images, wrong"
+        " labels do not show here. All answers to held-out images are in `predictions.csv`.",
         picture(PICTURE, "The images with label and answer"),
         grid(headings, rows, words=3 + len(peers) + 1),
     ]

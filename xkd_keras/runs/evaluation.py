@@ -167,7 +167,7 @@ def evaluate_run(
         skip_unreadable: Leave files of another folder out that cannot be read.
 
     Returns:
-        `examples`, `about` (how the images were read, a line each) and what `summarize` returns;
+        What `facts` and `summarize` return;
         for the run's own test split its numbers exactly.
 
     Raises:
@@ -179,8 +179,18 @@ def evaluate_run(
         for part in filled(run.data, split)
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
-    found = {"examples": len(predictions.labels), "about": rundir.about_reading(run.data)}
+    found = facts(predictions, run.data)
     return {**found, **summarize(run.models, predictions)}
+
+
+def facts(predictions: Predictions, data: datasets.Dataset) -> dict:
+    """Return what is evaluated on: `examples`, how they were read, and images of each class."""
+    counts = np.bincount(predictions.labels)
+    return {
+        "examples": len(predictions.labels),
+        "about": rundir.about_reading(data),
+        "data": {"class_counts": {"test": counts[counts > 0].tolist()}},
+    }
 
 
 def filled(data: datasets.Dataset, split: str) -> list[str]:

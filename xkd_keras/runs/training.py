@@ -131,7 +131,13 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         most, least = (data.class_names[f(counts)] for f in (np.argmax, np.argmin))
         print(
             f"note: uneven classes: {counts.max()} training images of {most}, {counts.min()} of"
-            f" {least}; --class_weights=balanced makes rare ones count more"
+            f" {least}; --sampling=balanced or --class_weights=balanced make rare ones count more"
+        )
+    reach, total = (1 / (1 - config.ema) if config.ema else 0), config.epochs * steps
+    if 5 * reach > total:
+        print(
+            f"note: --ema={config.ema:g} averages the weights of the last {reach:.0f} of {total}"
+            " steps, so the networks lag behind; choose a smaller one, or more epochs"
         )
     for peer in config.peers():
         print(f"{peer.name}: {result.told(peer)}")

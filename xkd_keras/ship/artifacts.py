@@ -40,7 +40,7 @@ def export(
     names: Sequence[str] = (),
     variants: Sequence[str] = (),
     version: int = 0,
-    precision: float = 0.0,
+    precision: float | None = None,
 ) -> dict:
     """Export trained peers as SavedModels and TFLite files.
 
@@ -50,7 +50,7 @@ def export(
         variants: Of `variants.CHOICES`; empty: all of `variants.KINDS`.
         version: Of the SavedModels; 0: one above the highest there.
         precision: How often an answer is to be right, 0..1; what a file is less sure of is to be
-            taken for none of the classes. 0: no such threshold.
+            taken for none of the classes. 0: no such threshold; None: as in the export before.
 
     Returns:
         What RUN/export/manifest.json holds.
@@ -60,7 +60,9 @@ def export(
             be read. What was exported before is then as it was.
     """
     run = rundir.load_run(run_dir)
-    manifest.read(run_dir)  # fails on a damaged one before any work
+    before = manifest.read(run_dir)  # fails on a damaged one before any work
+    if precision is None and (precision := manifest.precision(before)):
+        print(f"a precision of {precision:g}, as in the export before; --precision=0: none")
     names = _names(run, names)
     variants = list(variants) or list(KINDS)
     check_variants(variants)

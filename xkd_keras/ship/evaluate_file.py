@@ -53,7 +53,7 @@ def evaluate_model(
         **evaluation.scores(predictions.labels, predictions.logits[name]),
         "milliseconds_per_image": predictions.milliseconds[name],
     }
-    found = {"examples": len(predictions.labels), "about": rundir.about_reading(data)}
+    found = evaluation.facts(predictions, data)
     return {**found, "peers": {name: row}, "ensemble": row}
 
 

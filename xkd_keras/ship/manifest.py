@@ -34,6 +34,12 @@ def read(run_dir: Path) -> dict:
         raise InputError(f"{file}: is damaged; delete it and export again.") from None
 
 
+def precision(manifest: Mapping) -> float:
+    """Return the precision that an export asked for; 0 if none did."""
+    asked = [e["threshold"]["precision"] for e in manifest["artifacts"] if e.get("threshold")]
+    return asked[-1] if asked else 0.0
+
+
 def merged(run_dir: Path, fresh: Sequence[Mapping], failed: Sequence[Mapping]) -> dict:
     """Return the manifest with new artifacts and failures in the place of old ones.
 

@@ -15,7 +15,8 @@ VARIANTS = {
 }
 PRECISION = (
     "How often an answer is to be right, such as 0.95: what is less sure than it takes on the"
-    " validation images is told to be none of the classes; 0: no such threshold."
+    " validation images is told to be none of the classes; 0: no such threshold. Where not given:"
+    " as in the export before."
 )
 SAVED_MODEL = "savedmodel"
 KINDS = (SAVED_MODEL, *VARIANTS)  # all that a network is exported as where nothing is chosen
