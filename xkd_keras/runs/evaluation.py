@@ -167,8 +167,7 @@ def evaluate_run(
         skip_unreadable: Leave files of another folder out that cannot be read.
 
     Returns:
-        What `facts` and `summarize` return;
-        for the run's own test split its numbers exactly.
+        What `facts` and `summarize` return; for the run's own test split its numbers exactly.
 
     Raises:
         InputError: The run is not finished, a peer is not in it, or the classes do not fit.
