@@ -34,7 +34,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
     tf.config.threading.set_intra_op_parallelism_threads(1)
 
 gc.freeze()  # what was imported stays: half a million objects that are no garbage
-gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

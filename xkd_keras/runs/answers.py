@@ -110,7 +110,13 @@ def _mistakes(parts, temperature: float, places: Mapping[str, Sequence[str]]) ->
         found += [(float(sure[i]), split, int(i)) for i in wrong]
     found = sorted(found, key=lambda one: -one[0])[:MISTAKES]
     names = list(next(iter(parts.values())).logits)
-    images = [np.asarray(parts[split].fetch([i]))[0] for _, split, i in found]
+    images = {}
+    for split, each in parts.items():  # a stream of images takes long to start
+        places_of = [i for _, one, i in found if one == split]
+        if places_of:
+            fetched = np.asarray(each.fetch(places_of))
+            images |= {(split, i): image for i, image in zip(places_of, fetched, strict=True)}
+    images = [images[split, i] for _, split, i in found]
     return Mistakes(
         tuple(
             name if (name := places[split][i]) != str(i) else f"{split}/{i}"
