@@ -14,7 +14,7 @@ from scipy.special import softmax
 from xkd_keras import data as datasets
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import evaluation, scoring
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_calibration_error_is_the_weighted_gap_of_confidence_and_accuracy():
     confidence = np.array([0.4, 0.5, 0.7, 0.9, 0.8])
     right = np.array([True, False, True, True, False])
     want = abs(0.45 - 0.5) * 2 / 5 + abs(0.8 - 2 / 3) * 3 / 5
-    assert evaluation.calibration_error(confidence, right, bins=2) == pytest.approx(want)
+    assert scoring.calibration_error(confidence, right, bins=2) == pytest.approx(want)
 
 
 def test_calibration_error_is_that_of_the_softmax():

@@ -7,7 +7,6 @@ scikit-learn's `compute_class_weight` has them.
 import numpy as np
 import tensorflow as tf
 
-WEIGHTS = ("none", "balanced", "sqrt")
 SAMPLINGS = ("plain", "balanced")
 
 
@@ -18,7 +17,7 @@ def class_weights(kind: str, labels: np.ndarray, classes: int) -> np.ndarray | N
     root of that, divided by its mean over the images.
 
     Args:
-        kind: Of `WEIGHTS`.
+        kind: none, balanced or sqrt.
         labels: int [n], of the training images.
         classes: How many there are.
 

@@ -57,15 +57,13 @@ def table(
             parts[entry["file"]] = entry["right"], entry["answered"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    bounds = ("low", "high")
     columns = [f"{kind}{end}" for kind in ("recall", "precision") for end in ("", " low", " high")]
     writer.writerow(["network", "class", "images", *columns, "f1"])
     for network, part in parts.items():
         for name, row in zip(names, scores(images, *part), strict=True):
             cells = []
             for kind in ("recall", "precision"):
-                interval = dict(zip(bounds, row[f"{kind}_interval"], strict=True))
-                cells += [_number(row[kind]), *map(_number, interval.values())]
+                cells += map(_number, (row[kind], *row[f"{kind}_interval"]))
             writer.writerow([network, name, row["images"], *cells, _number(row["f1"])])
     return text.getvalue()
 

@@ -95,8 +95,8 @@ def compose(
     given = {name: answered.given[name] for name in ["ensemble", *metrics["peers"]]}
     network = findings.shipped(metrics, manifest)
     shown = [name for name in answered.sure if len(metrics["peers"]) > 1 or name != "ensemble"]
-    sure, right = ({n: each(n) for n in shown} for each in (answered.sure.get, given.get))
-    right = {name: answer == labels for name, answer in right.items()}
+    sure = {name: answered.sure[name] for name in shown}
+    right = {name: given[name] == labels for name in shown}
     pictures = {
         **_draw(metrics, rows, answered.distill_weights),
         **mistakes.matrices(metrics, labels, given, network),

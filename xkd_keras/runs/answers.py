@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.runs import calibration, evaluation
+from xkd_keras.runs import calibration
 
 SHOWN = 12  # images that the networks disagree on, kept for the report's picture
 MISTAKES = 24  # images whose wrong answers are the surest, kept for the page of mistakes
@@ -73,7 +73,7 @@ def disagreements(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> np.nda
 
 
 def of(
-    parts: Mapping[str, evaluation.Predictions],
+    parts: Mapping,
     distill_weights: np.ndarray,
     temperatures: Mapping[str, float],
     places: Mapping[str, Sequence[str]],
@@ -81,7 +81,7 @@ def of(
     """Return the answers of a run.
 
     Args:
-        parts: What the networks answered, by split; `test` is among them.
+        parts: `evaluation.Predictions` by split; `test` is among them.
         distill_weights: float32 [steps].
         temperatures: By network, as `calibration.fitted`.
         places: The images' file names, or positions, by split.
@@ -103,35 +103,34 @@ def of(
 
 def _mistakes(parts, temperature: float, places: Mapping[str, Sequence[str]]) -> Mistakes:
     """Return the surest mistakes of all splits."""
-    found = []
-    for split, each in parts.items():
-        sure = calibration.sureness(each.logits["ensemble"], temperature)
-        wrong = np.flatnonzero(each.logits["ensemble"].argmax(-1) != each.labels)
-        found += [(float(sure[i]), split, int(i)) for i in wrong]
-    found = sorted(found, key=lambda one: -one[0])[:MISTAKES]
+    where = [(split, i) for split, each in parts.items() for i in range(len(each.labels))]
+    labels = np.concatenate([each.labels for each in parts.values()])
     names = list(next(iter(parts.values())).logits)
-    images = {}
-    for split, each in parts.items():  # a stream of images takes long to start
-        places_of = [i for _, one, i in found if one == split]
-        if places_of:
-            fetched = np.asarray(each.fetch(places_of))
-            images |= {(split, i): image for i, image in zip(places_of, fetched, strict=True)}
-    images = [images[split, i] for _, split, i in found]
+    logits = {n: np.concatenate([each.logits[n] for each in parts.values()]) for n in names}
+    sure = calibration.sureness(logits["ensemble"], temperature)
+    wrong = np.flatnonzero(logits["ensemble"].argmax(-1) != labels)
+    chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    shown = []
+    for split, i in (where[at] for at in chosen):
+        place = places[split][i]
+        shown.append(f"{split}/{i}" if place == str(i) else place)
     return Mistakes(
-        tuple(
-            name if (name := places[split][i]) != str(i) else f"{split}/{i}"
-            for _, split, i in found
-        ),
-        np.array([parts[split].labels[i] for _, split, i in found], np.int32),
-        {
-            name: np.array(
-                [parts[split].logits[name][i].argmax() for _, split, i in found], np.int32
-            )
-            for name in names
-        },
-        np.array([sure for sure, *_ in found], np.float32),
-        np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8),
+        tuple(shown),
+        labels[chosen].astype(np.int32),
+        {name: each[chosen].argmax(-1).astype(np.int32) for name, each in logits.items()},
+        sure[chosen],
+        _images(parts, [where[at] for at in chosen]),
     )
+
+
+def _images(parts, where: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Return the images at (split, position), read once per split: a stream takes long to start."""
+    found = {}
+    for split in {split for split, _ in where}:
+        own = [i for one, i in where if one == split]
+        images = np.asarray(parts[split].fetch(own))
+        found |= {(split, i): image for i, image in zip(own, images, strict=True)}
+    return np.stack([found[each] for each in where]) if where else np.zeros((0, 1, 1, 3), np.uint8)
 
 
 def path(run_dir: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import scoring
 
 LOW, HIGH = 0.1, 20.0
 MISTAKES = 10  # of fewer, no temperature can be fitted: how sure a network may be is not known
@@ -31,28 +31,28 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         return 1.0
 
     def cost(log_t):
-        return evaluation.scores(labels, logits / np.exp(log_t))["cross_entropy"]
+        return scoring.cross_entropy(labels, logits / np.exp(log_t))
 
     found = minimize_scalar(cost, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
     return float(np.exp(found.x))
 
 
-def fitted(validation: evaluation.Predictions) -> dict[str, float]:
-    """Return the temperature of each network, and of the ensemble, by name."""
+def fitted(validation) -> dict[str, float]:
+    """Return by name the temperature of each network in `evaluation.Predictions`."""
     named = validation.logits.items()
     return {name: round(temperature(validation.labels, logits), 4) for name, logits in named}
 
 
-def add(measured: dict, temperatures: Mapping[str, float], test: evaluation.Predictions) -> None:
+def add(measured: dict, temperatures: Mapping[str, float], test) -> None:
     """Add `temperature`, and the scores that change with it, to what `evaluation.summarize` made.
 
     Args:
         measured: `peers` by name and `ensemble`; changed in place.
         temperatures: Of `fitted`.
-        test: What the networks answered on the test images.
+        test: `evaluation.Predictions` on the test images.
     """
     for name, row in {**measured["peers"], "ensemble": measured["ensemble"]}.items():
-        own = evaluation.scores(test.labels, test.logits[name] / temperatures[name])
+        own = scoring.scores(test.labels, test.logits[name] / temperatures[name])
         row["temperature"] = temperatures[name]
         row["calibrated"] = {key: own[key] for key in _SCORES}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras.errors import InputError
-from xkd_keras.runs import evaluation
+from xkd_keras.report import by_class
+from xkd_keras.runs import scoring
 
 TOLERANCE = 1e-4  # of what computes in float32: logits, relative to 1 or more; probabilities
 SMALLEST = 1e-7  # an int8 file says 0 where the network was sure: its logarithm must be finite
@@ -73,7 +74,7 @@ def same(file: str, difference: float) -> None:
 def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Mapping[str, float]:
     """Return how well probabilities answer, and how far they are from a reference.
 
-    Top-1 and balanced accuracy, cross-entropy, Brier score and ece as `evaluation.scores`; for each
+    Top-1 and balanced accuracy, cross-entropy, Brier score and ece as `scoring.scores`; for each
     class how many images got it rightly and how many got it at all (`right`, `answered`); the share
     of images with the reference's answer, and the largest difference of a probability.
 
@@ -82,13 +83,13 @@ def quality(labels: np.ndarray, reference: np.ndarray, given: np.ndarray) -> Map
         reference: float [n, classes], the Keras peer's probabilities.
         given: float [n, classes], the file's.
     """
-    answers, classes = given.argmax(-1), given.shape[-1]
-    scores = evaluation.scores(labels, np.log(np.maximum(given, SMALLEST)))
-    right = np.bincount(labels[answers == labels], minlength=classes)
+    answers = given.argmax(-1)
+    scores = scoring.scores(labels, np.log(np.maximum(given, SMALLEST)))
+    right, answered = by_class.counts(labels, answers, given.shape[-1])
     return {
         **{key: scores[key] for key in _SCORES},
         "right": right.tolist(),
-        "answered": np.bincount(answers, minlength=classes).tolist(),
+        "answered": answered.tolist(),
         "agreement": float(np.mean(answers == reference.argmax(-1))),
         "max_difference": float(np.abs(given - reference).max()),
     }
