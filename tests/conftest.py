@@ -20,10 +20,10 @@ start_up.load_tensorflow(wants_logs=False)  # pytest-xdist shows what its proces
 import keras
 import tensorflow as tf
 
-from tests import once, small_runs
+from tests import once, shipped_files, small_runs
 from xkd_keras import data, train
 from xkd_keras.data import tfds
-from xkd_keras.ship import artifacts, latency
+from xkd_keras.ship import artifacts
 
 # Before TensorFlow starts: what runs under MirroredStrategy needs more than one device.
 tf.config.set_logical_device_configuration(
@@ -104,5 +104,4 @@ def exported_run(shared, finished_run):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Let latency be said instead of measured, which takes a process with TensorFlow."""
-    said = {"min": 1.0, "median": 1.5}
-    monkeypatch.setattr(latency, "measure", lambda paths, image: [said for _ in paths])
+    shipped_files.say_latency(monkeypatch)

@@ -1,5 +1,7 @@
 """What everything is that is exported of the finished run of the tests."""
 
+from xkd_keras.ship import latency
+
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
 PEERS = ("plain", "normalised")
 FILES = {
@@ -12,3 +14,9 @@ def tree(directory):
     """Return every file's content by its name, but for locks."""
     files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def say_latency(patch):
+    """Let latency be said instead of measured, which takes a process with TensorFlow."""
+    said = {"min": 1.0, "median": 1.5}
+    patch.setattr(latency, "measure", lambda paths, image: [said for _ in paths])

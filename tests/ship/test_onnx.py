@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from tests import shipped_files
 from tests.shell import fails, here
 from tests.shipped_files import FILES
 from xkd_keras.errors import InputError
@@ -29,8 +30,7 @@ def shipped(exported, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("onnx") / "run"
     shutil.copytree(exported[0].run_dir, run_dir)
     with pytest.MonkeyPatch.context() as patch:
-        said = {"min": 1.0, "median": 1.5}
-        patch.setattr(artifacts.latency, "measure", lambda paths, image: [said for _ in paths])
+        shipped_files.say_latency(patch)
         if MISSING:
             with pytest.raises(InputError, match=r"^variant: onnx needs .*pip install"):
                 artifacts.export(run_dir, ["normalised"], ["onnx"])
