@@ -1,4 +1,4 @@
-"""A peer is taught the more, the further it has learned: factors against hand-worked numbers."""
+"""The leader is taught the more, the further it has learned: against hand-worked numbers."""
 
 import keras
 import numpy as np
@@ -13,11 +13,13 @@ from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
 
-def test_a_guess_is_taught_by_classes_to_the_minus_rate_and_a_perfect_peer_in_full():
-    made = mastery.Mastery(2, 10, rate=2.0)
-    np.testing.assert_allclose(made.factors(), [0.01, 0.01], rtol=1e-5)
-    made.cross_entropy.assign([0.0, 0.5])
-    np.testing.assert_allclose(made.factors(), [1.0, np.exp(-1.0)], rtol=1e-6)
+def test_the_leader_is_taught_by_how_far_it_has_learned_and_the_others_in_full():
+    made = mastery.Mastery(3, 10, rate=2.0)
+    np.testing.assert_allclose(made.factors(), [0.01, 0.01, 0.01], rtol=1e-5)  # all guess
+    made.cross_entropy.assign([2.0, 0.5, 0.7])
+    np.testing.assert_allclose(made.factors(), [1.0, np.exp(-1.0), 1.0], rtol=1e-6)
+    made.cross_entropy.assign([2.0, 0.5, 0.0])
+    np.testing.assert_allclose(made.factors(), [1.0, 1.0, 1.0], rtol=1e-6)
 
 
 def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_finite():
@@ -37,7 +39,7 @@ def test_the_loss_of_a_step_has_lambda_times_the_factor_of_each_peer():
     q, p = softmax(logits.mean(0) / 2.0, -1), softmax(logits / 2.0, -1)
     kl = 4.0 * np.sum(q * np.log(q / p), -1).mean(-1)
     labelled = -log_softmax(logits, -1)[:, np.arange(48), LABELS].mean(-1)
-    taught = 0.7 * (np.exp(-0.3) * kl[0] + 0.5 * np.exp(-1.5) * kl[1])
+    taught = 0.7 * (np.exp(-0.3) * kl[0] + 0.5 * kl[1])  # a leads
     assert shown["loss"] == pytest.approx(labelled.sum() + taught, rel=1e-4)
     after = 0.98 * np.array([0.2, 1.0]) + 0.02 * labelled
     np.testing.assert_allclose(cohort.mastery.cross_entropy, after, rtol=1e-5)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, fit, linear
 from xkd_keras.distillation import methods, schedules, teachers
@@ -55,6 +55,48 @@ def test_deep_mutual_learning_takes_the_steps_of_its_losses():
     want = steps_by_hand(start, push)
     for peer, each in zip(cohort.peers.values(), want, strict=True):
         np.testing.assert_allclose(kernel(peer), each, atol=2e-6)
+
+
+def test_xkd_takes_the_steps_of_its_equation():
+    """The others by merit, where they know more; the leader by exp(-2 CE); windows that grow."""
+    course = Course(distill_weight_max=0.7, total=3, period=1, window=1, growth="linear")
+    teacher, schedule = methods.xkd(course)
+    adapt = methods.adapt("xkd", None)
+    peers = [linear("a"), linear("b"), linear("c")]
+    options = {"teacher": teacher, "schedule": schedule, "adapt": adapt, "temperature": 2.0}
+    cohort = compiled(peers, **options)
+    start = [kernel(peer) for peer in cohort.peers.values()]
+    mastered, seen = np.log([4.0, 4.0, 4.0]), []
+
+    def push(z, _):
+        t, z = len(seen), np.stack(z)
+        ce = -log_softmax(z, -1)[:, np.arange(16), LABELS[16 * t : 16 * t + 16]]
+        factor = np.where(mastered == mastered.min(), np.exp(-2.0 * mastered.min()), 1.0)
+        merit = 1.0 - softmax(ce, 0)
+        pushes = []
+        for i in range(3):
+            others = [j for j in range(3) if j != i]
+            share = merit[others] / merit[others].sum(0)
+            target = np.einsum("jb,jbc->bc", share, z[others])
+            labels = LABELS[16 * t : 16 * t + 16]
+            knows_more = -log_softmax(target, -1)[np.arange(16), labels] < ce[i]
+            apart = 2.0 * (softmax(z[i] / 2.0, -1) - softmax(target / 2.0, -1))
+            pushes.append(0.7 * (t + 1) / 3 * factor[i] * knows_more[:, None] * apart)
+        mastered[:] = 0.98 * mastered + 0.02 * ce.mean(-1)
+        seen.append(factor)
+        return pushes
+
+    fit(cohort)
+    want = steps_by_hand(start, push)
+    assert [list(factor).count(1.0) for factor in seen] == [0, 2, 2]  # one leads, after the start
+    for peer, each in zip(cohort.peers.values(), want, strict=True):
+        np.testing.assert_allclose(kernel(peer), each, atol=2e-6)
+
+
+def test_only_xkd_teaches_the_leader_otherwise_than_the_others():
+    assert methods.adapt("xkd", None) == 2.0
+    assert methods.adapt("xkd", 0.0) == 0.0
+    assert {methods.adapt(name, None) for name in methods.METHODS if name != "xkd"} == {0.0}
 
 
 def test_traditional_distillation_takes_the_steps_of_its_paper():

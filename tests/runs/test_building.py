@@ -62,7 +62,13 @@ def test_one_ramps_up_in_the_first_80_of_300_epochs():
 @pytest.mark.parametrize(
     ("method", "teacher"),
     [
-        *(("mcod", "mean"), ("solo", "mean"), ("ensemble", "mean"), ("ramp", "mean")),
+        *(
+            ("xkd", "gated"),
+            ("mcod", "mean"),
+            ("solo", "mean"),
+            ("ensemble", "mean"),
+            ("ramp", "mean"),
+        ),
         *(("dml", "pairwise"), ("kdcl", "min_logit"), ("one", "gate"), ("kd", "frozen")),
     ],
 )

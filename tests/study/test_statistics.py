@@ -255,7 +255,7 @@ def test_the_weakest_peer_is_the_one_that_is_worst_alone():
     assert statistics.verdict(content, statistics.summarize(content))["weakest"] == "vgg11"
     nobody = study(mcod=[0.9, 0.8])
     said = statistics.verdict(nobody, statistics.summarize(nobody))
-    assert said == {"against": {}, "variants": {}, "weakest": None}
+    assert said == {"subject": "mcod", "against": {}, "variants": {}, "weakest": None}
 
 
 def test_cost_includes_the_teacher_and_compares_with_solo():

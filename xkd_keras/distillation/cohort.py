@@ -51,8 +51,8 @@ class Cohort(keras.Model):
         temperature: T > 0 softens both sides of the KL.
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
-        adapt: >= 0; lambda of peer i is multiplied by exp(-adapt CE_i), with its running
-            cross-entropy on the training images (`mastery.Mastery`).
+        adapt: >= 0; lambda of the peer that leads, whose running cross-entropy CE on the training
+            images is the smallest, is multiplied by exp(-adapt CE) (`mastery.Mastery`).
         class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.

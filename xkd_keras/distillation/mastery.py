@@ -1,4 +1,4 @@
-"""How far each peer has learned, and how much it is taught for it."""
+"""Which peer leads, and how much it is taught."""
 
 import keras
 import tensorflow as tf
@@ -7,15 +7,15 @@ _MEMORY = 0.98  # of the running mean: about the last fifty steps
 
 
 class Mastery(keras.layers.Layer):
-    """The running cross-entropy of every peer on the training images, and the factor that it gives.
+    """The running cross-entropy of every peer on the training images, and the factors it gives.
 
-    A peer that still learns from the labels is left to them; one that has learned them by heart is
-    taught. With CE_i the running mean over steps of peer i's cross-entropy, the factor of lambda is
+    The peer with the smallest, CE_min, leads. The others have something to learn from it, and their
+    factor of lambda is 1. The leader has little to learn from them while it still learns from the
+    labels, but something once it has learned its images by heart; its factor is
 
-    exp(-rate CE_i)
+    exp(-rate CE_min)
 
-    which is 1 / classes^rate for a network that guesses, and approaches 1 as it learns its images.
-    The formula is ours: where a network does not overfit, teaching only slows it down.
+    which is 1 / classes^rate for a network that guesses, and approaches 1. The formula is ours.
 
     Args:
         peers: How many.
@@ -37,8 +37,10 @@ class Mastery(keras.layers.Layer):
         self.built = True
 
     def factors(self) -> tf.Tensor:
-        """Return what to multiply each peer's lambda by: float32 [P] in 0..1."""
-        return tf.exp(-self.rate * tf.convert_to_tensor(self.cross_entropy))
+        """Return what to multiply each peer's lambda by: float32 [P] in 0..1; equals all lead."""
+        means = tf.convert_to_tensor(self.cross_entropy)
+        least = tf.reduce_min(means)
+        return tf.where(means <= least, tf.exp(-self.rate * least), 1.0)
 
     def update(self, means: tf.Tensor) -> None:
         """Take in a step's cross-entropies, float32 [P]; one that is not finite changes nothing."""

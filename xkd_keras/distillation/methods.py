@@ -2,10 +2,11 @@
 
 Every method minimises, for each peer i, with logits z_i, labels y and temperature T,
 
-    L_i = CE(y, z_i) + lambda(t) T^2 KL(softmax(z_T / T) || softmax(z_i / T))
+    L_i = CE(y, z_i) + r_i(t) g_i lambda(t) T^2 KL(softmax(z_T,i / T) || softmax(z_i / T))
 
-and is a choice of the teacher z_T (a name in `teachers`) and of lambda(t) (from `schedules`). A
-function here takes a Course and returns both.
+and is a choice of the teacher z_T,i with its gate g_i (a name in `teachers`) and of lambda(t) (from
+`schedules`). A function here takes a Course and returns both. r_i is 1 for all peers but the leader
+where `adapt` is above 0 (`mastery`).
 """
 
 import dataclasses
@@ -47,6 +48,16 @@ def mcod(course: Course):
     """
     names = ("distill_weight_max", "total", "period", "window", "start", "growth")
     return "mean", schedules.Windows(*(getattr(course, name) for name in names))
+
+
+def xkd(course: Course):
+    """Teaching by merit, in windows: this project's method where networks are unequal.
+
+    A peer is taught by the others, each weighted by its merit for the image, and only on images
+    where they know more than it (`teachers.gated`). The peer that leads is taught by exp(-2 CE) of
+    it, as far as it has learned its images by heart (`mastery`). lambda(t) is that of `mcod`.
+    """
+    return "gated", mcod(course)[1]
 
 
 def ensemble(course: Course):
@@ -99,4 +110,10 @@ def kd(course: Course):
     return "frozen", schedules.Constant(course.distill_weight_max)
 
 
-METHODS = {each.__name__: each for each in (mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}
+METHODS = {each.__name__: each for each in (xkd, mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}
+_ADAPT = {"xkd": 2.0}
+
+
+def adapt(method: str, given: float | None) -> float:
+    """Return `adapt` of a Cohort: what was given, else the method's own."""
+    return _ADAPT.get(method, 0.0) if given is None else given

@@ -56,10 +56,11 @@ class Config(fields.Fields):
     def continuing(self, before: "Config") -> "Config":
         """Return this configuration of a run that was begun as `before`.
 
-        Learning options that are not given are those that it was begun with: earlier versions gave
-        all networks the same.
+        Options that are not given and have no default of their own are those that it was begun
+        with: earlier versions gave all networks and methods the same.
         """
-        open_ = [name for name, value in self.learning().items() if value is None]
+        names = [field.name for field in dataclasses.fields(self)]
+        open_ = [name for name in names if getattr(self, name) is None]
         return dataclasses.replace(self, **{name: getattr(before, name) for name in open_})
 
     def differences(self, other: "Config") -> list[str]:

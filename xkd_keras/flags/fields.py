@@ -9,13 +9,22 @@ from xkd_keras.peers.catalogue import PIXELS
 
 
 def _flag(
-    default: Any, text: str, *, low=None, high=None, choices=None, identity=True, learning=False
+    default: Any,
+    text: str,
+    *,
+    usual=None,
+    low=None,
+    high=None,
+    choices=None,
+    identity=True,
+    learning=False,
 ):
     """A field that is also a flag.
 
     Args:
         default: Its value where none was given.
         text: Its help.
+        usual: Its value for most, where the default is None: the method's own.
         low: The smallest valid value.
         high: The largest.
         choices: All valid values.
@@ -29,12 +38,12 @@ def _flag(
         facts["help"] += f" Where not given: the network's own (see --peer), else {shown}."
     return dataclasses.field(
         default=None if learning else default,
-        metadata={**facts, "usual": default, "learning": learning},
+        metadata={**facts, "usual": default if usual is None else usual, "learning": learning},
     )
 
 
 # As in `methods.METHODS` and `teachers.TEACHERS`, which need TensorFlow.
-METHODS = ("mcod", "solo", "ensemble", "ramp", "dml", "kdcl", "one", "kd")
+METHODS = ("xkd", "mcod", "solo", "ensemble", "ramp", "dml", "kdcl", "one", "kd")
 TERMS = ("kl", "standardized", "pearson", "refined", "reverse")
 TEACHERS = (
     "mean",
@@ -156,8 +165,9 @@ class Fields:
     # How they teach each other.
     method: str = _flag(
         "mcod",
-        "mcod: windows of growing weight; solo: each alone; ensemble: constant weight; ramp:"
-        " growing without windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
+        "xkd: the others teach where they know more, in windows of growing weight; mcod: the"
+        " ensemble does; solo: each alone; ensemble: constant weight; ramp: growing without"
+        " windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
         choices=METHODS,
     )
     teacher: str = _flag(
@@ -185,19 +195,21 @@ class Fields:
     )
     distill_weight_max: float = _flag(1.0, "The largest lambda.", low=0)
     distill_period: float = _flag(
-        2.0, "mcod: epochs of one period, alone first and then distilling.", low=0.001
+        2.0, "xkd, mcod: epochs of one period, alone first and then distilling.", low=0.001
     )
-    distill_duty: float = _flag(0.5, "mcod: part of a period that distils.", low=0, high=1)
-    distill_start: float = _flag(0.0, "mcod, ramp: epochs before the first period.", low=0)
+    distill_duty: float = _flag(0.5, "xkd, mcod: part of a period that distils.", low=0, high=1)
+    distill_start: float = _flag(0.0, "xkd, mcod, ramp: epochs before the first period.", low=0)
     distill_growth: str = _flag(
         "linear",
-        "mcod, ramp: how lambda grows from window to window, or step to step; decay: it falls.",
+        "xkd, mcod, ramp: how lambda grows, from window to window or step to step; decay: falls.",
         choices=("constant", "linear", "cosine", "exponential", "sigmoid", "decay"),
     )
-    distill_adapt: float = _flag(
-        0.0,
-        "Teach a peer the more, the further it has learned its training images: lambda is"
-        " multiplied by exp(-X CE), CE the peer's running cross-entropy; 0: off.",
+    distill_adapt: float | None = _flag(
+        None,
+        "Teach the peer that leads the more, the further it has learned its training images: its"
+        " lambda is multiplied by exp(-X CE), CE its running cross-entropy; 0: as the others. Where"
+        " not given: 2 for xkd, else 0.",
+        usual=0.0,
         low=0,
         high=100,
     )

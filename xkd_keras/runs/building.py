@@ -56,7 +56,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.temperature,
         config.distill_term,
         {peer.name: peer.distill for peer in config.peers()},
-        config.distill_adapt,
+        methods.adapt(config.method, config.distill_adapt),
         config.mix,
         config.seed,
         balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),

@@ -16,7 +16,7 @@ from xkd_keras.flags import peer as peer_options
 from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
 
 PRESETS = {
-    "methods": ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod"),
+    "methods": ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod", "xkd"),
     "paper": ("solo", "kd", "mcod"),
     "ablations": (
         "solo",

@@ -10,7 +10,8 @@ from xkd_keras.flags import config as configs
 
 ABOUT = {
     "solo": "each network alone",
-    "mcod": "windows of growing weight",
+    "xkd": "the others teach where they know more, in windows",
+    "mcod": "the ensemble, in windows of growing weight",
     "ensemble": "the ensemble all the time",
     "ramp": "growing, without windows",
     "dml": "the networks teach each other in pairs",
@@ -20,7 +21,7 @@ ABOUT = {
 }
 # Flags that say something about windows, and the methods that listen to them.
 OF_WINDOWS = {"distill_period", "distill_duty", "distill_start", "distill_growth"}
-USES = {"mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
+USES = {"xkd": OF_WINDOWS, "mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
 SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
 
 
@@ -34,8 +35,8 @@ class Arm:
 
     @property
     def main(self) -> bool:
-        """Whether it is a method of its own rather than an ablation of mcod."""
-        return self.name == "mcod" or self.method not in ("mcod", "ramp")
+        """Whether it is a method of its own rather than an ablation of ours."""
+        return self.name in ("xkd", "mcod") or self.method not in ("xkd", "mcod", "ramp")
 
     @property
     def about(self) -> str:

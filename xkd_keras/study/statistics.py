@@ -41,8 +41,13 @@ def networks(study: Mapping) -> list[str]:
 
 
 def ablations(study: Mapping) -> list[str]:
-    """Return the methods that are variants of mcod, not rivals."""
+    """Return the methods that are variants of ours, not rivals."""
     return [method for method in study["methods"] if method not in study["main"]]
+
+
+def subject(study: Mapping) -> str:
+    """Return the method that a study is about: xkd where it is compared, else mcod."""
+    return "xkd" if "xkd" in study["methods"] else "mcod"
 
 
 def finished(study: Mapping) -> dict[tuple[str, int], Mapping]:
@@ -168,7 +173,7 @@ def error_reduction(mine: np.ndarray, other: np.ndarray) -> dict[str, float | No
 def _families(study: Mapping) -> Iterator[tuple[str, list[str]]]:
     """Yield (reference, methods compared with it); every pair of methods is in one family only."""
     earlier, variants = [], ablations(study)
-    for reference in ("solo", "kd", "mcod"):
+    for reference in ("solo", "kd", subject(study)):
         if reference in study["methods"]:
             earlier.append(reference)
             yield reference, [method for method in study["main"] if method not in earlier]
@@ -259,36 +264,39 @@ def curves(study: Mapping, key: str) -> dict[str, list[dict]]:
 
 
 def verdict(study: Mapping, summary: Mapping) -> dict:
-    """Return what can be said of mcod without claiming too much.
+    """Return what can be said of the subject without claiming too much.
 
     BETTER and WORSE need both an interval of the difference without zero and Holm's p below ALPHA.
 
     Returns:
-        against: each other main method -> peer -> {"answer", and of mcod minus the other: "n",
-            "mean", "low", "high", "holm"}; empty without mcod.
+        subject: As `subject` has it.
+        against: each other main method -> peer -> {"answer", and of the subject minus the other:
+            "n", "mean", "low", "high", "holm"}; empty without the subject.
         variants: The same for each ablation.
         weakest: The peer with the lowest mean top-1 alone, or None.
     """
     table, peers = summary["networks"], list(study["peers"])
-    rivals = [m for m in study["main"] if m != "mcod"] if "mcod" in study["methods"] else []
+    ours = subject(study)
+    rivals = [m for m in study["main"] if m != ours] if ours in study["methods"] else []
     alone = {peer: table[peer].get("solo", {}).get("mean") for peer in peers}
     measured = [peer for peer in peers if alone[peer] is not None]
     return {
+        "subject": ours,
         "against": {
-            rival: {peer: _judge(table[peer], rival) for peer in peers} for rival in rivals
+            rival: {peer: _judge(table[peer], ours, rival) for peer in peers} for rival in rivals
         },
         "variants": {
-            variant: {peer: _judge(table[peer], variant) for peer in peers}
+            variant: {peer: _judge(table[peer], ours, variant) for peer in peers}
             for variant in (ablations(study) if rivals else [])
         },
         "weakest": min(measured, key=alone.get) if measured else None,
     }
 
 
-def _judge(methods: Mapping[str, Mapping], rival: str) -> dict:
-    """Return the answer on mcod minus `rival` for one peer, whichever of them was the reference."""
-    result = methods["mcod"]["against"].get(rival)
-    if not result and (turned := methods[rival]["against"].get("mcod")):
+def _judge(methods: Mapping[str, Mapping], ours: str, rival: str) -> dict:
+    """Return the answer on `ours` minus `rival` for one peer, whichever was the reference."""
+    result = methods[ours]["against"].get(rival)
+    if not result and (turned := methods[rival]["against"].get(ours)):
         mean, low, high = (v if v is None else -v for v in map(turned.get, ("mean", "high", "low")))
         result = {**turned, "mean": mean, "low": low, "high": high}
     if not result:

@@ -199,23 +199,24 @@ def _kd(study: Mapping, summary: Mapping) -> list[str]:
 
 
 def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
-    """Return variants of mcod compared with it and with solo."""
+    """Return variants of our methods compared with the subject and with solo."""
     variants = statistics.ablations(study)
     if not variants:
         return []
+    ours = statistics.subject(study)
     parts = [
-        "## Which part of mcod helps",
-        "Variants of mcod, with the settings chosen for mcod; a family of their own in Holm's"
+        f"## Which part of {ours} helps",
+        "Variants, with the settings chosen for their method; a family of their own in Holm's"
         " correction.",
     ]
     if "ablations.svg" in pictures:
-        alt = "Difference of each variant to mcod in points, with 95 % intervals"
+        alt = f"Difference of each variant to {ours} in points, with 95 % intervals"
         parts.append(picture("ablations.svg", alt))
-    for reference in ("mcod", "solo"):
+    for reference in (ours, "solo"):
         if reference in study["methods"]:
             parts.append(_compared(study, summary, variants, reference))
     table = summary["networks"]
-    shown = [m for m in study["methods"] if m == "mcod" or m in variants]
+    shown = [m for m in study["methods"] if m == ours or m in variants]
     rows = [[escape(m), *(mean(by[m]) for by in table.values())] for m in shown]
     return [*parts, "Top-1 %:", grid(["", *map(escape, table)], rows)]
 

@@ -26,7 +26,7 @@ def draw(study: Mapping, summary: Mapping) -> dict[str, bytes]:
     with plots.style():
         figures = {
             "forest": forest(study, summary, study["main"], "solo"),
-            "ablations": forest(study, summary, variants, "mcod"),
+            "ablations": forest(study, summary, variants, statistics.subject(study)),
             "cost": cost(study, summary),
             "diversity": diversity(study),
         }

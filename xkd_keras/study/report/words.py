@@ -24,10 +24,10 @@ _STANDS = {
     UNKNOWN: "cannot be compared yet with",
 }
 _WEAKEST = {
-    BETTER: "with mcod it is better",
-    SAME: "mcod makes no detectable difference to it",
-    WORSE: "with mcod it is worse",
-    UNKNOWN: "too few seeds to say whether mcod changes it",
+    BETTER: "with {} it is better",
+    SAME: "{} makes no detectable difference to it",
+    WORSE: "with {} it is worse",
+    UNKNOWN: "too few seeds to say whether {} changes it",
 }
 
 
@@ -84,15 +84,15 @@ def opening(study: Mapping, summary: Mapping) -> list[str]:
 
 
 def _answer(study: Mapping, summary: Mapping, said: Mapping) -> str:
-    """Return one sentence: mcod against training alone, or against what there is."""
-    runs = summary["runs"]
+    """Return one sentence: the subject against training alone, or against what there is."""
+    runs, ours = summary["runs"], said["subject"]
     place = f"On {escape(study['dataset'])}"
     if runs["done"] < runs["expected"]:
         place += f", so far ({runs['done']:,} of {many(runs['expected'], 'run')})"
     if said["against"]:
         rival = "solo" if "solo" in said["against"] else next(iter(said["against"]))
         name = _ALONE if rival == "solo" else escape(rival)
-        text = f"{place}, mcod {'; it '.join(_clauses(said['against'][rival], name))}."
+        text = f"{place}, {ours} {'; it '.join(_clauses(said['against'][rival], name))}."
         first, unit, rest = text.partition(_UNIT)  # to say once what the numbers are is enough
         return first + unit + rest.replace(_UNIT, ",")
     tops = []
@@ -101,7 +101,7 @@ def _answer(study: Mapping, summary: Mapping, said: Mapping) -> str:
         if means:
             best = max(means, key=means.get)
             tops.append(f"{escape(best)} for {escape(network)} ({100 * means[best]:.2f} %)")
-    return f"{place}, nothing is compared with mcod; the highest mean is that of {both(tops)}."
+    return f"{place}, nothing is compared with {ours}; the highest mean is that of {both(tops)}."
 
 
 def _clauses(judged: Mapping[str, Mapping], rival: str) -> list[str]:
@@ -129,7 +129,7 @@ def _amount(result: Mapping) -> str:
 
 def _compared(study: Mapping) -> str:
     variants, config = statistics.ablations(study), study["config"]
-    also = f", and {many(len(variants), 'variant')} of mcod" if variants else ""
+    also = f", and {many(len(variants), 'variant')}" if variants else ""
     recipe = f", {many(config['epochs'], 'epoch')}" if "epochs" in config else ""
     return (
         f"**Compared:** {both(map(escape, study['main']))}{also}; with"
@@ -161,18 +161,18 @@ def _sure(study: Mapping, summary: Mapping) -> str:
 
 
 def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
-    """Return all that did not work: where mcod is not better, is behind, and unfinished runs."""
-    runs, items = summary["runs"], _nothing_learned(study, summary)
+    """Return what did not work: where the subject is not better or behind; unfinished runs."""
+    runs, ours, items = summary["runs"], said["subject"], _nothing_learned(study, summary)
     alone = said["against"].get("solo", {}) if runs["done"] else {}
     if unshown := [escape(p) for p, result in alone.items() if result["answer"] in (SAME, UNKNOWN)]:
         which = "any network" if len(unshown) == len(alone) > 1 else both(unshown)
-        items.append(f"mcod is not shown to be better than {_ALONE} for {which}")
+        items.append(f"{ours} is not shown to be better than {_ALONE} for {which}")
     if runs["done"] and "solo" not in said["against"]:
-        items.append(f"whether mcod is better than {_ALONE} is not known: it was not measured")
+        items.append(f"whether {ours} is better than {_ALONE} is not known: it was not measured")
     for rival, judged in [*said["against"].items(), *said["variants"].items()]:
         behind = {p: result for p, result in judged.items() if result["answer"] == WORSE}
         name = _ALONE if rival == "solo" else escape(rival)
-        items += [f"mcod {clause}" for clause in _clauses(behind, name)]
+        items += [f"{ours} {clause}" for clause in _clauses(behind, name)]
     for count, what in ((runs["failed"], "failed"), (runs["missing"], "not there yet")):
         if count:
             verb = "are " if what != "failed" and count > 1 else "is " if what != "failed" else ""
@@ -204,7 +204,7 @@ def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
 
 
 def _rivals(said: Mapping) -> list[str]:
-    """Return where mcod stands to other methods than solo; where it is behind is said elsewhere."""
+    """Return where the subject stands to others than solo; where it is behind is said elsewhere."""
     clauses = []
     for answer, start in _STANDS.items():
         rivals = {}  # which networks -> the rivals with this answer for just these
@@ -217,7 +217,9 @@ def _rivals(said: Mapping) -> list[str]:
         if rivals:
             named = [f"{both(names)} ({which})" for which, names in rivals.items()]
             clauses.append(f"{start} {', '.join(named)}")
-    return [f"**Against the other methods:** mcod {'; it '.join(clauses)}."] if clauses else []
+    if not clauses:
+        return []
+    return [f"**Against the other methods:** {said['subject']} {'; it '.join(clauses)}."]
 
 
 def _weakest(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
@@ -225,5 +227,5 @@ def _weakest(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     if not weakest or not alone or len(study["peers"]) < 2:
         return []
     value = 100 * summary["networks"][weakest]["solo"]["mean"]
-    answer = _WEAKEST[alone[weakest]["answer"]]
+    answer = _WEAKEST[alone[weakest]["answer"]].format(said["subject"])
     return [f"**The weakest network** alone is {escape(weakest)}, with {value:.2f} %; {answer}."]
