@@ -8,6 +8,7 @@ import tensorflow as tf
 from xkd_keras.distillation import (
     averages,
     batches,
+    exits,
     losses,
     mastery,
     members,
@@ -20,6 +21,7 @@ from xkd_keras.distillation import (
     views,
 )
 from xkd_keras.distillation import shares as ensemble_shares
+from xkd_keras.distillation.exits import Exits
 from xkd_keras.distillation.schedules import Constant
 from xkd_keras.errors import InputError
 
@@ -60,6 +62,8 @@ class Cohort(keras.Model):
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
         ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
             `evaluate` and `predict` are of the averages; training goes on with the weights.
+        exits: By name, the names of layers of a peer on which heads learn and teach during training
+            (`exits.Exits`); the peers themselves stay as they are.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -84,6 +88,7 @@ class Cohort(keras.Model):
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         ema: float = 0.0,
+        exits: Mapping[str, Sequence[str]] | None = None,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -104,6 +109,7 @@ class Cohort(keras.Model):
         self.ema = members.part("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
+        self.exits = Exits(self.peers, exits, self.classes, seed) if exits else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -167,9 +173,11 @@ class Cohort(keras.Model):
         images, labels = views.mixed(self.mix, images, labels, self.classes, (self.seed, step))
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
-            logits = self._logits(images, training=True)
+            logits, early = self._heads(images)
             labelled, distilled, gate = self._terms(images, labels, logits)
             learned = losses.smoothed(labelled, logits, self.label_smoothing)
+            if self.exits:
+                learned, distilled = self._with_exits(labels, logits, early, learned, distilled)
             learned, distilled = losses.by_class((learned, distilled), labels, self.class_weights)
             total = tf.reduce_sum(losses.mean(learned + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
@@ -293,10 +301,24 @@ class Cohort(keras.Model):
         taught, gate = self._taught(images, labels, logits)
         batch = taught, logits, labels, self.temperature
         distilled, gate = terms.gated(self._term, gate, *batch)
+        return losses.cross_entropy(labels, logits), self._factors() * distilled, gate
+
+    def _factors(self):
+        """Return what multiplies each peer's lambda: float32 [P, 1]."""
         factors = tf.constant(list(self.distill.values()))
         if self.mastery:
             factors *= self.mastery.factors()
-        return losses.cross_entropy(labels, logits), factors[:, None] * distilled, gate
+        return factors[:, None]
+
+    def _heads(self, images):
+        """Return the logits of a training step, as `_logits`, and those of each peer's exits."""
+        return self.exits.logits(images) if self.exits else (self._logits(images, True), [])
+
+    def _with_exits(self, labels, logits, early, learned, distilled):
+        """Return the two terms of the loss, float32 [P, B], with those of the exits."""
+        batch = labels, logits, early, self.temperature
+        labelled, taught = exits.terms(*batch, self.label_smoothing)
+        return learned + labelled, distilled + self._factors() * taught
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""
@@ -309,10 +331,14 @@ class Cohort(keras.Model):
     def _variables(self):
         """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
         trained = {name: peer.trainable_variables for name, peer in self.peers.items()}
-        learned = [variable for variable in self.of_teacher() if variable.trainable]
+        if self.exits:
+            trained = {
+                name: [*own, *self.exits.variables_of(name)] for name, own in trained.items()
+            }
+        learned = getattr(self._teacher, "trainable_variables", [])
         return {**trained, "ensemble": learned} if learned else trained
 
     def of_teacher(self) -> list:
-        """Return what belongs to teaching: a teacher's variables, the peers' mastery."""
-        own = self.mastery.variables if self.mastery else []
-        return [*getattr(self._teacher, "variables", []), *own]
+        """Return what belongs to teaching: a teacher's variables, the peers' mastery and exits."""
+        own = [part.variables for part in (self.mastery, self.exits) if part]
+        return [*getattr(self._teacher, "variables", []), *sum(own, [])]

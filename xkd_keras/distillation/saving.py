@@ -18,6 +18,7 @@ def config(cohort) -> dict[str, Any]:
         **{"peers": serialize(cohort.peers), "schedule": serialize(cohort.schedule)},
         **{name: f if isinstance(f, str) else serialize(f) for name, f in functions.items()},
         **{"weights": dict(cohort.shares), "distill": dict(cohort.distill)},
+        "exits": cohort.exits and {name: list(of) for name, of in cohort.exits.layers_of.items()},
     }
 
 

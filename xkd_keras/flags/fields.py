@@ -73,8 +73,8 @@ def _peer_help() -> str:
         f" {', '.join(peers.names())} (imagenet_... is a size, for large images, not weights); or"
         " applications:NAME, a classifier of keras.applications, as"
         " applications:EfficientNetV2B0; file:PATH, a saved Keras model; your_module:build_fn."
-        " Options: name, weight (in the ensemble), distill (a factor of lambda); start (trained"
-        " weights: imagenet, for applications:NAME, or a .keras or .weights.h5 file), freeze"
+        " Options: name, weight (in the ensemble), distill (a factor of lambda), exits (for"
+        " --exits: the layers that have heads, LAYER:LAYER), start (trained weights: imagenet, for applications:NAME, or a .keras or .weights.h5 file), freeze"
         " (epochs in which only its last layer learns), start_rate (a factor of the learning rate"
         " for all layers but the last), pixels (what the weights expect, where the file does not"
         f" say: {', '.join(PIXELS)}); and the flags of how a peer learns, without dashes. Those"
@@ -213,6 +213,13 @@ class Fields:
         low=0,
         high=100,
     )
+    exits: int = _flag(
+        0,
+        "Heads on the last so many stages of each network before its final one; during training"
+        " they learn from the labels and the heads of the other networks, then they are dropped.",
+        low=0,
+        high=4,
+    )
     mix: str = _flag(
         "none",
         "Mix half of the training batches, alike for all peers: cutmix (rectangles), mixup (pixels"
@@ -291,6 +298,7 @@ TEACHING = (
     "distill_start",
     "distill_growth",
     "distill_adapt",
+    "exits",
 )
 # How a peer learns; --peer can override each.
 LEARNING = tuple(

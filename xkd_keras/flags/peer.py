@@ -26,6 +26,7 @@ class Peer:
         pixels: What pixels those expect, where nothing else says it.
         freeze: Epochs in which only its last layer learns.
         start_rate: A factor of the learning rate for all layers but the last.
+        exits: The layers that have heads, joined by colons; empty: the ends of its stages.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Peer:
     pixels: str = ""
     freeze: int = 0
     start_rate: float = 1.0
+    exits: str = ""
 
     def about(self, argument: str) -> str:
         """Return an argument of `peers.build` as a person typed it: an option of this --peer."""
@@ -97,6 +99,7 @@ _OWN = {
     "pixels": "",
     "freeze": 0,
     "start_rate": 1.0,
+    "exits": "",
 }
 
 

@@ -20,6 +20,7 @@ from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.peer import Peer
+from xkd_keras.peers import stages
 from xkd_keras.peers.catalogue import FILE
 from xkd_keras.runs import directory as rundir
 
@@ -62,9 +63,31 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
         config.label_smoothing,
         config.ema,
+        exits(config, members),
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
+
+
+def exits(
+    config: configs.Config, members: Mapping[str, keras.Model]
+) -> dict[str, list[str]] | None:
+    """Return by the peer's name the layers that have heads; None where --exits is 0.
+
+    Raises:
+        InputError: A network has no stage before its final one, and names no layers.
+    """
+    found = {}
+    for peer in config.peers() if config.exits else ():
+        ends = peer.exits.split(":") if peer.exits else stages.ends(members[peer.name])
+        if not ends:
+            raise InputError(
+                f"'{peer.name}' has no stage before its final one; valid: 0, or"
+                f" --peer={peer.builder},exits=LAYER with a layer of it.",
+                argument="exits",
+            )
+        found[peer.name] = ends if peer.exits else ends[-config.exits :]
+    return found or None
 
 
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:

@@ -1,0 +1,134 @@
+"""Exits: heads on a peer's stages that learn and teach during training, and are then left behind.
+
+Every head, the peers' own logits included, is a classifier. An exit e of peer i learns from the
+labels and from all heads of the other peers (after Deep Collaborative Learning, Yao and Sun, ECCV
+2020, whose losses are those of all heads at T = 1):
+
+L_i += sum_e [CE(y, z_i,e) + d_i r_i lambda(t) mean_(j != i, f) T^2 KL(z_j,f || z_i,e)]
+
+Shapes: P peers, B images in the batch, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from xkd_keras.distillation import losses
+from xkd_keras.errors import InputError
+
+
+class Exits(keras.layers.Layer):
+    """For each peer, heads on the outputs of some of its layers: mean over the image, then Dense.
+
+    Args:
+        peers: By name; functional models, images [B, H, W, channels] -> logits [B, C].
+        layers: By the peer's name, the names of layers that return [B, H, W, channels].
+        classes: C.
+        seed: Of the heads' first weights.
+
+    Raises:
+        InputError: No such peer or layer, or a layer with another kind of output.
+    """
+
+    def __init__(
+        self,
+        peers: Mapping[str, keras.Model],
+        layers: Mapping[str, Sequence[str]],
+        classes: int,
+        seed: int = 0,
+    ):
+        super().__init__(name="exits", dtype="float32")
+        for name in layers:
+            if name not in peers:
+                raise InputError.unknown("exits", name, peers, "peer")
+        self.layers_of = {name: list(layers.get(name, ())) for name in peers}
+        self.heads, forward = {}, []
+        for i, (name, peer) in enumerate(peers.items()):
+            outputs = _outputs(name, peer, self.layers_of[name])
+            # A bound method, as Keras would count a model among what this layer owns.
+            forward.append(keras.Model(peer.inputs, [peer.outputs[0], *outputs]).__call__)
+            self.heads[name] = [
+                _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
+                for k, output in enumerate(outputs, start=1)
+            ]
+        self.forward = tuple(forward)
+        self.built = True
+
+    def variables_of(self, name: str) -> list:
+        """Return the variables of a peer's exits."""
+        return [variable for head in self.heads[name] for variable in head.trainable_variables]
+
+    def logits(self, images: tf.Tensor) -> tuple[tf.Tensor, list[list[tf.Tensor]]]:
+        """Return the peers' logits float32 [P, B, C], and those of each peer's exits [B, C]."""
+        own, early = [], []
+        for call, heads in zip(self.forward, self.heads.values(), strict=True):
+            logits, *maps = keras.tree.flatten(call(images, training=True))
+            own.append(tf.cast(logits, tf.float32))
+            pooled = [tf.reduce_mean(tf.cast(each, tf.float32), axis=(1, 2)) for each in maps]
+            early.append([head(each) for head, each in zip(heads, pooled, strict=True)])
+        return tf.stack(own), early
+
+
+def terms(labels, logits, early, temperature, smoothing=0.0):
+    """Return the sums over each peer's exits: cross-entropy and distillation, float32 [P, B] each.
+
+    An image for which a teaching head is not finite is not taught by it.
+
+    Args:
+        labels: int [B], or float [B, C] that sum to 1.
+        logits: float32 [P, B, C], of the peers themselves.
+        early: For each peer the logits of its exits, float32 [B, C].
+        temperature: T > 0.
+        smoothing: The part of each label that is spread over all classes.
+    """
+    labelled, distilled = [], []
+    for i, own in enumerate(early):
+        others = [z for j, exits in enumerate(early) if j != i for z in (logits[j], *exits)]
+        nothing = tf.zeros(tf.shape(logits)[1:2])
+        if own:
+            z = tf.stack(own)  # [exits, B, C]
+            entropy = losses.smoothed(losses.cross_entropy(labels, z), z, smoothing)
+        labelled.append(tf.reduce_sum(entropy, axis=0) if own else nothing)
+        taught = [tf.reduce_sum(_taught(other, z, temperature), axis=0) for other in others if own]
+        distilled.append(tf.add_n(taught) / len(taught) if taught else nothing)
+    return tf.stack(labelled), tf.stack(distilled)
+
+
+def _taught(teacher: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Return the KL term of each exit, [exits, B], 0 where the teacher [B, C] is not finite."""
+    finite = tf.reduce_all(tf.math.is_finite(teacher), axis=-1)
+    safe = tf.where(finite[:, None], teacher, tf.zeros_like(teacher))
+    return tf.where(finite, losses.distillation(safe, logits, temperature), 0.0)
+
+
+def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.KerasTensor]:
+    """Return the outputs of a peer's layers of these names."""
+    if not hasattr(peer, "outputs") and layers:
+        raise InputError(
+            f"'{name}' is not a functional model; valid: no exits for it.", argument="exits"
+        )
+    by_name, found = {layer.name: layer for layer in peer.layers}, []
+    for layer in layers:
+        if layer not in by_name:
+            raise InputError.unknown("exits", layer, by_name, f"layer of '{name}'")
+        output = by_name[layer].output
+        if not isinstance(output, keras.KerasTensor) or len(output.shape) != 4:
+            raise InputError(
+                f"layer '{layer}' of '{name}' does not return [batch, height, width, channels];"
+                " valid: one that does.",
+                argument="exits",
+            )
+        found.append(output)
+    return found
+
+
+def _head(name: str, channels: int, classes: int, seed: int) -> keras.layers.Dense:
+    head = keras.layers.Dense(
+        classes,
+        name=name,
+        dtype="float32",
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+    )
+    head.build((None, channels))
+    return head

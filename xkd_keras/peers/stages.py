@@ -1,0 +1,57 @@
+"""Where a network's stages end: the layers before its resolution falls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+
+_FALLS = 0.75  # at this part of a stage's height a new one begins
+_PADS = keras.layers.ZeroPadding2D
+_POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+_PIXELS = (keras.layers.Normalization, keras.layers.Rescaling)
+
+
+def ends(model: keras.Model) -> list[str]:
+    """Return the name of the layer that ends each stage but the final one, from the input on.
+
+    A stage is a stretch of the graph of one resolution in which there are weights. Its end is the
+    last layer whose output, float [B, H, W, C], everything goes through that comes later; so it is
+    never within a branch.
+
+    Args:
+        model: A peer: functional, images to logits. A nested model counts as one layer. One without
+            a graph of layers has no stages.
+    """
+    if not hasattr(model, "outputs"):
+        return []
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    stages = []
+    for tensor, weighs in _necks(graph):
+        if len(tensor.shape) != 4 or isinstance(tensor._keras_history.operation, _POOLS):
+            break
+        if not stages or tensor.shape[1] <= _FALLS * stages[-1][0].shape[1]:
+            stages.append([tensor, weighs])
+        else:
+            stages[-1] = [tensor, stages[-1][1] or weighs]
+    return [tensor._keras_history.operation.name for tensor, learns in stages if learns][:-1]
+
+
+def _necks(graph: keras.Model) -> Iterator[tuple[keras.KerasTensor, bool]]:
+    """Yield each tensor through which all paths go, and whether there are weights since the last.
+
+    In the order in which they are computed. What normalises the pixels has no weights that count.
+    """
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in graph._nodes_by_depth[depth]]
+    last_use = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
+    open_until, weighs = 0, False
+    for place, node in enumerate(nodes):
+        layer = node.operation
+        own = isinstance(layer, keras.Layer) and bool(layer.weights)
+        weighs |= own and layer.name != "normalize" and not isinstance(layer, _PIXELS)
+        # Nothing that was computed before is used after this node, other than by way of its output.
+        if open_until <= place and len(node.output_tensors) == 1 and not isinstance(layer, _PADS):
+            yield node.output_tensors[0], weighs
+            weighs = False
+        open_until = max([open_until, *(last_use.get(id(t), place) for t in node.output_tensors)])
