@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xkd_keras import peers
 from xkd_keras.distillation import methods, teachers
 from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
@@ -80,6 +81,23 @@ def test_every_method_has_its_teacher_unless_another_is_chosen(method, teacher):
 def test_the_names_that_flags_know_are_those_that_exist():
     assert set(fields.METHODS) == set(methods.METHODS)
     assert set(fields.TEACHERS) == {*teachers.TEACHERS, "frozen"}
+
+
+def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
+    def asked(*peer, exits):
+        config = Config(peer=peer, exits=exits)
+        members = {each.name: peers.build(each.builder, (32, 32, 3), 4) for each in config.peers()}
+        return building.exits(config, members)
+
+    assert asked("alexnet", "resnet20", exits=0) is None
+    assert asked("alexnet", "resnet20", exits=1) == {
+        "alexnet": ["relu2"],
+        "resnet20": ["stage2_block3_relu"],
+    }
+    assert asked("alexnet,exits=relu1:relu3", exits=1) == {"alexnet": ["relu1", "relu3"]}
+    own = "tests.small_peers:plain"
+    with pytest.raises(InputError, match=r"^exits: 'plain' has no stage before its final one; .*="):
+        asked(own, exits=2)
 
 
 def test_the_rate_falls_at_the_given_epochs():

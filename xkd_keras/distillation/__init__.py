@@ -1,5 +1,5 @@
 """The method: several networks at once, each taught by their ensemble. No files, no flags.
 
 cohort is the keras.Model; teachers, terms, losses, schedules and methods are what it is made of;
-shares, mastery, views, members, batches, metrics, optimizers, nonfinite serve it. See README.md.
+shares, mastery, exits, views, members, batches, metrics, optimizers, nonfinite serve it. See README.md.
 """

@@ -175,10 +175,7 @@ class Cohort(keras.Model):
         with tf.GradientTape() as tape:
             logits, early = self._heads(images)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            learned = losses.smoothed(labelled, logits, self.label_smoothing)
-            if self.exits:
-                learned, distilled = self._with_exits(labels, logits, early, learned, distilled)
-            learned, distilled = losses.by_class((learned, distilled), labels, self.class_weights)
+            learned, distilled = self._learned(labels, logits, early, labelled, distilled)
             total = tf.reduce_sum(losses.mean(learned + distill_weight * distilled, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -314,11 +311,17 @@ class Cohort(keras.Model):
         """Return the logits of a training step, as `_logits`, and those of each peer's exits."""
         return self.exits.logits(images) if self.exits else (self._logits(images, True), [])
 
-    def _with_exits(self, labels, logits, early, learned, distilled):
-        """Return the two terms of the loss, float32 [P, B], with those of the exits."""
-        batch = labels, logits, early, self.temperature
-        labelled, taught = exits.terms(*batch, self.label_smoothing)
-        return learned + labelled, distilled + self._factors() * taught
+    def _learned(self, labels, logits, early, labelled, distilled):
+        """Return the two terms as a step minimises them, float32 [P, B] each.
+
+        With smoothed labels, the terms of exits, and each image times the weight of its class.
+        """
+        learned = losses.smoothed(labelled, logits, self.label_smoothing)
+        if self.exits:
+            batch = labels, logits, early, self.temperature
+            more, taught = exits.terms(*batch, self.label_smoothing)
+            learned, distilled = learned + more, distilled + self._factors() * taught
+        return losses.by_class((learned, distilled), labels, self.class_weights)
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""
@@ -340,5 +343,5 @@ class Cohort(keras.Model):
 
     def of_teacher(self) -> list:
         """Return what belongs to teaching: a teacher's variables, the peers' mastery and exits."""
-        own = [part.variables for part in (self.mastery, self.exits) if part]
-        return [*getattr(self._teacher, "variables", []), *sum(own, [])]
+        parts = [part for part in (self._teacher, self.mastery, self.exits) if part]
+        return [variable for part in parts for variable in getattr(part, "variables", [])]

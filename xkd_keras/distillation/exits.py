@@ -47,7 +47,7 @@ class Exits(keras.layers.Layer):
         for i, (name, peer) in enumerate(peers.items()):
             outputs = _outputs(name, peer, self.layers_of[name])
             # A bound method, as Keras would count a model among what this layer owns.
-            forward.append(keras.Model(peer.inputs, [peer.outputs[0], *outputs]).__call__)
+            forward.append(keras.Model(peer.inputs[0], [peer.outputs[0], *outputs]).__call__)
             self.heads[name] = [
                 _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
                 for k, output in enumerate(outputs, start=1)

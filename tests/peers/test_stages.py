@@ -1,0 +1,59 @@
+"""Where stages end: against the tables of the papers, and networks drawn for the purpose."""
+
+import keras
+import pytest
+
+from xkd_keras import peers
+from xkd_keras.peers import stages
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "resolutions"),
+    [
+        ("alexnet", 32, [8, 4]),
+        ("vgg11", 32, [32, 16, 8, 4]),
+        ("resnet20", 32, [32, 16]),
+        ("densenet-bc-40-12", 32, [32, 16]),
+        ("wrn-16-2", 32, [32, 16]),
+        ("mobilenet_v2", 32, [32, 16, 8]),
+        ("imagenet_resnet18", 64, [32, 16, 8, 4]),
+        ("imagenet_mobilenet_v3", 64, [32, 16, 8, 4]),
+    ],
+)
+def test_every_family_has_the_stages_of_its_table(name, side, resolutions):
+    model = peers.build(name, (side, side, 3), 5)
+    found = [model.get_layer(layer).output.shape[1] for layer in stages.ends(model)]
+    assert found == resolutions
+    assert stages.ends(peers.fused(model)) == stages.ends(model)
+
+
+def branched():
+    """Two branches, one a layer longer, between two resolutions; then two stages in one branch."""
+    image = keras.Input((16, 16, 3))
+    conv = keras.layers.Conv2D
+    x = conv(4, 3, padding="same", name="stem")(image)
+    long = conv(4, 3, padding="same", name="long2")(conv(4, 3, padding="same", name="long1")(x))
+    x = keras.layers.Add(name="joined")([x, long])
+    x = keras.layers.ZeroPadding2D(1, name="pad")(x)
+    x = conv(8, 3, strides=2, name="down")(x)
+    low = conv(8, 3, strides=2, padding="same", name="low")(x)
+    high = keras.layers.UpSampling2D(2, name="up")(low)
+    x = keras.layers.Concatenate(name="both")([x, high])
+    x = conv(8, 3, strides=2, padding="same", name="last")(x)
+    return keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(x)))
+
+
+def test_a_stage_ends_where_its_branches_have_joined_and_before_padding():
+    assert stages.ends(branched()) == ["joined", "both"]
+
+
+def test_a_sequential_model_has_stages_and_one_without_a_graph_has_none():
+    layers = [keras.layers.Conv2D(4, 3, strides=2, name=name) for name in ("one", "two")]
+    model = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.Flatten()])
+    assert stages.ends(model) == ["one"]
+
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    assert stages.ends(Own()) == []
