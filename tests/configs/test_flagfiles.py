@@ -52,6 +52,8 @@ def plan(path):
     values = flags.FlagValues()
     options.define(values)
     values(["study", f"--flagfile={path}"])
+    if values.dataset.startswith("folder:"):  # whoever runs it has unzipped one there
+        values.dataset = f"folder:{path.parent}"
     return options.plan(values)
 
 

@@ -14,23 +14,18 @@ from xkd_keras.distillation import (
     members,
     metrics,
     nonfinite,
-    optimizers,
-    saving,
     teachers,
     terms,
     views,
 )
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.exits import Exits
+from xkd_keras.distillation.keras_side import KerasSide
 from xkd_keras.distillation.schedules import Constant
-from xkd_keras.errors import InputError
-
-# Of `keras.Model.compile`: what a Cohort brings itself.
-_OWN = {"auto_scale_loss", "loss", "loss_weights", "metrics", "weighted_metrics"}
 
 
 @keras.saving.register_keras_serializable("xkd_keras")
-class Cohort(keras.Model):
+class Cohort(KerasSide):
     """Peers that see the same batch and learn from the labels and the ensemble of their logits.
 
     With logits z_i of peer i, labels y, temperature T and the weight lambda of step t (after MCOD,
@@ -117,46 +112,6 @@ class Cohort(keras.Model):
         self.nonfinite = nonfinite.Nonfinite(self.peers, "stop")
         self.built = True  # the peers are
 
-    def compile(self, optimizer="sgd", on_nonfinite="stop", **kwargs):
-        """Set how to train.
-
-        Where a peer computes in float16, the loss is scaled up for its gradients not to vanish, and
-        a peer whose gradients overflow sits that step out (Micikevicius et al., 2018).
-
-        Args:
-            optimizer: A Keras optimizer or its name, copied for each peer, or a dict of them by the
-                peer's name (and `ensemble`, for a teacher that learns).
-            on_nonfinite: What a loss or gradient does that is not finite: `stop` raises, `skip`
-                leaves that peer, and it only, as it was before the step, out of the others'
-                teacher too, and counts the step in the metric NAME_skipped.
-            **kwargs: As `keras.Model.compile`, but `jit_compile` is off unless asked for: on CPUs
-                XLA makes these networks slower.
-
-        Raises:
-            InputError: A loss or metrics are given (a Cohort has its own), an unknown
-                on_nonfinite, or an optimizer asks for what a Cohort does otherwise.
-        """
-        if own := _OWN & set(kwargs):
-            raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
-        self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
-        kwargs.setdefault("jit_compile", False)
-        if not isinstance(optimizer, optimizers.CohortOptimizer):
-            optimizer = optimizers.CohortOptimizer(optimizers.by_peer(optimizer, self._variables()))
-        optimizers.check(optimizer.by_peer, self.nonfinite.may_skip)
-        optimizer.build_peers(self._variables())
-        self.nonfinite.attach(optimizer)
-        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        optimizer = keras.saving.serialize_keras_object(self.optimizer)
-        return {"optimizer": optimizer, "on_nonfinite": "skip" if self.nonfinite.skips else "stop"}
-
-    def compile_from_config(self, config):
-        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(optimizer, config["on_nonfinite"])
-
     def call(self, images, training=False):
         """Return the logits [B, classes] of every peer by name, and of the `ensemble`."""
         logits = self._logits(images, training)
@@ -220,51 +175,9 @@ class Cohort(keras.Model):
         """Return images, labels int64 [B], sample_weight [B] or None of a batch."""
         return batches.filled(*batches.unpacked(data, self.classes, not self.jit_compile))
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Do nothing, as the peers are built: Keras would add up what the replicas got unevenly."""
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda.
-
-        Labels that are no class numbers raise InputError.
-        """
-        with nonfinite.explained(), batches.explained():
-            history = super().fit(*args, **kwargs)
-        if self.jit_compile and not self.nonfinite.skips:  # XLA cannot say it in the step
-            nonfinite.check_ends(history.history, self.peers)
-        return history
-
-    def evaluate(self, *args, **kwargs):
-        """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""
-        with batches.explained(), self.averaged():
-            return super().evaluate(*args, **kwargs)
-
-    def predict(self, *args, **kwargs):
-        """As `keras.Model.predict`: the logits of every peer by name, and of the `ensemble`."""
-        with self.averaged():
-            return super().predict(*args, **kwargs)
-
-    def averaged(self):
-        """Return a context in which the peers have their averages, to be saved; nothing without."""
-        return averages.lent(self.averages, self.peers)
-
-    def export(self, *args, **kwargs):
-        """Refuse: each peer is a Keras model that exports itself."""
-        raise InputError(
-            f"a Cohort is not exported as one; valid: cohort.peers['{next(iter(self.peers))}']"
-            ".export(PATH), for each peer."
-        )
-
     @property
     def metrics(self):
         return [*self.running.means.values(), *self.nonfinite.skipped.values()]
-
-    def get_config(self):
-        return saving.config(self)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**saving.arguments(config, custom_objects))
 
     def _logits(self, images, training):
         """One forward pass of each peer -> float32 [P, B, classes]."""

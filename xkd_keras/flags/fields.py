@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xkd_keras import peers
-from xkd_keras.peers.catalogue import PIXELS
+from xkd_keras.flags.peer_help import peer_help
 
 
 def _flag(
@@ -60,30 +60,6 @@ TEACHERS = (
 HALVES = ("float16", "bfloat16")
 
 
-def _peer_help() -> str:
-    """Say what --peer takes, and which networks learn otherwise than most."""
-    apart: dict[str, list[str]] = {}
-    for name in peers.names():
-        own = ", ".join(f"{option} {value}" for option, value in peers.suits(name).items())
-        if own:
-            apart.setdefault(own, []).append(name)
-    suits = "; ".join(f"{', '.join(names)}: {own}" for own, names in apart.items())
-    return (
-        "A network, repeated: NAME[,option=value...]. NAME is one of"
-        f" {', '.join(peers.names())} (imagenet_... is a size, for large images, not weights); or"
-        " applications:NAME, a classifier of keras.applications, as"
-        " applications:EfficientNetV2B0; file:PATH, a saved Keras model; your_module:build_fn."
-        " Options: name, weight (in the ensemble), distill (a factor of lambda), exits (for"
-        " --exits: the layers that have heads, LAYER:LAYER), start (trained weights: imagenet, for"
-        " applications:NAME, or a .keras or .weights.h5 file), freeze"
-        " (epochs in which only its last layer learns), start_rate (a factor of the learning rate"
-        " for all layers but the last), pixels (what the weights expect, where the file does not"
-        f" say: {', '.join(PIXELS)}); and the flags of how a peer learns, without dashes. Those"
-        f" that are not given suit the network. {suits}; of applications:NAME as in"
-        " xkd_keras/peers/README.md; from trained weights, a tenth of the learning rate."
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Fields:
     """The flags of a run and their defaults; `Config` adds what can be done with them."""
@@ -136,7 +112,7 @@ class Fields:
         2.0, "Keep a dataset in memory up to this size in GiB; beyond, the order differs.", low=0
     )
     # Peers and how each of them learns; --peer can override everything down to clip_norm.
-    peer: tuple[str, ...] = _flag((), _peer_help())
+    peer: tuple[str, ...] = _flag((), peer_help())
     optimizer: str | None = _flag(
         "sgd", "Each peer's optimizer.", choices=("sgd", "adamw"), learning=True
     )
