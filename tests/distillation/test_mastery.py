@@ -1,4 +1,4 @@
-"""The leader is taught the more, the further it has learned: against hand-worked numbers."""
+"""A teacher is heard as far as it has learned: against hand-worked numbers."""
 
 import keras
 import numpy as np
@@ -13,13 +13,24 @@ from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
 
-def test_the_leader_is_taught_by_how_far_it_has_learned_and_the_others_in_full():
-    made = mastery.Mastery(3, 10, rate=2.0)
-    np.testing.assert_allclose(made.factors(), [0.01, 0.01, 0.01], rtol=1e-5)  # all guess
-    made.cross_entropy.assign([2.0, 0.5, 0.7])
-    np.testing.assert_allclose(made.factors(), [1.0, np.exp(-1.0), 1.0], rtol=1e-6)
-    made.cross_entropy.assign([2.0, 0.5, 0.0])
-    np.testing.assert_allclose(made.factors(), [1.0, 1.0, 1.0], rtol=1e-6)
+def test_a_teacher_is_heard_by_the_probability_that_it_gives_to_the_labels():
+    made = mastery.Mastery(3, 10, rate=1.0)
+    shares = tf.constant([0.5, 0.25, 0.25])
+    weights, factors = made.heard(shares)
+    np.testing.assert_allclose(weights, shares, rtol=1e-6)  # all guess alike, with p = 0.1
+    np.testing.assert_allclose(factors, [0.1, 0.1, 0.1], rtol=1e-5)
+    made.cross_entropy.assign(-np.log([0.2, 0.8, 0.4]))
+    weights, factors = made.heard(shares)
+    np.testing.assert_allclose(weights, np.array([0.1, 0.2, 0.1]) / 0.4, rtol=1e-5)
+    np.testing.assert_allclose(factors, [0.3 / 0.5, 0.2 / 0.75, 0.3 / 0.75], rtol=1e-5)
+
+
+def test_a_rate_sharpens_and_a_peer_without_others_hears_nobody():
+    made = mastery.Mastery(2, 4, rate=2.0)
+    made.cross_entropy.assign(-np.log([0.5, 0.1]))
+    np.testing.assert_allclose(made.heard(tf.constant([0.5, 0.5]))[1], [0.01, 0.25], rtol=1e-5)
+    alone = mastery.Mastery(1, 4, rate=2.0)
+    np.testing.assert_array_equal(alone.heard(tf.constant([1.0]))[1], [0.0])
 
 
 def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_finite():
@@ -29,17 +40,19 @@ def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_fini
     np.testing.assert_allclose(made.cross_entropy, [0.98 * start, start, start], rtol=1e-6)
 
 
-def test_the_loss_of_a_step_has_lambda_times_the_factor_of_each_peer():
+def test_the_ensemble_is_weighted_by_mastery_and_lambda_is_that_of_the_others():
     peers = [linear("a"), linear("b")]
     logits = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
     cohort = Cohort(peers, 0.7, temperature=2.0, distill={"b": 0.5}, adapt=1.5)
     cohort.compile(keras.optimizers.SGD(0.0))
     cohort.mastery.cross_entropy.assign([0.2, 1.0])
     shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
-    q, p = softmax(logits.mean(0) / 2.0, -1), softmax(logits / 2.0, -1)
+    mastered = np.exp(-1.5 * np.array([0.2, 1.0]))
+    target = np.average(logits, axis=0, weights=mastered)
+    q, p = softmax(target / 2.0, -1), softmax(logits / 2.0, -1)
     kl = 4.0 * np.sum(q * np.log(q / p), -1).mean(-1)
     labelled = -log_softmax(logits, -1)[:, np.arange(48), LABELS].mean(-1)
-    taught = 0.7 * (np.exp(-0.3) * kl[0] + 0.5 * kl[1])  # a leads
+    taught = 0.7 * (mastered[1] * kl[0] + 0.5 * mastered[0] * kl[1])
     assert shown["loss"] == pytest.approx(labelled.sum() + taught, rel=1e-4)
     after = 0.98 * np.array([0.2, 1.0]) + 0.02 * labelled
     np.testing.assert_allclose(cohort.mastery.cross_entropy, after, rtol=1e-5)

@@ -64,7 +64,7 @@ def test_one_ramps_up_in_the_first_80_of_300_epochs():
     ("method", "teacher"),
     [
         *(
-            ("xkd", "gated"),
+            ("xkd", "leave_one_out"),
             ("mcod", "mean"),
             ("solo", "mean"),
             ("ensemble", "mean"),

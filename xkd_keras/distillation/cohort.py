@@ -48,8 +48,8 @@ class Cohort(KerasSide):
         temperature: T > 0 softens both sides of the KL.
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
-        adapt: >= 0; lambda of the peer that leads, whose running cross-entropy CE on the training
-            images is the smallest, is multiplied by exp(-adapt CE) (`mastery.Mastery`).
+        adapt: >= 0; a peer j is heard as a teacher by its mastery exp(-adapt CE_j), with CE_j its
+            running cross-entropy on the training images (`mastery.Mastery`); 0: all in full.
         class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
@@ -203,7 +203,8 @@ class Cohort(KerasSide):
     def _taught(self, images, labels, logits):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
         sound = self.nonfinite.sound(logits, shares := self._shares())
-        taught = self._teacher(sound, weights=shares, labels=labels, images=images)
+        weights = self.mastery.heard(shares)[0] if self.mastery else shares
+        taught = self._teacher(sound, weights=weights, labels=labels, images=images)
         return taught if isinstance(taught, tuple) else (taught, tf.ones(tf.shape(taught)[:-1]))
 
     def _terms(self, images, labels, logits):
@@ -217,7 +218,7 @@ class Cohort(KerasSide):
         """Return what multiplies each peer's lambda: float32 [P, 1]."""
         factors = tf.constant(list(self.distill.values()))
         if self.mastery:
-            factors *= self.mastery.factors()
+            factors *= self.mastery.heard(self._shares())[1]
         return factors[:, None]
 
     def _heads(self, images):

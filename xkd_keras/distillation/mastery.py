@@ -1,4 +1,4 @@
-"""Which peer leads, and how much it is taught."""
+"""How far each peer has learned, and how much it is heard for it."""
 
 import keras
 import tensorflow as tf
@@ -7,20 +7,21 @@ _MEMORY = 0.98  # of the running mean: about the last fifty steps
 
 
 class Mastery(keras.layers.Layer):
-    """The running cross-entropy of every peer on the training images, and the factors it gives.
+    """The running cross-entropy of every peer on the training images, and its mastery from it.
 
-    The peer with the smallest, CE_min, leads. The others have something to learn from it, and their
-    factor of lambda is 1. The leader has little to learn from them while it still learns from the
-    labels, but something once it has learned its images by heart; its factor is
+    With CE_j the running mean over steps of peer j's cross-entropy, its mastery is
 
-    exp(-rate CE_min)
+    m_j = exp(-rate CE_j)
 
-    which is 1 / classes^rate for a network that guesses, and approaches 1. The formula is ours.
+    For rate 1 that is the (geometric) mean of the probability that it gives to the labels: 1 /
+    classes for a network that guesses, up to 1. A peer is heard as a teacher as far as it has
+    learned, so teaching begins by itself, grows, and is weak where the teachers are. The formula is
+    ours.
 
     Args:
         peers: How many.
         classes: How many; the running mean starts as that of a guess, log(classes).
-        rate: >= 0; 0: every factor is 1.
+        rate: >= 0; 0: every mastery is 1.
     """
 
     def __init__(self, peers: int, classes: int, rate: float):
@@ -36,11 +37,21 @@ class Mastery(keras.layers.Layer):
         )
         self.built = True
 
-    def factors(self) -> tf.Tensor:
-        """Return what to multiply each peer's lambda by: float32 [P] in 0..1; equals all lead."""
-        means = tf.convert_to_tensor(self.cross_entropy)
-        least = tf.reduce_min(means)
-        return tf.where(means <= least, tf.exp(-self.rate * least), 1.0)
+    def heard(self, shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the weights of the peers as teachers, and what multiplies each pupil's lambda.
+
+        The weights are w_j m_j, divided by their sum; the factor of peer i is the mean of the
+        others' mastery, sum_(j != i) w_j m_j / sum_(j != i) w_j, and 0 where there are no others.
+
+        Args:
+            shares: w, float32 [P], summing to 1.
+
+        Returns:
+            Two float32 [P].
+        """
+        heard = shares * tf.exp(-self.rate * tf.convert_to_tensor(self.cross_entropy))
+        total = tf.reduce_sum(heard)
+        return heard / total, tf.math.divide_no_nan(total - heard, 1.0 - shares)
 
     def update(self, means: tf.Tensor) -> None:
         """Take in a step's cross-entropies, float32 [P]; one that is not finite changes nothing."""

@@ -2,11 +2,11 @@
 
 Every method minimises, for each peer i, with logits z_i, labels y and temperature T,
 
-    L_i = CE(y, z_i) + r_i(t) g_i lambda(t) T^2 KL(softmax(z_T,i / T) || softmax(z_i / T))
+    L_i = CE(y, z_i) + r_i(t) lambda(t) T^2 KL(softmax(z_T,i / T) || softmax(z_i / T))
 
-and is a choice of the teacher z_T,i with its gate g_i (a name in `teachers`) and of lambda(t) (from
-`schedules`). A function here takes a Course and returns both. r_i is 1 for all peers but the leader
-where `adapt` is above 0 (`mastery`).
+and is a choice of the teacher z_T,i (a name in `teachers`) and of lambda(t) (from `schedules`). A
+function here takes a Course and returns both. r_i is 1, but where `adapt` is above 0 it is how far
+those who teach have learned (`mastery`).
 """
 
 import dataclasses
@@ -51,13 +51,13 @@ def mcod(course: Course):
 
 
 def xkd(course: Course):
-    """Teaching by merit, in windows: this project's method where networks are unequal.
+    """The others teach, each heard as far as it has learned: this project's method.
 
-    A peer is taught by the others, each weighted by its merit for the image, and only on images
-    where they know more than it (`teachers.gated`). The peer that leads is taught by exp(-2 CE) of
-    it, as far as it has learned its images by heart (`mastery`). lambda(t) is that of `mcod`.
+    z_T,i = sum_(j != i) m_j z_j / sum_(j != i) m_j and r_i = mean_(j != i) m_j, with the mastery
+    m_j = exp(-CE_j) of `mastery`. Where networks do not learn their images by heart, a weak one
+    hardly disturbs a strong one; where they do, all are taught.
     """
-    return "gated", mcod(course)[1]
+    return "leave_one_out", schedules.Constant(course.distill_weight_max)
 
 
 def ensemble(course: Course):
@@ -111,7 +111,7 @@ def kd(course: Course):
 
 
 METHODS = {each.__name__: each for each in (xkd, mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}
-_ADAPT = {"xkd": 2.0}
+_ADAPT = {"xkd": 1.0}
 
 
 def adapt(method: str, given: float | None) -> float:

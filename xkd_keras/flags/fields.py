@@ -142,8 +142,8 @@ class Fields:
     # How they teach each other.
     method: str = _flag(
         "mcod",
-        "xkd: the others teach where they know more, in windows of growing weight; mcod: the"
-        " ensemble does; solo: each alone; ensemble: constant weight; ramp: growing without"
+        "xkd: the others teach as far as they have learned; mcod: the ensemble, in windows of"
+        " growing weight; solo: each alone; ensemble: constant weight; ramp: growing without"
         " windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
         choices=METHODS,
     )
@@ -172,20 +172,20 @@ class Fields:
     )
     distill_weight_max: float = _flag(1.0, "The largest lambda.", low=0)
     distill_period: float = _flag(
-        2.0, "xkd, mcod: epochs of one period, alone first and then distilling.", low=0.001
+        2.0, "mcod: epochs of one period, alone first and then distilling.", low=0.001
     )
-    distill_duty: float = _flag(0.5, "xkd, mcod: part of a period that distils.", low=0, high=1)
-    distill_start: float = _flag(0.0, "xkd, mcod, ramp: epochs before the first period.", low=0)
+    distill_duty: float = _flag(0.5, "mcod: part of a period that distils.", low=0, high=1)
+    distill_start: float = _flag(0.0, "mcod, ramp: epochs before the first period.", low=0)
     distill_growth: str = _flag(
         "linear",
-        "xkd, mcod, ramp: how lambda grows, from window to window or step to step; decay: falls.",
+        "mcod, ramp: how lambda grows, from window to window or step to step; decay: falls.",
         choices=("constant", "linear", "cosine", "exponential", "sigmoid", "decay"),
     )
     distill_adapt: float | None = _flag(
         None,
-        "Teach the peer that leads the more, the further it has learned its training images: its"
-        " lambda is multiplied by exp(-X CE), CE its running cross-entropy; 0: as the others. Where"
-        " not given: 2 for xkd, else 0.",
+        "Hear a teacher as far as it has learned its training images: it is weighted by exp(-X CE),"
+        " CE its running cross-entropy, and so is lambda; 0: in full. Where not given: 1 for xkd,"
+        " else 0.",
         usual=0.0,
         low=0,
         high=100,

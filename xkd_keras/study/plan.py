@@ -10,7 +10,7 @@ from xkd_keras.flags import config as configs
 
 ABOUT = {
     "solo": "each network alone",
-    "xkd": "the others teach where they know more, in windows",
+    "xkd": "the others, as far as they have learned",
     "mcod": "the ensemble, in windows of growing weight",
     "ensemble": "the ensemble all the time",
     "ramp": "growing, without windows",
@@ -21,7 +21,7 @@ ABOUT = {
 }
 # Flags that say something about windows, and the methods that listen to them.
 OF_WINDOWS = {"distill_period", "distill_duty", "distill_start", "distill_growth"}
-USES = {"xkd": OF_WINDOWS, "mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
+USES = {"mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
 SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
 
 
