@@ -204,7 +204,7 @@ def test_a_batch_norm_after_an_activation_has_an_identity_to_be_folded_into():
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["qat", "cluster"])
 def test_mobilenet_v3_goes_through(recipe):
-    model = peers.build("imagenet_mobilenet_v3", (64, 64, 3), CLASSES, seed=0)
+    model = peers.build("applications:MobileNetV3Small", (64, 64, 3), CLASSES, seed=0)
     for layer in model.layers:
         # As drawn, variances are below the epsilon of batch norm: all images would look alike.
         if isinstance(layer, (L.Conv2D, L.DepthwiseConv2D)) and not layer.use_bias:
