@@ -48,4 +48,8 @@ def lock(directory: Path) -> Iterator[None]:
                 " choose another directory.",
                 argument="run_dir",
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in directory.iterdir()] == [".lock"]:  # nothing was begun
+                (directory / ".lock").unlink(missing_ok=True)

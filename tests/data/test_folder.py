@@ -182,10 +182,27 @@ def test_unusable_layouts_are_explained(tmp_path):
     (tmp_path / "hollow" / "violet").mkdir()
     refused(tmp_path / "hollow", r"class 'violet' holds no images")
     fill(tmp_path / "half" / "train")
-    refused(tmp_path / "half", r"folder 'train' but no folder 'test'")
+    (tmp_path / "half" / "train").rename(tmp_path / "half" / "test")
+    refused(tmp_path / "half", r"folder 'test' but no folder 'train'")
     fill(tmp_path / "strange" / "train", classes=["red", "blue"])
     fill(tmp_path / "strange" / "test")
     refused(tmp_path / "strange", r"class 'green' of test is not among those of train: blue, red")
+
+
+@pytest.mark.parametrize(
+    ("parts", "counts"), [(("train",), [14, 2, 4]), (("train", "valid"), [16, 10, 4])]
+)
+def test_a_test_that_is_missing_is_a_fifth_of_train(tmp_path, parts, counts):
+    for part in parts:
+        fill(tmp_path / part, 20 if part == "train" else 10)
+    dataset = load(tmp_path, validation_fraction=0.1)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert [np.bincount(data.labels(split)).tolist() for split in splits] == [
+        [n] * 3 for n in counts
+    ]
+    names = [{dataset.train.source.names[i] for i in split.positions} for split in splits]
+    assert len(set.union(*names)) == 3 * sum(counts)
+    assert any("There is no folder 'test'" in note for note in dataset.notes)
 
 
 def test_a_class_may_be_called_train(tmp_path):

@@ -38,8 +38,9 @@ def read(name: str, request: Request) -> Content:
 
     Returns:
         Its content. Without folders of their own, 70 % of each class are train, 10 % validation and
-        20 % test; with train and test only, validation is held out of train. Where the classes are
-        known, all images of a folder without parts are test, and a part may be empty.
+        20 % test. With a folder train, test images that are missing are a fifth of it, and those of
+        validation a part of the rest. Where the classes are known, all images of a folder without
+        parts are test, and a part may be empty.
 
     Raises:
         InputError: An unusable layout, a damaged file (unless they are to be skipped), or files
@@ -59,7 +60,8 @@ def read(name: str, request: Request) -> Content:
     files, images = ([pair[i] for pair in readable] for i in (0, 1))
     class_names = request.class_names or _class_names(name, files)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
-    splits = _splits(name, files, class_names, labels, request)
+    tested = layout.has_test(root)
+    splits = _splits(name, files, class_names, labels, request, tested)
     source = _source(files, images, labels, keep)
     source.names = tuple(_shown(root, file) for file in files)
     return Content(
@@ -197,8 +199,8 @@ def _class_names(name: str, files: list[File]) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def _splits(name, files, class_names, labels, request: Request) -> tuple[np.ndarray, ...]:
-    """Positions of train, validation and test."""
+def _splits(name, files, class_names, labels, request: Request, tested: bool):
+    """Return the positions of train, validation and test; `tested`: there is a folder of test."""
     parts = np.array([file.part for file in files], object)
     train, validation, test = (np.flatnonzero(parts == part) for part in _PARTS)
     if request.class_names:
@@ -206,14 +208,20 @@ def _splits(name, files, class_names, labels, request: Request) -> tuple[np.ndar
     if not parts[0]:
         _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
         return stratified_split(labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
-    if not len(test):
+    if tested and not len(test):
         raise InputError(f"{name}: the folder 'test' holds no readable images.", argument="dataset")
+    _check_enough(name, class_names, labels[train], 1 + (not tested) + (not len(validation)))
+    if not tested:
+        train, test = _held_out(train, labels, TRAIN_VALIDATION_TEST[-1])
     if not len(validation):
-        _check_enough(name, class_names, labels[train], 2)
-        shares = 1 - request.validation_fraction, request.validation_fraction
-        kept, held_out = stratified_split(labels[train], shares, FIXED_SEED)
-        train, validation = train[kept], train[held_out]
+        train, validation = _held_out(train, labels, request.validation_fraction)
     return train, validation, test
+
+
+def _held_out(positions: np.ndarray, labels: np.ndarray, share: float) -> list[np.ndarray]:
+    """Return the positions without a share of each class, and that share."""
+    parts = stratified_split(labels[positions], (1 - share, share), FIXED_SEED)
+    return [positions[part] for part in parts]
 
 
 def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> None:

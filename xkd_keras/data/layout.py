@@ -134,13 +134,14 @@ def _parts(name: str, root: Path, known: Collection[str], notes: list[str]) -> d
                 f"{name}: {_listed(map(_name, same))} are both for {part}. Valid: one of them.",
                 argument="dataset",
             )
-    missing = [part for part in ("train", "test") if not parts[part]]
-    if missing and not known:
+    if not parts["train"] and not known:
         raise InputError(
-            f"{name} has a folder {_listed(map(_name, found))} but no folder '{missing[0]}' beside "
+            f"{name} has a folder {_listed(map(_name, found))} but no folder 'train' beside "
             f"it. Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
             argument="dataset",
         )
+    if not parts["test"] and not known:
+        notes.append("There is no folder 'test': a fifth of the training images are held out.")
     if others:
         notes.append(f"Not used, as it is beside '{found[0].name}': {_listed(others)}.")
     return {part: same[0] for part, same in parts.items() if same}
