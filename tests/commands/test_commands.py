@@ -156,6 +156,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
     assert errors.strip() == f"interrupted; the same command goes on from {tmp_path / 'run'}"
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_that_python_loses_ends_training_all_the_same(good, tmp_path):
     script = """
 import os, signal, sys

@@ -35,6 +35,7 @@ def odd_home(tmp_path_factory):
     return str(home)
 
 
+@pytest.mark.slow
 def test_commands_are_tensorflow_channels_last_float32_whatever_stands_there(
     tmp_path, data_dir, odd_home
 ):

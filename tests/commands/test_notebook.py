@@ -63,6 +63,7 @@ def test_it_is_a_notebook_of_the_fourth_format_that_keeps_no_output():
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_its_cells_lead_from_drawn_images_to_a_classified_photo(cells, shown, notices, capsys):
     cells(SETTINGS).update(SMALL)

@@ -91,6 +91,7 @@ def test_image_size_is_free_and_does_not_touch_the_fingerprint(dataset, director
     assert images.shape == (8, 40, 40, 3)
 
 
+@pytest.mark.slow
 def test_reading_deterministically_says_nothing_on_stderr(data_dir):
     """TensorFlow complained of what it makes of a parallel map that decodes."""
     code = (

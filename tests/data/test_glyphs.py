@@ -99,6 +99,7 @@ def test_an_example_is_the_same_in_another_order_and_process():
     assert other.stdout.splitlines() == lines
 
 
+@pytest.mark.slow
 def test_checksums_are_in_the_metadata_and_the_known_ones(dataset, directory, drawn):
     metadata = Glyphs(data_dir=directory).info.metadata
     assert metadata["drawn_with"] == identity()

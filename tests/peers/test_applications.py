@@ -26,7 +26,7 @@ MODULES = {
     "EfficientNetV2S": "efficientnet_v2",
     "VGG16": "vgg16",
 }
-QUICK = ("MobileNetV3Small", "VGG16")
+QUICK = ("MobileNetV3Small",)
 
 
 def as_keras_has_it(name, weights):

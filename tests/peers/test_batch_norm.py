@@ -211,6 +211,7 @@ assert not [name for name in sys.modules if name.startswith("xkd")]
 """
 
 
+@pytest.mark.slow
 def test_saved_after_stock_loads_without_this_package(tmp_path):
     models = [peers.build("resnet20", (16, 16, 3), 4, seed=1)]
     models += [peers.build("imagenet_mobilenet_v3", (64, 64, 3), 4, seed=1)]

@@ -127,7 +127,7 @@ def record_bounds(path):
     return ends
 
 
-@pytest.mark.parametrize("cache_gib", [2.0, 0.0])
+@pytest.mark.parametrize("cache_gib", [2.0, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("where", ["within", "between"])
 def test_a_tfrecord_file_that_is_cut_short_is_one_line(data_dir, tmp_path, where, cache_gib):
     shutil.copytree(data_dir, tmp_path / "data")

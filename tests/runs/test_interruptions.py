@@ -93,6 +93,7 @@ def test_sigterm_before_the_first_step_ends_at_once_as_nothing_is_to_be_saved(
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_at_any_write_outside_training_goes_on(data_dir, tmp_path, monkeypatch):
     """Before the first epoch, between the saved peers, between metrics and report."""
     config = configuration(tmp_path / "run", data_dir, epochs=1)

@@ -75,6 +75,7 @@ def best_of_csv(run_dir, name):
     return min(found)[2], len(found)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_files_ends_with_the_best_epochs(data_dir, tmp_path, monkeypatch):
     """Between the best weights and the checkpoint of an epoch, and after both."""
     peers = ("tests.small_peers:plain,learning_rate=0.1", "tests.small_peers:normalised,name=two")

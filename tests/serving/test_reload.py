@@ -20,6 +20,7 @@ def spare(tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("settled")
 def test_no_request_is_lost_while_old_versions_are_collected_as_garbage(spare, tmp_path):
     no_request_is_lost(spare, tmp_path, changes=4, batching=False)

@@ -29,6 +29,7 @@ def test_tflite_variants_alone_make_no_new_version(run_dir):
     assert {e["file"] for e in manifest["artifacts"]} == {*FILES, "savedmodel/ensemble/2"}
 
 
+@pytest.mark.slow
 def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, capsys):
     convert = lite._convert
 

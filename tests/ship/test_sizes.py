@@ -31,6 +31,7 @@ def shipped(tmp_path_factory, data_dir):
     return run_dir, manifest
 
 
+@pytest.mark.slow
 def test_the_manifest_the_saved_model_and_the_tflite_file_know_the_size(shipped):
     run_dir, manifest = shipped
     assert manifest["image_shape"] == [20, 36, 3]

@@ -163,6 +163,38 @@ def test_the_first_sentence_says_what_was_built_in(effect, expected, tmp_path, u
     assert len(re.findall("better than|no detectable|worse than", answer)) == 1
 
 
+def test_it_says_what_its_seeds_can_show_and_what_the_difference_seen_would_need(
+    tmp_path, unpictured
+):
+    study = Study(main=("solo", "mcod"), effects={"mcod": (0.6, 4.0)}, seeds=5, images=5000)
+    text = study.write(tmp_path)
+    runs = {
+        (run["method"], run["seed"]): run["peers"]["alexnet"]["top1"]
+        for run in study.content["runs"]
+    }
+    gains = np.array([runs["mcod", seed] - runs["solo", seed] for seed in range(5)])
+    (line,) = re.findall(r"\*\*What these seeds can show:.*", text)
+    least = float(re.search(r"([\d.]+) points for alexnet", line)[1]) / 100
+    one = np.random.default_rng(0).normal(least, gains.std(ddof=1), (4000, 5))
+    found = np.mean(stats.ttest_1samp(one, 0.0, axis=1).pvalue < 0.05)
+    assert found == pytest.approx(0.8, abs=0.06)  # least is rounded to a tenth of a point
+    seeds, seen = re.search(r"need (\d+) seeds for alexnet \(([+−][\d.]+)\)", line).groups()
+    assert float(seen.replace("−", "-")) == pytest.approx(100 * gains.mean(), abs=0.006)
+    drawn = np.random.default_rng(1).normal(gains.mean(), gains.std(ddof=1), (4000, int(seeds)))
+    found = np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05)
+    assert found == pytest.approx(0.8, abs=0.03)
+    assert "seeds for resnet20" not in line  # that difference is shown already
+    assert "points to a difference)" in text
+
+
+def test_a_study_of_xkd_is_about_it_and_mcod_is_a_rival(tmp_path, unpictured):
+    effects = {"xkd": (2.0, 2.0), "mcod": (0.0, 0.0)}
+    study = Study(main=("solo", "mcod", "xkd"), effects=effects, images=5000)
+    text = study.write(tmp_path)
+    assert bold(text).startswith("**On digits, xkd is better than training alone for alexnet (")
+    assert "**Against the other methods:** xkd is better than mcod (every network)" in text
+
+
 def test_what_did_not_work_stands_at_the_top(tmp_path, unpictured):
     effects = {"mcod": (3.0, -2.0), "kd": (6.0, 0.0), "dml": (0.0, -6.0)}
     broken = {("dml", 3): "ValueError: a|b", ("mcod", 7): None, ("mcod", 8): None}

@@ -17,6 +17,7 @@ def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_d
     assert worker.outcome() == (task, "its process died (SIGKILL)")
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_path, data_dir):
     good = base("", data_dir, method="solo", epochs=1)
     bad = base("", data_dir, method="solo", epochs=1, peer=("tests.small_peers:deadly",))
@@ -32,6 +33,7 @@ def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_pa
     assert (tmp_path / "good.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_teacher_that_another_process_trains(tmp_path, data_dir):
     alone = base("", data_dir, method="solo", epochs=1)
     teacher = Task("solo", alone, tmp_path / "solo.json", keep=True)

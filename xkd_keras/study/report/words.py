@@ -176,19 +176,19 @@ def _shown(said: Mapping) -> list[str]:
         if result["n"] < 2 or result["low"] is None:
             continue
         spread = power.deviation(result["high"] - result["mean"], result["n"])
-        able.append(f"{100 * power.least(spread, result['n']):.1f} for {escape(peer)}")
+        able.append(f"{100 * power.least(spread, result['n']):.1f} points for {escape(peer)}")
         if result["answer"] == SAME:
             needed = power.seeds_for(result["mean"], spread)
             count = many(needed, "seed") if needed else f"more than {power.MOST:,} seeds"
-            more.append(f"{signed(100 * result['mean'])} for {escape(peer)} needs {count}")
+            more.append(f"{count} for {escape(peer)} ({signed(100 * result['mean'])})")
     if not able:
         return []
     text = (
-        "**What these seeds can show:** a difference to solo of that many points or more, with a"
-        f" probability of 80 % before Holm's correction: {both(able)}."
+        f"**What these seeds can show:** a difference to solo of at least {both(able)} is found"
+        " with a probability of 80 %, before Holm's correction."
     )
     if more:
-        text += f" At the same spread, to show the difference seen of {both(more)}."
+        text += f" At the same spread, the difference that was seen would need {both(more)}."
     return [text]
 
 
