@@ -205,6 +205,15 @@ def test_a_test_that_is_missing_is_a_fifth_of_train(tmp_path, parts, counts):
     assert any("There is no folder 'test'" in note for note in dataset.notes)
 
 
+def test_most_images_being_enlarged_is_told_where_nobody_asked_for_it(tmp_path):
+    fill(tmp_path, 20)  # shorter sides of 6 to 17 pixels
+    for options in ({}, {"cache_gib": 0}):
+        (note,) = data.load(f"folder:{tmp_path}", **options).notes
+        assert "a side of 12 pixels or less and are enlarged to 64; an image_size of 32 " in note
+        assert "would be 4 times as fast" in note
+    assert data.load(f"folder:{tmp_path}", image_size=64).notes == ()
+
+
 def test_a_class_may_be_called_train(tmp_path):
     fill(tmp_path)
     (tmp_path / "red").rename(tmp_path / "train")

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from tests.small_studies import base
 from xkd_keras.errors import InputError
 from xkd_keras.study import workers

@@ -19,13 +19,15 @@ from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_
 from xkd_keras.errors import InputError
 
 _PARTS = ("train", "validation", "test")
+_SMALLEST = 32  # pixels; what most networks need
 
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """A file that could be decoded: its digest, and what is to be kept of it in memory."""
+    """A file that could be decoded: digest, shorter side, and what is to be kept in memory."""
 
     digest: bytes
+    side: int
     kept: np.ndarray | bytes | None
 
 
@@ -71,7 +73,19 @@ def read(name: str, request: Request) -> Content:
         _digest(root, files, images),
         skipped,
         dropped or _harmful(name, root, readable, splits, request.duplicates),
-        notes,
+        notes + _enlarged(images, min(chosen.image_size), request.image_size),
+    )
+
+
+def _enlarged(images: list[_Image], side: int, asked) -> tuple[str, ...]:
+    """Tell of most images being much smaller than the size that nobody asked for."""
+    usual = int(np.median([image.side for image in images])) if images else side
+    smaller = max(usual, _SMALLEST)
+    if any(asked) or smaller > 0.75 * side:
+        return ()
+    return (
+        f"Half of the images have a side of {usual} pixels or less and are enlarged to {side}; an"
+        f" image_size of {smaller} would be {(side / smaller) ** 2:.0f} times as fast.",
     )
 
 
@@ -117,21 +131,22 @@ def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
 
 def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
     """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
-    resize = tf.function(
-        lambda encoded: tf.cast(
-            preparation.evaluation(preparation.decode(encoded), image_size, 1.0), tf.uint8
-        ),
-        input_signature=[tf.TensorSpec([], tf.string)],
-    )
+
+    def resized(encoded):
+        image, side = _look(encoded)
+        return tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8), side
+
+    # (Of a function with a name, TensorFlow's errors tell where it is defined, not what is wrong.)
+    resize = tf.function(lambda x: resized(x), input_signature=[tf.TensorSpec([], tf.string)])
 
     def attempt(file: File) -> _Image | str:
         try:
             encoded = file.path.read_bytes()
-            image = (resize if keep == "arrays" else preparation.decode)(encoded)
+            image, side = (resize if keep == "arrays" else _look)(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
         kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()
-        return _Image(hashlib.sha256(encoded).digest(), kept)
+        return _Image(hashlib.sha256(encoded).digest(), int(side), kept)
 
     # Threads suffice: TensorFlow decodes outside of Python's lock.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
@@ -141,6 +156,12 @@ def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
         pool.shutdown(cancel_futures=True)
     images = [result if isinstance(result, _Image) else None for result in results]
     return images, [(f, r) for f, r in zip(files, results, strict=True) if isinstance(r, str)]
+
+
+def _look(encoded) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return a picture, uint8 [H, W, 3], and its shorter side."""
+    image = preparation.decode(encoded)
+    return image, tf.reduce_min(tf.shape(image)[:2])
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
