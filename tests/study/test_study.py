@@ -1,6 +1,7 @@
 """A finished study on real images: what it writes is what was measured."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.small_studies import base
 from xkd_keras import data as datasets
 from xkd_keras.runs import building, evaluation, training
 from xkd_keras.runs import directory as rundir
+from xkd_keras.study import measurement
 
 
 def rows(study, method):
@@ -109,3 +111,21 @@ def test_methods_of_one_seed_share_initial_weights_and_batches(alone, data_dir, 
         assert len(one) == len(other) > 3
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_images_are_read_once_for_all_seeds(data_dir, monkeypatch):
+    asked = []
+
+    def read(*request):
+        asked.append(request)
+        return datasets.read(*request)
+
+    monkeypatch.setattr(measurement, "_read", functools.lru_cache(maxsize=1)(read))
+    configs = [base("", data_dir, seed=seed) for seed in (7, 8)]
+    seven, eight = (measurement._load.__wrapped__(config) for config in configs)
+    assert len(asked) == 1
+    assert [rundir.load_dataset(config).fingerprint for config in configs] == [
+        seven.fingerprint,
+        eight.fingerprint,
+    ]
+    assert seven.fingerprint != eight.fingerprint

@@ -18,6 +18,7 @@ _LAZY = {
     "labels": "pipeline",
     "places": "pipeline",
     "load": "dataset",
+    "read": "dataset",
     "readable": "dataset",
     "resolve": "names",
     "size_text": "names",

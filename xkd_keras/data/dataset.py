@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -75,6 +75,7 @@ def load(
     duplicates: str = "warn",
     class_names: tuple[str, ...] = (),
     sampling: str = "plain",
+    reader: Callable[[str, Request], Content] | None = None,
 ) -> Dataset:
     """Load a data set; prepare it first where TFDS has not yet.
 
@@ -96,6 +97,7 @@ def load(
         class_names: The classes where nothing is to be learned from a folder: it may hold some of
             them, all its images are test unless it says otherwise, and a split may be empty.
         sampling: "plain": an epoch has each training image once; "balanced": as many of each class.
+        reader: In the place of `read`; whoever loads many subsets gives one that remembers.
 
     Returns:
         The Dataset.
@@ -112,7 +114,7 @@ def load(
     if sampling not in SAMPLINGS:
         raise FlagError.unknown("sampling", sampling, SAMPLINGS)
     with readable(name):
-        dataset = _loaded(name, _read(name, request), train_examples, seed)
+        dataset = _loaded(name, (reader or read)(name, request), train_examples, seed)
     return dataclasses.replace(dataset, sampling=sampling)
 
 
@@ -157,7 +159,8 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
     return dataclasses.replace(draft, mean=mean, std=std)
 
 
-def _read(name: str, request: Request) -> Content:
+def read(name: str, request: Request) -> Content:
+    """Read a whole data set: all of its images, in their splits."""
     if name.startswith("folder:"):
         return folder.read(name, request)
     from xkd_keras.data import tfds  # slow to import, and folders do without

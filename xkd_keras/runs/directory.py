@@ -7,7 +7,7 @@ import platform
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -122,10 +122,12 @@ def load_dataset(
     image_size: tuple[int, int] | None = None,
     class_names: tuple[str, ...] = (),
     skip_unreadable: bool = False,
+    reader: Callable | None = None,
 ) -> datasets.Dataset:
     """Return the run's dataset, or the one called `name` at the run's size and preprocessing.
 
     Of another one, `class_names` are the classes it may have, and `skip_unreadable` counts, too.
+    `reader` is that of `data.load`.
     """
     other = bool(name) and name != config.dataset
     return datasets.load(
@@ -141,6 +143,7 @@ def load_dataset(
         duplicates="warn" if other else config.duplicates,
         class_names=class_names if other else (),
         sampling="plain" if other else config.sampling,
+        reader=reader,
     )
 
 

@@ -67,7 +67,10 @@ _NOT_OF_DATA = {
 @functools.lru_cache(maxsize=2)
 def _load(config: configs.Config) -> datasets.Dataset:
     """Return the data of a configuration, kept for the next method with the same seed."""
-    return rundir.load_dataset(config)
+    return rundir.load_dataset(config, reader=_read)
+
+
+_read = functools.lru_cache(maxsize=1)(datasets.read)  # once for all seeds
 
 
 _TRACED: dict[configs.Config, Cohort] = {}
