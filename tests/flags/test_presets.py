@@ -39,6 +39,16 @@ def test_what_is_given_wins_also_where_it_is_the_default_or_in_a_file(tmp_path):
     assert (config.label_smoothing, config.epochs, config.warmup_epochs) == (0.0, 5, 0.5)
 
 
+def test_what_it_chose_is_printed_and_what_was_given_is_not(capsys):
+    parsed("--preset=photos", "--ema=0.5")
+    said = capsys.readouterr().out
+    assert said.startswith("preset photos: --augment=crop+flip+colour ")
+    assert " --epochs=60 " in said
+    assert "--ema" not in said
+    parsed()
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("size", "augment"),
     [("64", "crop+flip+colour"), ("48x80", "crop+flip+colour"), ("96x128", "inception+colour")],

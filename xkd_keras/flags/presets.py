@@ -10,6 +10,7 @@ from absl import flags
 from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import parsing
 
 _SMALL = 64**2  # pixels; below, an inception crop of 8 % would leave nothing to see
 
@@ -46,10 +47,18 @@ def define(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def from_flags(values: flags.FlagValues = flags.FLAGS) -> configs.Config:
-    """Return the Config of parsed flags, --preset among them."""
+    """Return the Config of parsed flags, --preset among them, and print what that chose."""
     config = configs.from_flags(values)
+    if not values.preset:
+        return config
     given = {f.name for f in dataclasses.fields(config) if values[f.name].present}
-    return expanded(values.preset, config, given) if values.preset else config
+    made = expanded(values.preset, config, given)
+    pairs = [
+        (f.name, getattr(config, f.name), getattr(made, f.name)) for f in dataclasses.fields(made)
+    ]
+    chosen = [f"--{name}={parsing.text(now)}" for name, was, now in pairs if now != was]
+    print(f"preset {values.preset}: {' '.join(chosen) or 'all its flags were given'}", flush=True)
+    return made
 
 
 def expanded(preset: str, config: configs.Config, given: Collection[str]) -> configs.Config:
