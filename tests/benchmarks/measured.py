@@ -101,8 +101,11 @@ def batch(size: int, side: int = 32, classes: int = 100) -> tuple:
     return pixels, random.integers(0, classes, size).astype(np.int32)
 
 
-def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str = "mcod"):
-    """Return a Cohort as `xkd_keras.train` makes it; with `mcod` every step distils, lambda = 1."""
+def cohort(peers: Sequence[str], side=32, classes=100, method="mcod", more: Mapping | None = None):
+    """Return a Cohort as `xkd_keras.train` makes it; with `mcod` every step distils, lambda = 1.
+
+    `more`: other flags of a run, by name.
+    """
     from xkd_keras.devices import start_up
     from xkd_keras.flags import config
 
@@ -119,9 +122,14 @@ def cohort(peers: Sequence[str], side: int = 32, classes: int = 100, method: str
         learning_rate_schedule="constant",
         momentum=MOMENTUM,
         weight_decay=L2,
+        **(more or {}),
     )
     data = types.SimpleNamespace(
-        image_shape=(side, side, 3), class_names=range(classes), mean=[MIDDLE] * 3, std=[MIDDLE] * 3
+        train=types.SimpleNamespace(labels=()),
+        image_shape=(side, side, 3),
+        class_names=range(classes),
+        mean=[MIDDLE] * 3,
+        std=[MIDDLE] * 3,
     )
     return building.build_cohort(settings, data, steps=1000)
 
@@ -135,11 +143,12 @@ def train_step(model, pixels, labels) -> Callable[[], Mapping]:
     return lambda: model.train_function(batches)
 
 
-def own_step(peers, batch_size=64, side=32, classes=100, method="mcod") -> Callable[[int], float]:
-    """Make this project's contender."""
-    return timed(
-        train_step(cohort(peers, side, classes, method), *batch(batch_size, side, classes))
-    )
+def own_step(
+    peers, batch_size=64, side=32, classes=100, method="mcod", more=None
+) -> Callable[[int], float]:
+    """Make this project's contender; arguments as of `cohort`."""
+    made = cohort(peers, side, classes, method, more)
+    return timed(train_step(made, *batch(batch_size, side, classes)))
 
 
 def circumstances() -> None:
