@@ -95,3 +95,10 @@ def test_mastery_is_part_of_what_a_run_is_and_of_a_saved_cohort(tmp_path):
 def test_a_rate_below_0_is_refused():
     with pytest.raises(InputError, match=r"^adapt: received -1; valid: 0 or more"):
         Cohort([linear("a")], adapt=-1)
+
+
+def test_how_far_peers_hear_their_teachers_is_known_by_name():
+    cohort = compiled([linear("a"), linear("b")], adapt=1.0)
+    cohort.mastery.cross_entropy.assign(-np.log([0.25, 0.5]))
+    assert cohort.heard() == pytest.approx({"a": 0.5, "b": 0.25}, rel=1e-5)
+    assert compiled([linear("a"), linear("b")]).heard() == {"a": 1.0, "b": 1.0}

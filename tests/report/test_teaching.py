@@ -23,3 +23,10 @@ def test_a_gate_is_said_as_the_share_of_images_and_a_teacher_without_as_a_differ
 
 def test_a_run_without_teaching_or_of_an_earlier_version_has_no_section():
     assert teaching.section({"data": DATA}) == []
+
+
+def test_how_far_a_teacher_is_heard_is_shown_where_it_is_not_in_full():
+    assert "heard" not in "\n".join(teaching.section(metrics(gate=1.0, heard=1.0)))
+    text = "\n".join(teaching.section(metrics(gate=1.0, heard=0.437)))
+    assert "| heard |" in text
+    assert "43.7 %" in text

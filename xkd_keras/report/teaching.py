@@ -12,10 +12,13 @@ def section(metrics: Mapping) -> list[str]:
         return []
     count = metrics["data"]["examples"]["validation"]
     headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE", "agreement", "gate"]
+    adapted = any(values.get("heard", 1.0) < 1.0 for values in worth.values())
+    headings += ["heard"] if adapted else []
     rows = []
     for name, values in worth.items():
         shares = [values[key] for key in ("own_top1", "top1")]
-        rest = [values[key] for key in ("ece", "agreement", "gate")]
+        kinds = ("ece", "agreement", "gate", *(["heard"] if adapted else []))
+        rest = [values[key] for key in kinds]
         rows.append(
             [escape(name)]
             + [f"{100 * share:.1f} %" for share in shares]
@@ -29,7 +32,10 @@ def section(metrics: Mapping) -> list[str]:
         f"Measured on {count:,} validation images after the last epoch. Cross-entropy and ECE"
         " (calibration error) are the teacher's; agreement is the share of images on which the"
         " network and its teacher name the same class; the gate is the share on which the teacher"
-        " may teach.",
+        " may teach."
+        + (
+            " Heard is how far it is heard by what it has learned of the training images." * adapted
+        ),
     ]
 
 

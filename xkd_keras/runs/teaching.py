@@ -19,8 +19,8 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
 
     Returns:
         By the peer's name: what `evaluation.scores` returns of the teacher's logits; `own_top1` of
-        the peer itself; `agreement`, the share of images on which both name the same class; and
-        `gate`, the mean of the teacher's gate, 1 where it has none.
+        the peer itself; `agreement`, the share of images on which both name the same class; `gate`,
+        the mean of the teacher's gate, 1 where it has none; and `heard`, what multiplies lambda.
     """
     ask = tf.function(cohort.teaching, autograph=False)  # as Keras traces its steps
     parts = []
@@ -33,7 +33,7 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
     labels, *answers = zip(*parts, strict=True)
     labels = np.concatenate(labels)
     logits, taught, gate = (np.concatenate(each, axis=1) for each in answers)
-    result = {}
+    result, heard = {}, cohort.heard()
     for i, name in enumerate(cohort.peers):
         own, target = logits[i].argmax(-1), taught[i].argmax(-1)
         result[name] = {
@@ -41,5 +41,6 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
             "own_top1": float(np.mean(own == labels)),
             "agreement": float(np.mean(own == target)),
             "gate": float(gate[i].mean()),
+            "heard": heard[name],
         }
     return result
