@@ -126,24 +126,10 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
         f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
     )
-    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    if splits.uneven(counts) and (config.class_weights, config.sampling) == ("none", "plain"):
-        most, least = (data.class_names[f(counts)] for f in (np.argmax, np.argmin))
-        print(
-            f"note: uneven classes: {counts.max()} training images of {most}, {counts.min()} of"
-            f" {least}; --sampling=balanced or --class_weights=balanced make rare ones count more"
-        )
-    reach, total = (1 / (1 - config.ema) if config.ema else 0), config.epochs * steps
-    if 5 * reach > total:
-        print(
-            f"note: --ema={config.ema:g} averages the weights of the last {reach:.0f} of {total}"
-            " steps, so the networks lag behind; choose a smaller one, or more epochs"
-        )
     for peer in config.peers():
         print(f"{peer.name}: {result.told(peer)}")
-    weights = building.distill_weights(cohort.schedule, config.epochs * steps)
-    if config.method != "solo" and not weights.any():
-        print("note: lambda is 0 throughout; shorten --distill_period or --distill_start")
+    for note in _notes(config, cohort, data, config.epochs * steps):
+        print(f"note: {note}")
     if first:
         history.write(run_dir, done.history)
     if first or done.batch:
