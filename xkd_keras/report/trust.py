@@ -10,6 +10,11 @@ from xkd_keras.report.page import escape, grid, picture
 
 BINS = 10
 PICTURE = "reliability.svg"
+_KINDS = {  # heading -> key, factor, digits
+    "ECE %": ("ece", 100, ".1f"),
+    "cross-entropy": ("cross_entropy", 1, ".4f"),
+    "Brier": ("brier", 1, ".3f"),
+}
 
 
 def draw(sure: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -67,36 +72,14 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         del networks["ensemble"]
     if "calibrated" not in metrics["ensemble"]:
         return []
-    rows = []
-    for name, row in networks.items():
-        after = row["calibrated"]
-        cells = [f"{row['temperature']:.2f}"]
-        for key, factor, form in (
-            ("ece", 100, ".1f"),
-            ("cross_entropy", 1, ".4f"),
-            ("brier", 1, ".3f"),
-        ):
-            cells += [f"{factor * each[key]:{form}}" for each in (row, after)]
-        rows.append([escape(name), *cells])
+    rows = [[escape(name), *_scores(row)] for name, row in networks.items()]
     untouched = [name for name, row in networks.items() if row["temperature"] == 1.0]
     parts = [
         "## How far to trust the probabilities",
         "Each network's logits are divided by a temperature that was fitted on the validation"
         " images (Guo et al., 2017). No answer changes, only how sure it is. Exported files hold"
         " the temperature; `peers/*.keras` do not.",
-        grid(
-            [
-                "",
-                "temperature",
-                "ECE %",
-                "exported",
-                "cross-entropy",
-                "exported",
-                "Brier",
-                "exported",
-            ],
-            rows,
-        ),
+        grid(["", "temperature", *(h for kind in _KINDS for h in (kind, "exported"))], rows),
     ]
     if untouched:
         parts.append(
@@ -110,6 +93,14 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
             picture(PICTURE, "How often answers are right, by their probability"),
         ]
     return parts
+
+
+def _scores(row: Mapping) -> list[str]:
+    """Return the temperature of a network, and each score as trained and as exported."""
+    cells = [f"{row['temperature']:.2f}"]
+    for key, factor, form in _KINDS.values():
+        cells += [f"{factor * each[key]:{form}}" for each in (row, row["calibrated"])]
+    return cells
 
 
 def thresholds(manifest: Mapping) -> list[str]:

@@ -137,3 +137,22 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         print(f"going on after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
         print("each line: the teacher's weight lambda, then top-1 on the validation images")
+
+
+def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
+    """Yield what a person may want to choose otherwise, for a run of `total` steps."""
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    if splits.uneven(counts) and (config.class_weights, config.sampling) == ("none", "plain"):
+        most, least = (data.class_names[f(counts)] for f in (np.argmax, np.argmin))
+        yield (
+            f"uneven classes: {counts.max()} training images of {most}, {counts.min()} of {least};"
+            " --sampling=balanced or --class_weights=balanced make rare ones count more"
+        )
+    reach = 1 / (1 - config.ema) if config.ema else 0
+    if 5 * reach > total:
+        yield (
+            f"--ema={config.ema:g} averages the weights of the last {reach:.0f} of {total} steps,"
+            " so the networks lag behind; choose a smaller one, or more epochs"
+        )
+    if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():
+        yield "lambda is 0 throughout; shorten --distill_period or --distill_start"
