@@ -50,7 +50,7 @@ def read(name: str, request: Request) -> Content:
     """
     root = pathlib.Path(names.folder_path(name)).resolve()
     chosen = names.resolve(name, None, request.image_size, request.augment)
-    files, notes = layout.find(name, root, request.class_names)
+    files, parts, notes = layout.find(name, root, request.class_names)
     _check_known(name, files, request.class_names)
     keep = _what_to_keep(files, chosen, request.cache_bytes)
     images, bad = _decode_all(files, chosen.image_size, keep)
@@ -62,8 +62,7 @@ def read(name: str, request: Request) -> Content:
     files, images = ([pair[i] for pair in readable] for i in (0, 1))
     class_names = request.class_names or _class_names(name, files)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
-    tested = layout.has_test(root)
-    splits = _splits(name, files, class_names, labels, request, tested)
+    splits = _splits(name, files, class_names, labels, request, "test" in parts)
     source = _source(files, images, labels, keep)
     source.names = tuple(_shown(root, file) for file in files)
     return Content(

@@ -34,7 +34,9 @@ class File:
     part: str
 
 
-def find(name: str, root: Path, known: Collection[str] = ()) -> tuple[list[File], tuple[str, ...]]:
+def find(
+    name: str, root: Path, known: Collection[str] = ()
+) -> tuple[list[File], tuple[str, ...], tuple[str, ...]]:
     """List the pictures of a folder, in an order that does not depend on the file system.
 
     Args:
@@ -45,7 +47,8 @@ def find(name: str, root: Path, known: Collection[str] = ()) -> tuple[list[File]
             itself may be the folder of a class.
 
     Returns:
-        The files; and what a person should know of how the folders were read, a sentence each.
+        The files; the parts that have a folder, "" where there are none; and what a person should
+        know of how the folders were read, a sentence each.
 
     Raises:
         InputError: There are no pictures, or it cannot be told what the folders mean.
@@ -70,7 +73,7 @@ def find(name: str, root: Path, known: Collection[str] = ()) -> tuple[list[File]
             f"{name} holds no folders with images. Valid: one folder of images per class.",
             argument="dataset",
         )
-    return files, tuple(dict.fromkeys(notes))
+    return files, tuple(tops), tuple(dict.fromkeys(notes))
 
 
 def has_test(root: Path) -> bool:
