@@ -119,6 +119,22 @@ def test_peers_are_no_larger_and_a_saved_cohort_keeps_its_heads(tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
+def test_a_peer_without_a_graph_learns_beside_one_with_exits():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="b")
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.dense(keras.ops.reshape(x, (-1, 72)))
+
+    own = Own()
+    own(IMAGES)
+    own.output_shape = (None, 4)
+    cohort = compiled([pair()[0], own], exits={"a": ["first"]})
+    assert np.isfinite(fit(cohort).history["loss"]).all()
+
+
 def test_heads_are_part_of_what_a_run_is():
     cohort = compiled(pair(), exits=LAYERS)
     kept = {id(variable) for variable in checkpoint.state(cohort)}

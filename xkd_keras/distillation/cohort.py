@@ -207,8 +207,7 @@ class Cohort(KerasSide):
 
     def _taught(self, images, labels, logits):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
-        sound = self.nonfinite.sound(logits, shares := self._shares())
-        weights = self.mastery.heard(shares)[0] if self.mastery else shares
+        sound, (weights, _) = self.nonfinite.sound(logits, self._shares()), self._hearing()
         taught = self._teacher(sound, weights=weights, labels=labels, images=images)
         return taught if isinstance(taught, tuple) else (taught, tf.ones(tf.shape(taught)[:-1]))
 
@@ -217,14 +216,15 @@ class Cohort(KerasSide):
         taught, gate = self._taught(images, labels, logits)
         batch = taught, logits, labels, self.temperature
         distilled, gate = terms.gated(self._term, gate, *batch)
-        return losses.cross_entropy(labels, logits), self._factors() * distilled, gate
+        return losses.cross_entropy(labels, logits), self._hearing()[1] * distilled, gate
 
-    def _factors(self):
-        """Return what multiplies each peer's lambda: float32 [P, 1]."""
-        factors = tf.constant(list(self.distill.values()))
+    def _hearing(self):
+        """Return the peers' weights as teachers [P], and what multiplies lambda of each [P, 1]."""
+        weights, factors = self._shares(), tf.constant(list(self.distill.values()))
         if self.mastery:
-            factors *= self.mastery.heard(self._shares())[1]
-        return factors[:, None]
+            weights, learned = self.mastery.heard(weights)
+            factors *= learned
+        return weights, factors[:, None]
 
     def _heads(self, images):
         """Return the logits of a training step, as `_logits`, and those of each peer's exits."""
@@ -239,7 +239,7 @@ class Cohort(KerasSide):
         if self.exits:
             batch = labels, logits, early, self.temperature
             more, taught = exits.terms(*batch, self.label_smoothing)
-            learned, distilled = learned + more, distilled + self._factors() * taught
+            learned, distilled = learned + more, distilled + self._hearing()[1] * taught
         return losses.by_class((learned, distilled), labels, self.class_weights)
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):

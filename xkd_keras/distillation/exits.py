@@ -46,8 +46,9 @@ class Exits(keras.layers.Layer):
         self.heads, forward = {}, []
         for i, (name, peer) in enumerate(peers.items()):
             outputs = _outputs(name, peer, self.layers_of[name])
+            whole = keras.Model(peer.inputs[0], [peer.outputs[0], *outputs]) if outputs else peer
             # A bound method, as Keras would count a model among what this layer owns.
-            forward.append(keras.Model(peer.inputs[0], [peer.outputs[0], *outputs]).__call__)
+            forward.append(whole.__call__)
             self.heads[name] = [
                 _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
                 for k, output in enumerate(outputs, start=1)
@@ -83,14 +84,17 @@ def terms(labels, logits, early, temperature, smoothing=0.0):
         smoothing: The part of each label that is spread over all classes.
     """
     labelled, distilled = [], []
+    nothing = tf.zeros(tf.shape(logits)[1:2])
     for i, own in enumerate(early):
-        others = [z for j, exits in enumerate(early) if j != i for z in (logits[j], *exits)]
-        nothing = tf.zeros(tf.shape(logits)[1:2])
-        if own:
-            z = tf.stack(own)  # [exits, B, C]
-            entropy = losses.smoothed(losses.cross_entropy(labels, z), z, smoothing)
-        labelled.append(tf.reduce_sum(entropy, axis=0) if own else nothing)
-        taught = [tf.reduce_sum(_taught(other, z, temperature), axis=0) for other in others if own]
+        if not own:
+            labelled.append(nothing)
+            distilled.append(nothing)
+            continue
+        z = tf.stack(own)  # [exits, B, C]
+        entropy = losses.smoothed(losses.cross_entropy(labels, z), z, smoothing)
+        labelled.append(tf.reduce_sum(entropy, axis=0))
+        others = [t for j, exits in enumerate(early) if j != i for t in (logits[j], *exits)]
+        taught = [tf.reduce_sum(_taught(t, z, temperature), axis=0) for t in others]
         distilled.append(tf.add_n(taught) / len(taught) if taught else nothing)
     return tf.stack(labelled), tf.stack(distilled)
 
