@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import keras
+
+from xkd_keras.peers import graphs
 
 _FALLS = 0.75  # at this part of a stage's height a new one begins
 _PADS = keras.layers.ZeroPadding2D
 _POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-_PIXELS = (keras.layers.Normalization, keras.layers.Rescaling)
 
 
 def ends(model: keras.Model) -> list[str]:
@@ -23,11 +24,9 @@ def ends(model: keras.Model) -> list[str]:
         model: A peer: functional, images to logits. A nested model counts as one layer. One without
             a graph of layers has no stages.
     """
-    if not hasattr(model, "outputs"):
-        return []
-    graph = model._functional if isinstance(model, keras.Sequential) else model
+    graph, eyes = graphs.graph(model), graphs.eyes(model)
     stages = []
-    for tensor, weighs in _necks(graph):
+    for tensor, weighs in _necks(graph, eyes.layers if eyes else ()) if graph else ():
         if len(tensor.shape) != 4 or isinstance(tensor._keras_history.operation, _POOLS):
             break
         if not stages or tensor.shape[1] <= _FALLS * stages[-1][0].shape[1]:
@@ -37,10 +36,12 @@ def ends(model: keras.Model) -> list[str]:
     return [tensor._keras_history.operation.name for tensor, learns in stages if learns][:-1]
 
 
-def _necks(graph: keras.Model) -> Iterator[tuple[keras.KerasTensor, bool]]:
+def _necks(
+    graph: keras.Model, pixels: Collection[keras.Layer]
+) -> Iterator[tuple[keras.KerasTensor, bool]]:
     """Yield each tensor through which all paths go, and whether there are weights since the last.
 
-    In the order in which they are computed. What normalises the pixels has no weights that count.
+    In the order in which they are computed. Weights of the layers `pixels` do not count.
     """
     depths = sorted(graph._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in graph._nodes_by_depth[depth]]
@@ -49,7 +50,7 @@ def _necks(graph: keras.Model) -> Iterator[tuple[keras.KerasTensor, bool]]:
     for place, node in enumerate(nodes):
         layer = node.operation
         own = isinstance(layer, keras.Layer) and bool(layer.weights)
-        weighs |= own and layer.name != "normalize" and not isinstance(layer, _PIXELS)
+        weighs |= own and not any(layer is each for each in pixels)
         # Nothing that was computed before is used after this node, other than by way of its output.
         if open_until <= place and len(node.output_tensors) == 1 and not isinstance(layer, _PADS):
             yield node.output_tensors[0], weighs

@@ -79,14 +79,15 @@ def exits(
     """
     found = {}
     for peer in config.peers() if config.exits else ():
-        ends = peer.exits.split(":") if peer.exits else stages.ends(members[peer.name])
+        last = stages.ends(members[peer.name])[-config.exits :]
+        ends = peer.exits.split(":") if peer.exits else last
         if not ends:
             raise InputError(
                 f"'{peer.name}' has no stage before its final one; valid: 0, or"
                 f" --peer={peer.builder},exits=LAYER with a layer of it.",
                 argument="exits",
             )
-        found[peer.name] = ends if peer.exits else ends[-config.exits :]
+        found[peer.name] = ends
     return found or None
 
 

@@ -8,7 +8,9 @@ import math
 import numpy as np
 from scipy import stats
 
-LEVEL, POWER = 0.05, 0.8  # of the test; of finding a difference that is there
+from xkd_keras.study.statistics import ALPHA
+
+POWER = 0.8  # of finding a difference that is there
 MOST = 1000  # seeds; nobody trains more
 _MIDDLES = (np.arange(4000) + 0.5) / 4000
 
@@ -24,7 +26,7 @@ def power(effect: float, n: int) -> float:
         effect: The mean difference divided by the standard deviation of the differences.
         n: Pairs, two or more.
     """
-    critical, away = stats.t.ppf(1 - LEVEL / 2, n - 1), abs(effect) * math.sqrt(n)
+    critical, away = stats.t.ppf(1 - ALPHA / 2, n - 1), abs(effect) * math.sqrt(n)
     spread = critical * np.sqrt(stats.chi2.ppf(_MIDDLES, n - 1) / (n - 1))
     return float(np.mean(stats.norm.cdf(away - spread) + stats.norm.cdf(-away - spread)))
 
@@ -58,7 +60,7 @@ def least(deviation: float, n: int) -> float:
 
 def deviation(half: float, n: int) -> float:
     """Return the standard deviation of n differences from half their 95 % t-interval."""
-    return half * math.sqrt(n) / float(stats.t.ppf(1 - LEVEL / 2, n - 1))
+    return half * math.sqrt(n) / float(stats.t.ppf(1 - ALPHA / 2, n - 1))
 
 
 def of_images(accuracy: float, images: int) -> float:
