@@ -134,6 +134,13 @@ class Run:
         logits["ensemble"] = np.mean(list(logits.values()), axis=0)
         return Predictions(labels, logits)
 
+    @property
+    def answered(self):
+        """Its answers, as the report reads them."""
+        parts, warm = {"test": self.predictions}, dict.fromkeys([*self.peers, "ensemble"], 2.0)
+        places = {"test": [f"train/{i}.png" for i in range(self.images)]}
+        return answers.of(parts, self.weights, warm, places)
+
     def write(self, run_dir):
         """Write what a run leaves behind, and the report of it; return the page's path."""
         files.write(run_dir / "metrics.json", json.dumps(self.metrics))
@@ -141,7 +148,5 @@ class Run:
             history.write(run_dir, self.history)
         else:
             files.write(history.path(run_dir), "")
-        parts, warm = {"test": self.predictions}, dict.fromkeys([*self.peers, "ensemble"], 2.0)
-        places = {"test": [f"train/{i}.png" for i in range(self.images)]}
-        answers.write(run_dir, answers.of(parts, self.weights, warm, places))
+        answers.write(run_dir, self.answered)
         return run_page.write(run_dir)

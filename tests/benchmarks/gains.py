@@ -84,9 +84,8 @@ def table(studies: list[tuple[str, dict]], method: str) -> str:
                 f"{100 * each['mean']:.2f} ± {100 * (each['high'] - each['mean']):.2f}"
                 for each in (by["solo"], by[method])
             )
-            lines.append(
-                f"| {title} | {NAMES.get(name, name)} | {alone} | {taught} | {difference(by, method)} |"
-            )
+            cells = [title, NAMES.get(name, name), alone, taught, difference(by, method)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -42,6 +42,28 @@ def test_a_ramp_is_shaded_in_a_few_levels():
     assert len(figure.axes[0].patches) <= 8
 
 
+def test_a_teacher_that_never_pauses_is_no_reason_to_shade():
+    run = Run(epochs=4, steps=10)
+    with plots.style():
+        charts = curves.charts(run.history, run.peers, np.full(40, 0.5))
+    assert not charts["accuracy"].axes[0].patches
+    assert not any("λ" in axes.get_ylabel() for axes in charts["teaching"].axes)
+
+
+def test_how_far_each_network_is_heard_is_drawn_in_percent():
+    run = Run(epochs=5)
+    heard = [[0.1 * row["epoch"], 0.15 * row["epoch"]] for row in run.history]
+    rows = [
+        {**row, "alexnet_heard": a, "resnet20_heard": b}
+        for row, (a, b) in zip(run.history, heard, strict=True)
+    ]
+    with plots.style():
+        figure = curves.charts(rows, run.peers, np.ones(100))["teaching"]
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel().startswith("heard")]
+    drawn = np.stack([line.get_ydata() for line in axes.lines], axis=1)
+    np.testing.assert_allclose(drawn, 100 * np.array(heard))
+
+
 def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
     run = Run(peers=tuple(f"p{i}" for i in range(8)), epochs=5)
     with plots.style():

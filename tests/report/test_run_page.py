@@ -1,6 +1,7 @@
 """The report: its numbers against independent ones, its pictures and page on all kinds of runs."""
 
 import base64
+import dataclasses
 import logging
 import re
 import subprocess
@@ -55,6 +56,24 @@ def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
     assert f"| alexnet | {differ.sum()} | {right.sum()} |" in text
     mistakes = np.sum(given["resnet20"] != labels)  # the best peer, which one would ship
     assert f"its {mistakes} mistakes" in text
+
+
+def test_report_says_where_the_peers_were_always_taught_and_how_far_they_were_heard():
+    run = Run(epochs=3)
+    rows = [{**row, "alexnet_heard": 0.2, "resnet20_heard": 0.3} for row in run.history]
+    answered = run.answered
+    answered = dataclasses.replace(answered, distill_weights=np.full(60, 0.5, np.float32))
+    text, _ = run_page.compose(run.metrics, rows, answered)
+    assert "were taught in all 60 steps, with a weight λ of 0.5. A network hears" in text
+    assert "hears" not in run_page.compose(run.metrics, run.history, answered)[0]
+
+
+def test_the_network_that_is_used_is_the_one_to_ship(tmp_path):
+    run = Run(epochs=3)
+    metrics = run.metrics
+    metrics["peers"]["alexnet"]["top1"] = 0.99  # the larger of the two
+    text, _ = run_page.compose(metrics, run.history, run.answered)
+    assert "load_model('peers/alexnet.keras')" in text
 
 
 def test_page_needs_no_other_file_and_embeds_the_pictures_of_the_directory(tmp_path):

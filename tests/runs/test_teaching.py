@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from tests.small_runs import PLAIN, configuration
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import training
+from xkd_keras.runs import history, training
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,16 @@ def test_of_two_peers_each_is_the_others_teacher_where_it_knows_more(taught):
 def test_a_run_without_teaching_has_no_teachers(tmp_path, data_dir):
     config = configuration(tmp_path, data_dir, epochs=1, method="solo")
     assert "teaching" not in training.run(config)
+
+
+def test_a_run_records_how_far_each_network_hears_its_teachers(tmp_path, data_dir):
+    peers = (PLAIN, PLAIN + ",name=b")
+    config = configuration(tmp_path, data_dir, epochs=3, method="xkd", peer=peers)
+    metrics = training.run(config)
+    rows = history.read(tmp_path)
+    for name, other in (("plain", "b"), ("b", "plain")):
+        heard = [row[f"{name}_heard"] for row in rows]
+        assert heard[-1] == pytest.approx(metrics["teaching"][name]["heard"])
+        # It hears the other one by the running mean of its cross-entropy, which follows an epoch's.
+        losses = [row[f"{other}_cross_entropy"] for row in rows]
+        np.testing.assert_allclose(heard, np.exp(np.negative(losses)), rtol=0.3)

@@ -51,9 +51,12 @@ def charts(
     distillation = Panel("distillation term\n(nats)", distances, log=True, height=2.5)
     agreement = Panel("peers' agreement\n(%)", {"agreement": "agreement"}, scale=100, height=2.2)
     rates = Panel("learning rate", keys(peers, "learning_rate"), log=True, height=2.6)
+    heard = Panel("heard, of its\nteachers (%)", keys(peers, "heard"), scale=100, height=2.2)
+    weight = Panel("λ, weight\nof the teacher", {}, height=1.5)
     teaching = [
         *([distillation] if any(map(any, run.values(distillation))) else []),
-        *([Panel("λ, weight\nof the teacher", {}, height=1.5)] if any(run.weights > 0) else []),
+        *([heard] if any(map(any, run.values(heard))) else []),
+        *([weight] if pauses(run.weights) else []),
         *([agreement] if len(peers) > 1 else []),
     ]
     plan = {
@@ -67,6 +70,11 @@ def charts(
         for name, panels in plan.items()
         if any(any(run.values(panel)) for panel in panels)
     }
+
+
+def pauses(weights: np.ndarray) -> bool:
+    """Whether a teacher taught, but not always at the same weight: only that is worth a shade."""
+    return len(set(np.asarray(weights))) > 1
 
 
 class _Run(NamedTuple):
@@ -160,7 +168,7 @@ def _zoom(axes: Axes, panel: Panel, late: Sequence[float]) -> None:
 
 def _shade(axes: Axes, weights: np.ndarray, position: np.ndarray) -> None:
     """Shade where the teacher taught, darker where it counted more."""
-    if not np.any(weights > 0):
+    if not pauses(weights):
         return
     # A ramp has another weight at every step; a few levels look the same and keep the file small.
     for start, end, level in spans(np.ceil(weights / weights.max() * _LEVELS)):
@@ -179,6 +187,6 @@ def _handles(panels: Sequence[Panel], run: _Run) -> list[Line2D | Patch]:
     if any(run.series(f"val_{key}")[0] for key in keys):
         handles.append(Line2D([], [], color="#777777", label="validation"))
         handles.append(Line2D([], [], ls="--", color="#777777", lw=1, label="training"))
-    if np.any(run.weights > 0):
+    if pauses(run.weights):
         handles.append(Patch(color=_SHADE, alpha=0.25, label="teacher on (darker: stronger)"))
     return handles

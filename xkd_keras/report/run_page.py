@@ -107,8 +107,8 @@ def compose(
     parts = [
         *headline.opening(metrics, len(labels)),
         *(deployment_page.section(manifest, pictures) if manifest else []),
-        *_use(metrics),
-        *_training(answered.distill_weights, pictures),
+        *_use(metrics, network),
+        *_training(rows, answered.distill_weights, pictures),
         *teaching.section(metrics),
         *learning.section(metrics),
         *trust.section(metrics, pictures),
@@ -130,10 +130,9 @@ def _draw(
         return {f"{name}.svg": plots.render(figure, "svg") for name, figure in figures.items()}
 
 
-def _use(metrics: Mapping) -> list[str]:
-    """Return how to use a peer, and how to repeat the run."""
-    peers = metrics["peers"]
-    small = min(peers, key=lambda name: peers[name]["parameters"])
+def _use(metrics: Mapping, network: str) -> list[str]:
+    """Return how to use the network that a person ships, and how to repeat the run."""
+    file = metrics["peers"][network]["file"]
     size = metrics["data"]["image_shape"]
     shape = " × ".join(map(str, size))
     return [
@@ -143,7 +142,7 @@ def _use(metrics: Mapping) -> list[str]:
         " its centre is used:",
         code(
             "import keras\n"
-            f"model = keras.models.load_model({peers[small]['file']!r})\n"
+            f"model = keras.models.load_model({file!r})\n"
             f"image = keras.utils.load_img('IMAGE', target_size={tuple(size[:2])},\n"
             "                             interpolation='bilinear', keep_aspect_ratio=True)\n"
             "pixels = keras.utils.img_to_array(image)\n"
@@ -156,18 +155,23 @@ def _use(metrics: Mapping) -> list[str]:
     ]
 
 
-def _training(distill_weights: np.ndarray, pictures: Mapping) -> list[str]:
+def _training(rows: Sequence[Mapping], distill_weights: np.ndarray, pictures: Mapping) -> list[str]:
     """Return when the teacher taught, and the curves."""
-    on = distill_weights > 0
-    windows = len(plots.spans(on))
-    if windows:
+    on, most = distill_weights > 0, np.max(distill_weights, initial=0)
+    if curves.pauses(distill_weights):
         teaching = (
-            f"Shaded is when the ensemble taught the peers: {many(windows, 'window')},"
-            f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to"
-            f" {np.max(distill_weights):g}."
+            f"Shaded is when the teacher taught the peers: {many(len(plots.spans(on)), 'window')},"
+            f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to {most:g}."
         )
+    elif most:
+        teaching = f"The peers were taught in all {len(on):,} steps, with a weight λ of {most:g}."
     else:
         teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
+    if any(name.endswith("_heard") for row in rows for name in row):
+        teaching += (
+            " A network hears its teachers as far as they have learned their training images: λ is"
+            " multiplied by what is drawn as “heard”."
+        )
     words = {
         "accuracy.svg": "Top-1 accuracy over the epochs",
         "cross_entropy.svg": "Cross-entropy over the epochs",

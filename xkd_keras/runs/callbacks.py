@@ -71,6 +71,8 @@ class History(keras.callbacks.Callback):
         }
         for name, each in optimizer.by_peer.items():
             row[f"{name}_learning_rate"] = number(each.learning_rate)
+        if self.model.mastery:
+            row |= {f"{name}_heard": part for name, part in self.model.heard().items()}
         self._stop_if_hopeless(row)
         self.rows.append(row)
         chief, directory = cluster.is_chief(strategy), self.run_dir / "checkpoints"

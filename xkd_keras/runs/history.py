@@ -14,17 +14,18 @@ def path(run_dir: Path) -> Path:
 
 
 def write(run_dir: Path, rows: Sequence[dict]) -> None:
-    """Write the rows, which share their keys, whole or not at all."""
+    """Write the rows, whole or not at all; what only a later version measured is empty before."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     files.write(path(run_dir), text.getvalue())
 
 
 def read(run_dir: Path) -> list[dict]:
-    """Return the rows; epoch and step are int, all else float."""
+    """Return the rows; epoch and step are int, all else float; empty cells are left out."""
     with open(path(run_dir), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     whole = ("epoch", "step")
-    return [{k: int(v) if k in whole else float(v) for k, v in row.items()} for row in rows]
+    return [{k: int(v) if k in whole else float(v) for k, v in row.items() if v} for row in rows]
