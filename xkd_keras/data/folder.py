@@ -1,6 +1,7 @@
 """A person's own images: one folder per class. Every file is decoded before training starts."""
 
 import concurrent.futures
+import functools
 import dataclasses
 import hashlib
 import math
@@ -130,18 +131,12 @@ def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
 
 def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
     """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
-
-    def resized(encoded):
-        image, side = _look(encoded)
-        return tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8), side
-
-    # (Of a function with a name, TensorFlow's errors tell where it is defined, not what is wrong.)
-    resize = tf.function(lambda x: resized(x), input_signature=[tf.TensorSpec([], tf.string)])
+    look = _resizer(image_size) if keep == "arrays" else _look
 
     def attempt(file: File) -> _Image | str:
         try:
             encoded = file.path.read_bytes()
-            image, side = (resize if keep == "arrays" else _look)(encoded)
+            image, side = look(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
         kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()
@@ -155,6 +150,18 @@ def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
         pool.shutdown(cancel_futures=True)
     images = [result if isinstance(result, _Image) else None for result in results]
     return images, [(f, r) for f, r in zip(files, results, strict=True) if isinstance(r, str)]
+
+
+@functools.lru_cache(maxsize=8)  # optimising the graph of all formats takes half a second
+def _resizer(image_size: tuple[int, int]):
+    """Return a function like `_look`, of the picture as evaluation sees it."""
+
+    def resized(encoded):
+        image, side = _look(encoded)
+        return tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8), side
+
+    # (Of a function with a name, TensorFlow's errors tell where it is defined, not what is wrong.)
+    return tf.function(lambda x: resized(x), input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _look(encoded) -> tuple[tf.Tensor, tf.Tensor]:
