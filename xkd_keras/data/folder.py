@@ -1,8 +1,8 @@
 """A person's own images: one folder per class. Every file is decoded before training starts."""
 
 import concurrent.futures
-import functools
 import dataclasses
+import functools
 import hashlib
 import math
 import os
