@@ -1,6 +1,7 @@
 """What is a start from trained weights worth on few images? Scratch against start, over seeds.
 
-python tests/benchmarks/starting.py --images=IMAGENET100-32 --signs=SIGNS --work=DIRECTORY [--jobs=2] [--small]
+python tests/benchmarks/starting.py --images=IMAGENET100-32 --signs=SIGNS --work=DIRECTORY
+    [--jobs=2] [--small]
 
 Two networks are trained on every other class of IMAGENET100-32, each alone. Then they learn few
 images of the classes between, and of SIGNS: from scratch, from those weights, and from those
