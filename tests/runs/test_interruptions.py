@@ -43,14 +43,22 @@ def test_an_interrupted_run_goes_on(whole, data_dir, tmp_path, monkeypatch):
         )
 
 
-def test_sigterm_saves_within_the_epoch_and_the_run_ends_the_same(
-    whole, finished_run, data_dir, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("ask", "saved"),
+    [
+        # Asked after steps 1 to 3 of an epoch of 4, after its batch of validation, at its end.
+        (5 + 2, "saved after 3 of 4 steps of epoch 2"),
+        (5 + 3, "saved after the last step of epoch 2, before its validation"),
+        (5 + 4, "saved after epoch 2"),
+    ],
+)
+def test_sigterm_saves_at_once_and_the_run_ends_the_same(
+    whole, finished_run, data_dir, tmp_path, monkeypatch, ask, saved
 ):
     config, asked = configuration(tmp_path / "b", data_dir), iter(range(99))
     with monkeypatch.context() as patch:
-        # Asked after steps 1 to 3 of an epoch of 4, and after the epoch: true within the second.
-        patch.setattr(signals, "terminated", lambda: next(asked) == 6)
-        with pytest.raises(PreemptedError, match="saved after 3 of 4 steps of epoch 2"):
+        patch.setattr(signals, "terminated", lambda: next(asked) == ask)
+        with pytest.raises(PreemptedError, match=saved):
             training.run(config)
     parts = training.run(config)
     for name, row in whole["peers"].items():

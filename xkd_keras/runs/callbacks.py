@@ -58,11 +58,23 @@ class History(keras.callbacks.Callback):
                 f"saved after {done} of {self.steps} steps of epoch {len(self.rows) + 1}"
             )
 
+    def on_test_begin(self, logs=None):
+        # Validation takes the metrics for its own.
+        self.trained = checkpoint.metrics(self.model), time.perf_counter() - self.began
+
     def on_test_batch_end(self, batch, logs=None):
         signals.check_interrupted()
+        if not cluster.several(self.model.distribute_strategy) and signals.terminated():
+            self.model.stop_evaluating = True  # a scheduler may not wait for the rest
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer, strategy = self.model.optimizer, self.model.distribute_strategy
+        if getattr(self.model, "stop_evaluating", False):
+            checkpoint.put_metrics(self.model, self.trained[0])
+            self._save(self.steps, self.trained[1])
+            raise PreemptedError(
+                f"saved after the last step of epoch {epoch + 1}, before its validation"
+            )
         row = {
             "epoch": epoch + 1,
             "step": int(number(optimizer.iterations)),
@@ -108,6 +120,25 @@ class History(keras.callbacks.Callback):
         return step % self.ASK_EVERY == 0 and bool(
             collectives.total(strategy, int(signals.terminated()))
         )
+
+
+def validate(cohort, watching: list, epoch: int, batches) -> None:
+    """End an epoch that was cut after its last step: what `fit` would do before the next one.
+
+    Args:
+        cohort: Compiled and restored.
+        watching: The callbacks of the run.
+        epoch: Its number, from 0.
+        batches: Of validation.
+    """
+    calls = keras.callbacks.CallbackList(watching, model=cohort)
+    calls.on_train_begin()
+    calls.on_epoch_begin(epoch)  # puts back the metrics of its training
+    logs = {metric.name: float(metric.result()) for metric in cohort.metrics}
+    values = cohort.evaluate(batches, verbose=0, return_dict=True, callbacks=calls)
+    logs |= {f"val_{name}": value for name, value in values.items()}
+    calls.on_epoch_end(epoch, logs)
+    calls.on_train_end(logs)
 
 
 def ended(cohort, rows: list[dict], patience: int) -> bool:

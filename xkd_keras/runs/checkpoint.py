@@ -113,6 +113,11 @@ def state(cohort: Cohort) -> list:
     return [*peers, *cohort.of_teacher(), *cohort.optimizer.state(), *averages]
 
 
+def metrics(cohort: Cohort) -> list[np.ndarray]:
+    """Return the running metrics of an epoch, as `Progress.metrics` holds them."""
+    return [array(variable) for variable in _metrics(cohort)]
+
+
 def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:
     """Set the running metrics of an epoch to what `Progress.metrics` holds."""
     for variable, array in zip(_metrics(cohort), arrays, strict=True):

@@ -52,10 +52,10 @@ class Progress(keras.callbacks.Callback):
         return f"{100 * (train if held_out is None else held_out):5.1f}%"
 
     def _pace(self, done: int) -> str:
+        if self.mark is None or done == self.mark[1]:
+            return ""
         began, first = self.mark
         seconds = time.monotonic() - began
-        if done == first:
-            return ""
         rate = (done - first) / seconds
         left = (self.epochs * self.steps - done) / rate
         return f"{rate:.1f} steps/s  {clock(left)} left"

@@ -90,6 +90,9 @@ def _train(
     # What is left of an epoch that was cut, and the whole ones after it.
     parts = [(first, first + 1, done.batch)] if done.batch else []
     parts.append((first + len(parts), config.epochs, 0))
+    if done.batch == steps:
+        batches = collectives.distribute(strategy, validation)
+        callbacks.validate(cohort, [*watching, *more_callbacks], *parts.pop(0)[:1], batches)
     for begin, end, batch in parts:
         if begin < end and not callbacks.ended(cohort, done.history, config.patience):
             train = functools.partial(
