@@ -141,7 +141,7 @@ class Fields:
     )
     # How they teach each other.
     method: str = _flag(
-        "mcod",
+        "xkd",
         "xkd: the others teach as far as they have learned; mcod: the ensemble, in windows of"
         " growing weight; solo: each alone; ensemble: constant weight; ramp: growing without"
         " windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
