@@ -61,7 +61,7 @@ def test_xkd_takes_the_steps_of_its_equation():
     """z_T,i and r_i of the others' mastery exp(-CE), with CE a mean that forgets a fiftieth."""
     teacher, schedule = methods.xkd(Course(distill_weight_max=0.7, total=3))
     peers = [linear("a"), linear("b"), linear("c")]
-    options = {"adapt": methods.adapt("xkd", None), "temperature": 2.0}
+    options = {"adapt": methods.own("xkd", "adapt", None), "temperature": 2.0}
     cohort = compiled(peers, teacher=teacher, schedule=schedule, **options)
     start = [kernel(peer) for peer in cohort.peers.values()]
     learned = [np.log([4.0, 4.0, 4.0])]
@@ -86,9 +86,9 @@ def test_xkd_takes_the_steps_of_its_equation():
 
 
 def test_only_xkd_asks_how_far_a_teacher_has_learned():
-    assert methods.adapt("xkd", None) == 1.0
-    assert methods.adapt("xkd", 0.0) == 0.0
-    assert {methods.adapt(name, None) for name in methods.METHODS if name != "xkd"} == {0.0}
+    assert methods.own("xkd", "adapt", None) == 1.0
+    assert methods.own("xkd", "adapt", 0.0) == 0.0
+    assert {methods.own(name, "adapt", None) for name in methods.METHODS if name != "xkd"} == {0.0}
 
 
 def test_traditional_distillation_takes_the_steps_of_its_paper():

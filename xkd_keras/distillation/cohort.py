@@ -14,6 +14,7 @@ from xkd_keras.distillation import (
     members,
     metrics,
     nonfinite,
+    similar,
     teachers,
     terms,
     views,
@@ -57,6 +58,8 @@ class Cohort(KerasSide):
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
         ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
             `evaluate` and `predict` are of the averages; training goes on with the weights.
+        similarity: gamma >= 0: how much counts whether peers find the same images alike, by the
+            features before their last layers (`similar.Similarity`); 0: not. Not beside exits.
         exits: By name, the names of layers of a peer on which heads learn and teach during training
             (`exits.Exits`); the peers themselves stay as they are.
 
@@ -84,6 +87,7 @@ class Cohort(KerasSide):
         label_smoothing: float = 0.0,
         ema: float = 0.0,
         exits: Mapping[str, Sequence[str]] | None = None,
+        similarity: float = 0.0,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -105,6 +109,8 @@ class Cohort(KerasSide):
         self.averages = averages.Averages(self.peers, ema) if ema else None
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
         self.exits = Exits(self.peers, exits, self.classes, seed) if exits else None
+        self.similarity = members.above("similarity", similarity, 0, or_equal=True)
+        self.similar = similar.Similarity(self.peers, exits) if similarity else None
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -227,8 +233,12 @@ class Cohort(KerasSide):
         return weights, factors[:, None]
 
     def _heads(self, images):
-        """Return the logits of a training step, as `_logits`, and those of each peer's exits."""
-        return self.exits.logits(images) if self.exits else (self._logits(images, True), [])
+        """Return the logits of a training step, as `_logits`, and what else is compared.
+
+        Those are of each peer the logits of its exits, or its features.
+        """
+        more = self.exits or self.similar
+        return more.logits(images) if more else (self._logits(images, True), [])
 
     def _learned(self, labels, logits, early, labelled, distilled):
         """Return the two terms as a step minimises them, float32 [P, B] each.
@@ -240,6 +250,9 @@ class Cohort(KerasSide):
             batch = labels, logits, early, self.temperature
             more, taught = exits.terms(*batch, self.label_smoothing)
             learned, distilled = learned + more, distilled + self._hearing()[1] * taught
+        elif self.similar:
+            factors = self.similarity * tf.constant(list(self.distill.values()))
+            distilled += factors[:, None] * similar.terms(early)
         return losses.by_class((learned, distilled), labels, self.class_weights)
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):

@@ -111,9 +111,10 @@ def kd(course: Course):
 
 
 METHODS = {each.__name__: each for each in (xkd, mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}
-_ADAPT = {"xkd": 1.0}
+# What a method sets beside teacher and schedule, where nothing else is given.
+_OWN = {"xkd": {"adapt": 1.0, "similarity": 300.0}}
 
 
-def adapt(method: str, given: float | None) -> float:
-    """Return `adapt` of a Cohort: what was given, else the method's own."""
-    return _ADAPT.get(method, 0.0) if given is None else given
+def own(method: str, name: str, given: float | None) -> float:
+    """Return an option of a Cohort: what was given, else the method's own, else 0."""
+    return _OWN.get(method, {}).get(name, 0.0) if given is None else given

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 # Attributes of a Cohort that are arguments of the same name, and plain values.
-_PLAIN = ("name", "temperature", "adapt", "mix", "seed", "class_weights", "label_smoothing", "ema")
+_PLAIN = ("name", "temperature", "adapt", "similarity", "mix", "seed", "class_weights")
+_PLAIN += ("label_smoothing", "ema")
 
 
 def config(cohort) -> dict[str, Any]:

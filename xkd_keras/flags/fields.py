@@ -190,6 +190,13 @@ class Fields:
         low=0,
         high=100,
     )
+    distill_similarity: float | None = _flag(
+        None,
+        "How much counts whether networks find the same images alike, by the features before"
+        " their last layers; 0: not. Where not given: 300 for xkd, else 0.",
+        usual=0.0,
+        low=0,
+    )
     exits: int = _flag(
         0,
         "Heads on the last so many stages of each network before its final one; during training"
@@ -275,6 +282,7 @@ TEACHING = (
     "distill_start",
     "distill_growth",
     "distill_adapt",
+    "distill_similarity",
     "exits",
 )
 # How a peer learns; --peer can override each.

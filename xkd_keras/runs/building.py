@@ -13,7 +13,15 @@ from xkd_keras import data as datasets
 from xkd_keras import peers
 from xkd_keras.data import balance
 from xkd_keras.devices import cluster
-from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers, updates
+from xkd_keras.distillation import (
+    methods,
+    optimizers,
+    schedules,
+    shares,
+    similar,
+    teachers,
+    updates,
+)
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
@@ -57,13 +65,14 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.temperature,
         config.distill_term,
         {peer.name: peer.distill for peer in config.peers()},
-        methods.adapt(config.method, config.distill_adapt),
+        methods.own(config.method, "adapt", config.distill_adapt),
         config.mix,
         config.seed,
         balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
         config.label_smoothing,
         config.ema,
         exits(config, members),
+        similarity(config, members),
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
@@ -89,6 +98,18 @@ def exits(
             )
         found[peer.name] = ends
     return found or None
+
+
+def similarity(config: configs.Config, members: Mapping[str, keras.Model]) -> float:
+    """Return the weight of what features have in common.
+
+    A method's own needs features of all networks, and leaves their layers to exits.
+    """
+    given = config.distill_similarity
+    unknown = any(similar.features(member) is None for member in members.values())
+    if given is None and (config.exits or unknown):
+        return 0.0
+    return methods.own(config.method, "similarity", given)
 
 
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:

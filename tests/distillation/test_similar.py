@@ -1,0 +1,167 @@
+"""Similarity of features: its term and steps against NumPy; which networks have features."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
+from xkd_keras import Cohort, peers
+from xkd_keras.distillation import similar
+from xkd_keras.errors import InputError
+
+RNG = np.random.default_rng(7)
+READ = [RNG.normal(size=(5, width)).astype("float32") for width in (3, 4, 6)]
+
+
+def rows(features):
+    """How alike two images are to a network, every row of length one."""
+    alike = features @ features.T
+    return alike / np.linalg.norm(alike, axis=1, keepdims=True)
+
+
+def apart(read):
+    """The equation of the module, at gamma 1: a number per peer."""
+    found = [rows(each) for each in read]
+    return [
+        np.mean([np.sum((b - a) ** 2) / len(a) ** 2 for j, b in enumerate(found) if j != i])
+        for i, a in enumerate(found)
+    ]
+
+
+def pair():
+    keras.utils.set_random_seed(0)
+    return [convolutional("a", 4), convolutional("b", 7)]
+
+
+def features_of(peer, images):
+    return keras.Model(peer.input, peer.layers[-1].input).predict(images, verbose=0)
+
+
+def test_the_term_is_that_of_its_equation_for_features_of_any_width():
+    got = similar.terms(READ).numpy()
+    assert got.shape == (3, 5)
+    np.testing.assert_allclose(got.mean(1), apart(READ), rtol=1e-5)
+
+
+def test_networks_that_find_the_same_images_alike_have_nothing_to_learn_from_each_other():
+    rotation, _ = np.linalg.qr(RNG.normal(size=(3, 3)))
+    turned = (2.5 * READ[0] @ rotation).astype("float32")
+    np.testing.assert_allclose(similar.terms([READ[0], turned]), 0, atol=1e-12)
+
+
+def test_an_image_that_is_not_finite_for_a_peer_is_not_taught_by_it():
+    broken = READ[1].copy()
+    broken[2] = np.nan
+    got = similar.terms([READ[0], broken]).numpy()
+    np.testing.assert_array_equal(got[0], 0)  # all rows hold the image that is broken
+    assert similar.terms([READ[0], broken, READ[2]]).numpy()[0] == pytest.approx(
+        similar.terms([READ[0], READ[2]]).numpy()[0] / 2, rel=1e-5
+    )
+
+
+def test_the_loss_has_the_term_times_lambda_gamma_and_the_peers_factor():
+    members = pair()
+    cohort = Cohort(members, 0.5, "pairwise", distill={"b": 0.25}, similarity=30.0)
+    cohort.compile(keras.optimizers.SGD(0.0))
+    plain = Cohort(members, 0.5, "pairwise", distill={"b": 0.25})
+    plain.compile(keras.optimizers.SGD(0.0))
+    shown, without = (
+        each.train_on_batch(IMAGES, LABELS, return_dict=True) for each in (cohort, plain)
+    )
+    a, b = apart([features_of(peer, IMAGES) for peer in members])
+    more = 0.5 * 30.0 * (a + 0.25 * b)
+    assert shown["loss"] - without["loss"] == pytest.approx(more, rel=1e-3)
+    alone = -log_softmax(members[0].predict(IMAGES, verbose=0), -1)[np.arange(48), LABELS].mean()
+    assert shown["a_cross_entropy"] == pytest.approx(alone, rel=1e-4)
+
+
+def test_features_move_by_the_difference_of_the_peers_alone():
+    """The step of a's convolution, by finite differences of NumPy's term; b is held still."""
+    members = pair()
+    kernel = members[0].layers[1].get_weights()[0].astype("float64")
+    cohort = Cohort(members, 1.0, "pairwise", distill={"b": 0.0}, similarity=500.0, temperature=1.0)
+    cohort.compile(keras.optimizers.SGD(0.1))
+    plain = [convolutional("a", 4), convolutional("b", 7)]
+    for one, other in zip(plain, members, strict=True):
+        one.set_weights(other.get_weights())
+    without = Cohort(plain, 1.0, "pairwise", distill={"b": 0.0}, temperature=1.0)
+    without.compile(keras.optimizers.SGD(0.1))
+    still = features_of(members[1], IMAGES[:8])
+    probe = keras.Model(members[0].input, members[0].layers[-1].input)
+
+    def term(change):
+        kept = members[0].layers[1].get_weights()
+        members[0].layers[1].set_weights([kept[0] + change, kept[1]])
+        value = apart([probe.predict(IMAGES[:8], verbose=0).astype("float64"), still])[0]
+        members[0].layers[1].set_weights(kept)
+        return value
+
+    direction = RNG.normal(size=kernel.shape)
+    direction /= np.linalg.norm(direction)
+    slope = (term(1e-3 * direction) - term(-1e-3 * direction)) / 2e-3
+    for each in (cohort, without):
+        each.train_on_batch(IMAGES[:8], LABELS[:8])
+    moved = members[0].layers[1].get_weights()[0] - plain[0].layers[1].get_weights()[0]
+    assert np.sum(moved * direction) == pytest.approx(-0.1 * 500.0 * slope, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2"]
+)
+def test_every_family_has_features_also_as_it_is_trained(name):
+    peer = peers.fused(peers.build(name, (32, 32, 3), 7))
+    found = similar.features(peer)
+    assert found is not None
+    inner = keras.Model(peer.inputs[0], found)
+    values = inner(np.zeros((2, 32, 32, 3), "float32"))
+    head = next(each for each in reversed(peer.layers) if each.weights)
+    want = peer(np.zeros((2, 32, 32, 3), "float32"))
+    np.testing.assert_allclose(np.asarray(head(values)).reshape(2, -1), want, atol=1e-5)
+
+
+def test_a_network_without_a_graph_or_that_ends_in_another_has_no_features():
+    class Own(keras.Model):
+        pass
+
+    assert similar.features(Own()) is None
+    inputs = keras.Input((6, 6, 2))
+    assert similar.features(keras.Model(inputs, linear("a")(inputs))) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"similarity": -1.0}, "similarity"),
+        ({"similarity": 1.0, "exits": {"a": ["conv2d"]}}, "beside exits; valid: 0"),
+    ],
+)
+def test_what_does_not_go_is_said(more, says):
+    members = pair()
+    members[0].layers[1].name = "conv2d"
+    with pytest.raises(InputError, match=says):
+        Cohort(members, **more)
+
+
+def test_a_saved_cohort_goes_on_as_it_would_have(tmp_path):
+    cohort = compiled(pair(), similarity=50.0)
+    fit(cohort)
+    cohort.save(tmp_path / "cohort.keras")
+    loaded = keras.models.load_model(tmp_path / "cohort.keras")
+    assert loaded.similarity == 50.0
+    for each in (cohort, loaded):
+        fit(each)
+    for x, y in zip(cohort.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert len(cohort.peers["a"].outputs) == 1
+
+
+def test_a_broken_peer_sits_the_step_out_alone():
+    cohort = Cohort(pair(), similarity=50.0)
+    cohort.compile(keras.optimizers.SGD(0.1), on_nonfinite="skip")
+    cohort.peers["a"].layers[1].bias.assign([np.inf] * 4)  # ReLU makes 0 of NaN
+    before = {name: peer.get_weights() for name, peer in cohort.peers.items()}
+    shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
+    assert (shown["a_skipped"], shown["b_skipped"]) == (1.0, 0.0)
+    assert np.any(before["b"][0] != cohort.peers["b"].get_weights()[0])
+    assert np.all(np.isfinite(cohort.peers["b"].get_weights()[0]))
