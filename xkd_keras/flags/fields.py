@@ -193,7 +193,7 @@ class Fields:
     distill_similarity: float | None = _flag(
         None,
         "How much counts whether networks find the same images alike, by the features before"
-        " their last layers; 0: not. Where not given: 300 for xkd, else 0.",
+        " their last layers; 0: not. Where not given: 100 for xkd, else 0.",
         usual=0.0,
         low=0,
     )
