@@ -1,5 +1,6 @@
 """Epochs become steps: schedules of lambda and of the learning rate as the flags say."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -98,6 +99,25 @@ def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
     own = "tests.small_peers:plain"
     with pytest.raises(InputError, match=r"^exits: 'plain' has no stage before its final one; .*="):
         asked(own, exits=2)
+
+
+def test_features_are_compared_where_xkd_finds_them_and_nothing_else_is_said():
+    functional = peers.build("alexnet", (32, 32, 3), 4)
+
+    class Own(keras.Model):
+        pass
+
+    def similarity(members=(functional, functional), **flags):
+        return building.similarity(Config(**flags), dict(enumerate(members)))
+
+    assert similarity(method="xkd") == 100.0
+    assert similarity(method="xkd", distill_similarity=7.0) == 7.0
+    assert similarity(method="mcod") == 0.0
+    assert similarity(method="mcod", distill_similarity=7.0) == 7.0
+    assert similarity(method="xkd", exits=1) == 0.0
+    assert similarity((functional, Own()), method="xkd") == 0.0
+    # What is asked for is not left out; the cohort says what is wrong with it.
+    assert similarity((functional, Own()), method="xkd", distill_similarity=7.0) == 7.0
 
 
 def test_the_rate_falls_at_the_given_epochs():

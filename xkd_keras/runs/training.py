@@ -157,5 +157,8 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
             f"--ema={config.ema:g} averages the weights of the last {reach:.0f} of {total} steps,"
             " so the networks lag behind; choose a smaller one, or more epochs"
         )
+    unread = config.method == "xkd" and config.distill_similarity is None and not config.exits
+    if unread and not cohort.similarity:
+        yield "only logits are compared: of some network, features cannot be read"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():
         yield "lambda is 0 throughout; shorten --distill_period or --distill_start"
