@@ -30,6 +30,7 @@ def flags(run_dir, data_dir, *more):
         "--batch_size=16",
         "--eval_batch_size=64",
         "--epochs=3",
+        "--method=mcod",  # each replica compares the features of its own images only
         "--distill_period=0.5",
         "--sync_batch_norm",
         "--strategy=multiworker",

@@ -74,6 +74,12 @@ def check_flags(config: configs.Config) -> None:
             " twice; valid: one of the two.",
             argument="class_weights",
         )
+    if config.exits and config.distill_similarity:
+        raise FlagError(
+            f"is {config.distill_similarity:g} and --exits is {config.exits}, which do not go"
+            " together; valid: one of the two.",
+            argument="distill_similarity",
+        )
     datasets.check(config.dataset, config.data_dir or None)
     for peer in config.peers():
         if not peers.is_own(peer.builder):

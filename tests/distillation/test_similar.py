@@ -24,7 +24,7 @@ def apart(read):
     """The equation of the module, at gamma 1: a number per peer."""
     found = [rows(each) for each in read]
     return [
-        np.mean([np.sum((b - a) ** 2) / len(a) ** 2 for j, b in enumerate(found) if j != i])
+        np.mean([np.sum((b - a) ** 2) / len(a) for j, b in enumerate(found) if j != i])
         for i, a in enumerate(found)
     ]
 
@@ -62,7 +62,7 @@ def test_an_image_that_is_not_finite_for_a_peer_is_not_taught_by_it():
 
 def test_the_loss_has_the_term_times_lambda_gamma_and_the_peers_factor():
     members = pair()
-    cohort = Cohort(members, 0.5, "pairwise", distill={"b": 0.25}, similarity=30.0)
+    cohort = Cohort(members, 0.5, "pairwise", distill={"b": 0.25}, similarity=0.6)
     cohort.compile(keras.optimizers.SGD(0.0))
     plain = Cohort(members, 0.5, "pairwise", distill={"b": 0.25})
     plain.compile(keras.optimizers.SGD(0.0))
@@ -70,7 +70,7 @@ def test_the_loss_has_the_term_times_lambda_gamma_and_the_peers_factor():
         each.train_on_batch(IMAGES, LABELS, return_dict=True) for each in (cohort, plain)
     )
     a, b = apart([features_of(peer, IMAGES) for peer in members])
-    more = 0.5 * 30.0 * (a + 0.25 * b)
+    more = 0.5 * 0.6 * (a + 0.25 * b)
     assert shown["loss"] - without["loss"] == pytest.approx(more, rel=1e-3)
     alone = -log_softmax(members[0].predict(IMAGES, verbose=0), -1)[np.arange(48), LABELS].mean()
     assert shown["a_cross_entropy"] == pytest.approx(alone, rel=1e-4)
@@ -80,7 +80,7 @@ def test_features_move_by_the_difference_of_the_peers_alone():
     """The step of a's convolution, by finite differences of NumPy's term; b is held still."""
     members = pair()
     kernel = members[0].layers[1].get_weights()[0].astype("float64")
-    cohort = Cohort(members, 1.0, "pairwise", distill={"b": 0.0}, similarity=500.0, temperature=1.0)
+    cohort = Cohort(members, 1.0, "pairwise", distill={"b": 0.0}, similarity=60.0, temperature=1.0)
     cohort.compile(keras.optimizers.SGD(0.1))
     plain = [convolutional("a", 4), convolutional("b", 7)]
     for one, other in zip(plain, members, strict=True):
@@ -103,7 +103,7 @@ def test_features_move_by_the_difference_of_the_peers_alone():
     for each in (cohort, without):
         each.train_on_batch(IMAGES[:8], LABELS[:8])
     moved = members[0].layers[1].get_weights()[0] - plain[0].layers[1].get_weights()[0]
-    assert np.sum(moved * direction) == pytest.approx(-0.1 * 500.0 * slope, rel=0.02)
+    assert np.sum(moved * direction) == pytest.approx(-0.1 * 60.0 * slope, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,66 @@ def test_every_family_has_features_also_as_it_is_trained(name):
     np.testing.assert_allclose(np.asarray(head(values)).reshape(2, -1), want, atol=1e-5)
 
 
-def test_a_network_without_a_graph_or_that_ends_in_another_has_no_features():
-    class Own(keras.Model):
-        pass
+class Own(keras.Model):
+    """A network whose connections only its own code knows."""
 
+    def __init__(self):
+        super().__init__(name="own")
+        self.dense = keras.layers.Dense(4)
+        self.output_shape = (None, 4)
+
+    def call(self, x):
+        return self.dense(keras.ops.reshape(x, (-1, 72)))
+
+
+def ending(name, end):
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Dense(5, name="last_but_one")(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, end(x), name=name)
+
+
+def test_a_network_without_a_graph_or_that_ends_in_another_has_no_features():
     assert similar.features(Own()) is None
     inputs = keras.Input((6, 6, 2))
     assert similar.features(keras.Model(inputs, linear("a")(inputs))) is None
+
+
+def test_features_are_read_before_dropout_and_whatever_comes_after_the_last_layer():
+    dropped = ending("a", lambda x: keras.layers.Dense(4)(keras.layers.Dropout(0.5)(x)))
+    scaled = ending("b", lambda x: keras.layers.Dense(4)(x) / 2.0)
+    for peer in (dropped, scaled):
+        assert similar.features(peer) is peer.get_layer("last_but_one").output
+
+
+def test_a_peer_without_features_learns_beside_those_that_have_them():
+    own = Own()
+    own(IMAGES)
+    members = [*pair(), own]
+    cohort = Cohort(members, 1.0, "pairwise", similarity=3.0)
+    plain = Cohort(members, 1.0, "pairwise")
+    for each in (cohort, plain):
+        each.compile(keras.optimizers.SGD(0.0))
+    shown, without = (
+        each.train_on_batch(IMAGES, LABELS, return_dict=True) for each in (cohort, plain)
+    )
+    more = 3.0 * sum(apart([features_of(peer, IMAGES) for peer in members[:2]]))
+    assert shown["loss"] - without["loss"] == pytest.approx(more, rel=1e-3)
+    alone = compiled([own], similarity=3.0)
+    assert np.isfinite(fit(alone).history["loss"]).all()
+
+
+def test_the_weight_of_the_term_does_not_depend_on_the_size_of_the_batch():
+    wide = [RNG.normal(size=(64, width)).astype("float32") for width in (3, 6)]
+    parts = [similar.terms([each[a : a + 16] for each in wide]) for a in range(0, 64, 16)]
+    whole, mean = float(np.mean(similar.terms(wide))), float(np.mean(parts))
+    assert whole == pytest.approx(mean, rel=0.25)  # 1 / B^2 would make it a quarter
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"similarity": -1.0}, "similarity"),
-        ({"similarity": 1.0, "exits": {"a": ["conv2d"]}}, "beside exits; valid: 0"),
+        ({"similarity": 1.0, "exits": {"a": ["conv2d"]}}, "with exits; valid: 0"),
     ],
 )
 def test_what_does_not_go_is_said(more, says):
@@ -144,11 +190,11 @@ def test_what_does_not_go_is_said(more, says):
 
 
 def test_a_saved_cohort_goes_on_as_it_would_have(tmp_path):
-    cohort = compiled(pair(), similarity=50.0)
+    cohort = compiled(pair(), similarity=1.0)
     fit(cohort)
     cohort.save(tmp_path / "cohort.keras")
     loaded = keras.models.load_model(tmp_path / "cohort.keras")
-    assert loaded.similarity == 50.0
+    assert loaded.similarity == 1.0
     for each in (cohort, loaded):
         fit(each)
     for x, y in zip(cohort.get_weights(), loaded.get_weights(), strict=True):
@@ -157,7 +203,7 @@ def test_a_saved_cohort_goes_on_as_it_would_have(tmp_path):
 
 
 def test_a_broken_peer_sits_the_step_out_alone():
-    cohort = Cohort(pair(), similarity=50.0)
+    cohort = Cohort(pair(), similarity=1.0)
     cohort.compile(keras.optimizers.SGD(0.1), on_nonfinite="skip")
     cohort.peers["a"].layers[1].bias.assign([np.inf] * 4)  # ReLU makes 0 of NaN
     before = {name: peer.get_weights() for name, peer in cohort.peers.items()}

@@ -1,6 +1,5 @@
 """Epochs become steps: schedules of lambda and of the learning rate as the flags say."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -101,23 +100,19 @@ def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
         asked(own, exits=2)
 
 
-def test_features_are_compared_where_xkd_finds_them_and_nothing_else_is_said():
-    functional = peers.build("alexnet", (32, 32, 3), 4)
-
-    class Own(keras.Model):
-        pass
-
-    def similarity(members=(functional, functional), **flags):
-        return building.similarity(Config(**flags), dict(enumerate(members)))
-
-    assert similarity(method="xkd") == 100.0
-    assert similarity(method="xkd", distill_similarity=7.0) == 7.0
-    assert similarity(method="mcod") == 0.0
-    assert similarity(method="mcod", distill_similarity=7.0) == 7.0
-    assert similarity(method="xkd", exits=1) == 0.0
-    assert similarity((functional, Own()), method="xkd") == 0.0
-    # What is asked for is not left out; the cohort says what is wrong with it.
-    assert similarity((functional, Own()), method="xkd", distill_similarity=7.0) == 7.0
+@pytest.mark.parametrize(
+    ("flags", "adapt", "similarity"),
+    [
+        ({"method": "xkd"}, 1.0, 1.5625),
+        ({"method": "xkd", "exits": 1}, 1.0, 0.0),
+        ({"method": "xkd", "distill_similarity": 7.0, "distill_adapt": 0.0}, 0.0, 7.0),
+        ({"method": "mcod"}, 0.0, 0.0),
+        ({"method": "mcod", "distill_similarity": 7.0}, 0.0, 7.0),
+    ],
+)
+def test_what_a_method_sets_is_said_where_nothing_else_is(flags, adapt, similarity):
+    config = building.resolved(Config(**flags))
+    assert (config.distill_adapt, config.distill_similarity) == (adapt, similarity)
 
 
 def test_the_rate_falls_at_the_given_epochs():

@@ -84,14 +84,22 @@ def check_waiting(finished_run, seen):
 
 
 @pytest.mark.parametrize(
-    "moment", [pytest.param("step 3 of epoch 2", marks=pytest.mark.slow), "epoch 2"]
+    "moment",
+    [
+        pytest.param("step 3 of epoch 2", marks=pytest.mark.slow),
+        pytest.param("validation of epoch 2", marks=pytest.mark.slow),
+        "epoch 2",
+    ],
 )
 def test_a_run_that_is_cut_freezes_and_thaws_where_it_would_have(
     data_dir, tmp_path, finished_run, whole, monkeypatch, moment
 ):
     """Within an epoch that is frozen, and between the last of those and the first that is not."""
     cut = started(tmp_path, data_dir, finished_run)
-    asked, at = iter(range(99)), {"step 3 of epoch 2": 6, "epoch 2": 7}[moment]
+    asked, at = (
+        iter(range(99)),
+        {"step 3 of epoch 2": 7, "validation of epoch 2": 8, "epoch 2": 9}[moment],
+    )
     with monkeypatch.context() as patch:
         patch.setattr(signals, "terminated", lambda: next(asked) == at)
         with pytest.raises(PreemptedError, match="saved after"):
@@ -99,7 +107,7 @@ def test_a_run_that_is_cut_freezes_and_thaws_where_it_would_have(
     watch = Watch()
     training.run(cut, [watch])
     frozen = [same(body, brought(finished_run)[:-2]) for body, _ in watch.seen]
-    assert frozen == ([False] if moment == "epoch 2" else [True, False])
+    assert frozen == ([True, False] if moment == "step 3 of epoch 2" else [False])
     rows = [history.read(Path(config.run_dir)) for config in (whole[0], cut)]
     for a, b in zip(*rows, strict=True):
         assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-4)

@@ -39,7 +39,7 @@ def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path)
         training.run(configuration(tmp_path / "run", data_dir, peer=wild))
     config = configuration(tmp_path / "run", data_dir, epochs=1)
     assert training.run(config)["training"]["steps"] == 4
-    assert configs.read(tmp_path / "run/config.flags") == config
+    assert configs.read(tmp_path / "run/config.flags") == building.resolved(config)
 
 
 def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
@@ -69,9 +69,27 @@ def test_a_users_own_layer_is_found_again_or_refused_before_training(data_dir, t
 
 
 def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
-    config = configuration(tmp_path / "run", data_dir, epochs=1, distill_start=5)
+    config = configuration(tmp_path / "run", data_dir, epochs=1, method="mcod", distill_start=5)
     training.run(config)
     assert "note: lambda is 0 throughout" in capsys.readouterr().out
+
+
+def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, capsys):
+    training.run(configuration(tmp_path / "run", data_dir, epochs=1, distill_growth="cosine"))
+    out = capsys.readouterr().out
+    assert "note: --distill_growth has no effect on --method=xkd; it is for mcod" in out
+
+
+def test_what_the_method_sets_is_recorded_and_stays_when_the_run_is_continued(data_dir, tmp_path):
+    config = configuration(tmp_path / "run", data_dir, epochs=1)
+    training.run(config)
+    recorded = configs.read(tmp_path / "run" / "config.flags")
+    assert (recorded.distill_adapt, recorded.distill_similarity) == (1.0, 1.5625)
+    # A run of the version before did not know of features, and goes on without.
+    file = tmp_path / "run" / "config.flags"
+    lines = [line for line in file.read_text().splitlines() if "similarity" not in line]
+    file.write_text("\n".join(lines) + "\n")
+    assert rundir.claim(config, tmp_path / "run").distill_similarity == 0.0
 
 
 def test_solo_peers_do_not_depend_on_their_company(data_dir, tmp_path):

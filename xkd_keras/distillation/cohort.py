@@ -58,8 +58,9 @@ class Cohort(KerasSide):
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
         ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
             `evaluate` and `predict` are of the averages; training goes on with the weights.
-        similarity: gamma >= 0: how much counts whether peers find the same images alike, by the
-            features before their last layers (`similar.Similarity`); 0: not. Not beside exits.
+        similarity: gamma >= 0: the weight of a second term, by which peers learn from one another
+            which images of a batch are alike, as their last layers see them (`similar.Similarity`);
+            0: none. It does not go together with exits.
         exits: By name, the names of layers of a peer on which heads learn and teach during training
             (`exits.Exits`); the peers themselves stay as they are.
 
@@ -68,7 +69,7 @@ class Cohort(KerasSide):
 
     Raises:
         InputError: No peers, a name twice, peers that disagree on the number of classes, a bad
-            teacher, weight or temperature.
+            teacher, weight or temperature, similarity beside exits.
     """
 
     def __init__(
@@ -136,14 +137,14 @@ class Cohort(KerasSide):
         with tf.GradientTape() as tape:
             logits, early = self._heads(images)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            learned, distilled = self._learned(labels, logits, early, labelled, distilled)
-            total = tf.reduce_sum(losses.mean(learned + distill_weight * distilled, sample_weight))
+            learned, taught = self._learned(labels, logits, early, labelled, distilled)
+            total = tf.reduce_sum(losses.mean(learned + distill_weight * taught, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self._variables()
         gradients = tape.gradient(loss, variables)
-        terms = learned, distilled, labelled
+        terms = learned, taught, labelled, distilled
         means = [losses.mean(term, sample_weight) for term in terms]
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
             self.nonfinite.stop(*means[:2], distill_weight)
@@ -157,7 +158,7 @@ class Cohort(KerasSide):
             self.mastery.update(means[2])
         terms = self.nonfinite.counted(terms)
         loss = terms[0] + distill_weight * terms[1]
-        terms = (terms[2], terms[1], gate)
+        terms = (*terms[2:], gate)
         return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
@@ -233,9 +234,9 @@ class Cohort(KerasSide):
         return weights, factors[:, None]
 
     def _heads(self, images):
-        """Return the logits of a training step, as `_logits`, and what else is compared.
+        """Return the logits of a training step, and of each peer its exits' logits or its features.
 
-        Those are of each peer the logits of its exits, or its features.
+        The latter is an empty list where there is neither.
         """
         more = self.exits or self.similar
         return more.logits(images) if more else (self._logits(images, True), [])
@@ -250,7 +251,7 @@ class Cohort(KerasSide):
             batch = labels, logits, early, self.temperature
             more, taught = exits.terms(*batch, self.label_smoothing)
             learned, distilled = learned + more, distilled + self._hearing()[1] * taught
-        elif self.similar:
+        elif any(features is not None for features in early):
             factors = self.similarity * tf.constant(list(self.distill.values()))
             distilled += factors[:, None] * similar.terms(early)
         return losses.by_class((learned, distilled), labels, self.class_weights)

@@ -112,7 +112,7 @@ def kd(course: Course):
 
 METHODS = {each.__name__: each for each in (xkd, mcod, solo, ensemble, ramp, dml, kdcl, one, kd)}
 # What a method sets beside teacher and schedule, where nothing else is given.
-_OWN = {"xkd": {"adapt": 1.0, "similarity": 100.0}}
+_OWN = {"xkd": {"adapt": 1.0, "similarity": 1.5625}}
 
 
 def own(method: str, name: str, given: float | None) -> float:

@@ -4,9 +4,11 @@ With F_i [B, D_i] the features that the last layer of peer i classifies, and S_i
 F_i F_i^T with every row divided by its length (Tung and Mori, Similarity-Preserving Knowledge
 Distillation, ICCV 2019, equations 1 to 4, of the last layer only, and in both directions),
 
-L_i += d_i lambda(t) gamma mean_(j != i) 1 / B^2 sum_ab (S_j[a, b] - S_i[a, b])^2
+L_i += d_i lambda(t) gamma mean_(j != i) 1 / B sum_ab (S_j[a, b] - S_i[a, b])^2
 
-S_j is constant to the gradient. Over replicas, B are the images of each replica.
+S_j is constant to the gradient. Rows have length one, so the sum over b does not depend on the size
+of a batch; the paper divides by B^2, and its gamma is B times this one. Over replicas, B are the
+images of each replica.
 
 Shapes: P peers, B images in the batch, D_i features of peer i.
 """
@@ -23,41 +25,39 @@ class Similarity:
     """The peers as networks that return their features beside their logits.
 
     Args:
-        peers: By name; functional models, images [B, H, W, channels] -> logits [B, C].
+        peers: By name; images [B, H, W, channels] -> logits [B, C]. Those of which `features` finds
+            none take no part.
         exits: What the cohort has of them, with which this does not go together.
 
     Raises:
-        InputError: A peer of which `features` finds none, or exits.
+        InputError: There are exits.
     """
 
     def __init__(self, peers: Mapping[str, keras.Model], exits=None):
         if exits:
-            raise InputError("is not there beside exits; valid: 0.", argument="similarity")
+            raise InputError("does not go together with exits; valid: 0.", argument="similarity")
         self._forward = []
-        for name, peer in peers.items():
+        for peer in peers.values():
             found = features(peer)
-            if found is None:
-                raise InputError(
-                    f"'{name}' has no features before its last layer; valid: 0 with it.",
-                    argument="similarity",
-                )
-            self._forward.append(keras.Model(peer.inputs[0], [peer.outputs[0], found]))
+            both = None if found is None else keras.Model(peer.inputs[0], [peer.outputs[0], found])
+            self._forward.append((peer, both))
 
-    def logits(self, images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def logits(self, images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """Return the peers' logits float32 [P, B, C], and the features of each, float32 [B, D]."""
         own, read = [], []
-        for model in self._forward:
-            logits, found = model(images, training=True)
+        for peer, both in self._forward:
+            logits, *more = keras.tree.flatten((both or peer)(images, training=True))
             own.append(tf.cast(logits, tf.float32))
-            read.append(tf.reshape(tf.cast(found, tf.float32), [tf.shape(found)[0], -1]))
+            flat = [tf.reshape(tf.cast(each, tf.float32), [tf.shape(each)[0], -1]) for each in more]
+            read.append(flat[0] if flat else None)
         return tf.stack(own), read
 
 
 def features(peer: keras.Model) -> keras.KerasTensor | None:
-    """Return what the last layer with weights of a peer reads; None if that cannot be told.
+    """Return what the last layer with weights of a peer reads, before dropout.
 
-    It cannot of a model that is not functional, of a nested one at the end, and of ends that join
-    several layers.
+    None of a model that is not functional, of one that ends in a nested model, and of one whose end
+    joins several layers.
     """
     tensors = list(getattr(peer, "outputs", ()))
     while len(tensors) == 1:
@@ -65,28 +65,39 @@ def features(peer: keras.Model) -> keras.KerasTensor | None:
         if isinstance(layer, keras.layers.InputLayer | keras.Model):
             return None
         tensors = layer._inbound_nodes[place].input_tensors
-        if layer.weights:
-            return tensors[0] if len(tensors) == 1 else None
+        if isinstance(layer, keras.Layer) and layer.weights:
+            return _before_dropout(tensors[0]) if len(tensors) == 1 else None
     return None
 
 
-def terms(read: Sequence[tf.Tensor]) -> tf.Tensor:
+def _before_dropout(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Return what a dropout reads: its masks would differ between peers."""
+    layer, place, _ = tensor._keras_history
+    if not isinstance(layer, keras.layers.Dropout):
+        return tensor
+    return _before_dropout(layer._inbound_nodes[place].input_tensors[0])
+
+
+def terms(read: Sequence[tf.Tensor | None]) -> tf.Tensor:
     """Return the term of each image, float32 [P, B]: the mean over them is that above, at gamma 1.
 
     An image whose row is not finite for a peer is not taught by it.
 
     Args:
-        read: Of each peer the features, float32 [B, D].
+        read: Of each peer the features, float32 [B, D], of one at least; None takes no part.
     """
-    alike = tf.stack([tf.math.l2_normalize(f @ tf.transpose(f), axis=1) for f in read])
-    sound = tf.reduce_all(tf.math.is_finite(alike), axis=-1)
-    teachers = tf.stop_gradient(tf.where(sound[..., None], alike, 0.0))
+    alike = [None if f is None else tf.math.l2_normalize(f @ tf.transpose(f), 1) for f in read]
+    nothing = tf.zeros(tf.shape(next(rows for rows in alike if rows is not None))[:1])
     taught = []
-    for i, own in enumerate(tf.unstack(alike)):
-        others = [j for j in range(len(read)) if j != i]
-        rows = [
-            tf.where(sound[j], tf.reduce_mean((teachers[j] - own) ** 2, axis=-1), 0.0)
-            for j in others
-        ]
-        taught.append(tf.add_n(rows) / len(rows) if rows else tf.zeros_like(sound[i], tf.float32))
+    for i, own in enumerate(alike):
+        others = [rows for j, rows in enumerate(alike) if j != i and rows is not None]
+        distances = [] if own is None else [_distance(rows, own) for rows in others]
+        taught.append(tf.add_n(distances) / len(distances) if distances else nothing)
     return tf.stack(taught)
+
+
+def _distance(teacher: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Return the squared distance of every row, [B], 0 where the teacher's is not finite."""
+    sound = tf.reduce_all(tf.math.is_finite(teacher), axis=-1)
+    teacher = tf.stop_gradient(tf.where(sound[:, None], teacher, 0.0))
+    return tf.where(sound, tf.reduce_sum((teacher - rows) ** 2, axis=-1), 0.0)

@@ -142,9 +142,10 @@ class Fields:
     # How they teach each other.
     method: str = _flag(
         "xkd",
-        "xkd: the others teach as far as they have learned; mcod: the ensemble, in windows of"
-        " growing weight; solo: each alone; ensemble: constant weight; ramp: growing without"
-        " windows; dml, kdcl, one: other methods; kd: a teacher trained before.",
+        "xkd: the others teach as far as they have learned, and features are compared; mcod: the"
+        " ensemble, in windows of growing weight; solo: each alone; ensemble: constant weight;"
+        " ramp: growing without windows; dml, kdcl, one: other methods; kd: a teacher trained"
+        " before.",
         choices=METHODS,
     )
     teacher: str = _flag(
@@ -192,8 +193,9 @@ class Fields:
     )
     distill_similarity: float | None = _flag(
         None,
-        "How much counts whether networks find the same images alike, by the features before"
-        " their last layers; 0: not. Where not given: 100 for xkd, else 0.",
+        "Weight of a second term: networks learn from each other which images of a batch are alike,"
+        " by what their last layers read; 0: none. Where not given: 1.5625 for xkd without --exits,"
+        " else 0.",
         usual=0.0,
         low=0,
     )
@@ -285,6 +287,9 @@ TEACHING = (
     "distill_similarity",
     "exits",
 )
+# Flags that say something about windows, and the methods that listen to them.
+OF_WINDOWS = {"distill_period", "distill_duty", "distill_start", "distill_growth"}
+USES = {"mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
 # How a peer learns; --peer can override each.
 LEARNING = tuple(
     name for name, each in Fields.__dataclass_fields__.items() if each.metadata["learning"]

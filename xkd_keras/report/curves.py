@@ -1,4 +1,4 @@
-"""Curves of a run over its epochs, with the teacher's windows shaded.
+"""Curves of a run over its epochs, shaded where the teacher's weight changes.
 
 Every Figure must be made and rendered inside `with plots.style():`.
 """
@@ -56,7 +56,7 @@ def charts(
     teaching = [
         *([distillation] if any(map(any, run.values(distillation))) else []),
         *([heard] if any(map(any, run.values(heard))) else []),
-        *([weight] if pauses(run.weights) else []),
+        *([weight] if varies(run.weights) else []),
         *([agreement] if len(peers) > 1 else []),
     ]
     plan = {
@@ -72,7 +72,7 @@ def charts(
     }
 
 
-def pauses(weights: np.ndarray) -> bool:
+def varies(weights: np.ndarray) -> bool:
     """Whether a teacher taught, but not always at the same weight: only that is worth a shade."""
     return len(set(np.asarray(weights))) > 1
 
@@ -168,7 +168,7 @@ def _zoom(axes: Axes, panel: Panel, late: Sequence[float]) -> None:
 
 def _shade(axes: Axes, weights: np.ndarray, position: np.ndarray) -> None:
     """Shade where the teacher taught, darker where it counted more."""
-    if not pauses(weights):
+    if not varies(weights):
         return
     # A ramp has another weight at every step; a few levels look the same and keep the file small.
     for start, end, level in spans(np.ceil(weights / weights.max() * _LEVELS)):
@@ -187,6 +187,6 @@ def _handles(panels: Sequence[Panel], run: _Run) -> list[Line2D | Patch]:
     if any(run.series(f"val_{key}")[0] for key in keys):
         handles.append(Line2D([], [], color="#777777", label="validation"))
         handles.append(Line2D([], [], ls="--", color="#777777", lw=1, label="training"))
-    if pauses(run.weights):
+    if varies(run.weights):
         handles.append(Patch(color=_SHADE, alpha=0.25, label="teacher on (darker: stronger)"))
     return handles

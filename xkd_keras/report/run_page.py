@@ -108,7 +108,7 @@ def compose(
         *headline.opening(metrics, len(labels)),
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics, network),
-        *_training(rows, answered.distill_weights, pictures),
+        *_training(metrics, rows, answered.distill_weights, pictures),
         *teaching.section(metrics),
         *learning.section(metrics),
         *trust.section(metrics, pictures),
@@ -155,27 +155,32 @@ def _use(metrics: Mapping, network: str) -> list[str]:
     ]
 
 
-def _training(rows: Sequence[Mapping], distill_weights: np.ndarray, pictures: Mapping) -> list[str]:
+def _training(
+    metrics: Mapping, rows: Sequence[Mapping], distill_weights: np.ndarray, pictures: Mapping
+) -> list[str]:
     """Return when the teacher taught, and the curves."""
     on, most = distill_weights > 0, np.max(distill_weights, initial=0)
-    if curves.pauses(distill_weights):
+    alone = len(metrics["peers"]) == 1 and not metrics["config"].get("teacher_run")
+    if curves.varies(distill_weights) and not alone:
         teaching = (
             f"Shaded is when the teacher taught the peers: {many(len(plots.spans(on)), 'window')},"
             f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to {most:g}."
         )
-    elif most:
+    elif most and not alone:
         teaching = f"The peers were taught in all {len(on):,} steps, with a weight λ of {most:g}."
+    elif most:
+        teaching = "One network has nobody to teach it: it learned from labels alone."
     else:
         teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
     if any(name.endswith("_heard") for row in rows for name in row):
         teaching += (
-            " A network hears its teachers as far as they have learned their training images: λ is"
-            " multiplied by what is drawn as “heard”."
+            " A network hears its teachers as far as they have learned their training images: the λ"
+            " of their logits is multiplied by what is drawn as “heard”."
         )
     words = {
         "accuracy.svg": "Top-1 accuracy over the epochs",
         "cross_entropy.svg": "Cross-entropy over the epochs",
-        "teaching.svg": "Distance of each peer to its teacher, the teacher's weight, agreement",
+        "teaching.svg": "Distance of each peer to its teacher, how far it heard it, agreement",
         "learning_rate.svg": "Learning rate over the epochs",
     }
     drawn = [picture(name, alt) for name, alt in words.items() if name in pictures]

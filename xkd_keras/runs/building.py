@@ -1,6 +1,7 @@
 """From a Config, which counts in epochs, to the cohort that it describes, which counts in steps."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from xkd_keras.distillation import (
     optimizers,
     schedules,
     shares,
-    similar,
     teachers,
     updates,
 )
@@ -41,6 +41,7 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         data: Gives image shape, classes and the statistics that the peers normalise with.
         steps: Steps per epoch.
     """
+    config = resolved(config)
     members, learning = {}, {}
     for peer in config.peers():
         with _policy(config):
@@ -65,14 +66,14 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         config.temperature,
         config.distill_term,
         {peer.name: peer.distill for peer in config.peers()},
-        methods.own(config.method, "adapt", config.distill_adapt),
+        config.distill_adapt,
         config.mix,
         config.seed,
         balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
         config.label_smoothing,
         config.ema,
         exits(config, members),
-        similarity(config, members),
+        config.distill_similarity,
     )
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
@@ -100,16 +101,13 @@ def exits(
     return found or None
 
 
-def similarity(config: configs.Config, members: Mapping[str, keras.Model]) -> float:
-    """Return the weight of what features have in common.
-
-    A method's own needs features of all networks, and leaves their layers to exits.
-    """
-    given = config.distill_similarity
-    unknown = any(similar.features(member) is None for member in members.values())
-    if given is None and (config.exits or unknown):
-        return 0.0
-    return methods.own(config.method, "similarity", given)
+def resolved(config: configs.Config) -> configs.Config:
+    """Return a configuration in which what its method sets is said, and can be recorded."""
+    similarity = methods.own(config.method, "similarity", config.distill_similarity)
+    if config.exits and config.distill_similarity is None:
+        similarity = 0.0  # the two do not go together
+    adapt = methods.own(config.method, "adapt", config.distill_adapt)
+    return dataclasses.replace(config, distill_adapt=adapt, distill_similarity=similarity)
 
 
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:

@@ -59,22 +59,26 @@ class History(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs=None):
-        # Validation takes the metrics for its own.
-        self.trained = checkpoint.metrics(self.model), time.perf_counter() - self.began
+        if self._alone():  # validation takes the metrics for its own
+            self.trained = checkpoint.metrics(self.model), time.perf_counter() - self.began
 
     def on_test_batch_end(self, batch, logs=None):
         signals.check_interrupted()
-        if not cluster.several(self.model.distribute_strategy) and signals.terminated():
+        if self._alone() and signals.terminated():
             self.model.stop_evaluating = True  # a scheduler may not wait for the rest
 
-    def on_epoch_end(self, epoch, logs=None):
-        optimizer, strategy = self.model.optimizer, self.model.distribute_strategy
+    def stop_if_cut(self, epoch, logs=None):
+        """Save before the validation that SIGTERM cut, and stop; for a callback before others."""
         if getattr(self.model, "stop_evaluating", False):
-            checkpoint.put_metrics(self.model, self.trained[0])
-            self._save(self.steps, self.trained[1])
+            metrics, seconds = self.trained
+            checkpoint.put_metrics(self.model, metrics)
+            self._save(self.steps, seconds)
             raise PreemptedError(
                 f"saved after the last step of epoch {epoch + 1}, before its validation"
             )
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer, strategy = self.model.optimizer, self.model.distribute_strategy
         row = {
             "epoch": epoch + 1,
             "step": int(number(optimizer.iterations)),
@@ -83,7 +87,7 @@ class History(keras.callbacks.Callback):
         }
         for name, each in optimizer.by_peer.items():
             row[f"{name}_learning_rate"] = number(each.learning_rate)
-        if self.model.mastery:
+        if self.model.mastery and len(self.model.peers) > 1:
             row |= {f"{name}_heard": part for name, part in self.model.heard().items()}
         self._stop_if_hopeless(row)
         self.rows.append(row)
@@ -108,6 +112,10 @@ class History(keras.callbacks.Callback):
             means = row[f"{name}_cross_entropy"], row.get(f"val_{name}_cross_entropy", 0.0)
             every_step = row.get(f"{name}_skipped", 0) >= self.steps
             nonfinite.hopeless(name, row["epoch"], means, every_step)
+
+    def _alone(self) -> bool:
+        """Whether no other machine has to agree on where to stop."""
+        return not cluster.several(self.model.distribute_strategy)
 
     def _save(self, batch: int = 0, seconds: float = 0.0):
         checkpoint.save(self.run_dir / "checkpoints", self.model, self.rows, batch, seconds)

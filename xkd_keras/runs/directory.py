@@ -29,7 +29,7 @@ def claim(config: configs.Config, run_dir: Path) -> configs.Config:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if _begun(run_dir):
-            config = config.continuing(configs.read(run_dir / "config.flags"))
+            config = config.continuing(_recorded(run_dir))
         _check_content(config, run_dir)
         (run_dir / ".lock").touch()
         return config
@@ -45,7 +45,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
     """Refuse a directory that holds another run with something to lose, or anything else."""
     flag_file = run_dir / "config.flags"
     if _begun(run_dir):
-        differences = configs.read(flag_file).differences(config)
+        differences = _recorded(run_dir).differences(config)
         if differences:
             raise InputError(
                 f"'{run_dir}' holds a run with another configuration:"
@@ -57,6 +57,14 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
             f"'{run_dir}' is not empty and not a run; valid: a new or empty directory.",
             argument="run_dir",
         )
+
+
+def _recorded(run_dir: Path) -> configs.Config:
+    """Return what a run was begun with; before xkd compared features, nothing was said of them."""
+    config = configs.read(run_dir / "config.flags")
+    if config.method == "xkd" and config.distill_similarity is None:
+        return dataclasses.replace(config, distill_similarity=0.0)
+    return config
 
 
 def _begun(run_dir: Path) -> bool:

@@ -56,7 +56,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows:
     metrics = {**_circumstances(config, run_dir, cohort, data, rows), **measured}
     metrics["training"] |= {"kept": kept} if kept else {}
     weights = building.distill_weights(cohort.schedule, rows[-1]["step"])
-    if weights.any():
+    if weights.any() and (len(cohort.peers) > 1 or config.teacher_run):
         metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
     _write_answers(run_dir, data, parts, weights, temperatures)
     # Last: its presence says that the run is complete.

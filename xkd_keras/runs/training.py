@@ -14,9 +14,11 @@ from xkd_keras import data as datasets
 from xkd_keras import files, signals
 from xkd_keras.data import splits
 from xkd_keras.devices import cluster, collectives
+from xkd_keras.distillation import similar
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
 from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
 from xkd_keras.runs import directory as rundir
 
@@ -32,7 +34,7 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
                 config = rundir.claim(config, run_dir)
                 held.enter_context(files.lock(run_dir))
         learning = collectives.text_from_chief(strategy, json.dumps(config.learning()))
-        config = dataclasses.replace(config, **json.loads(learning))
+        config = building.resolved(dataclasses.replace(config, **json.loads(learning)))
         if collectives.from_chief(strategy, chief and (run_dir / "metrics.json").exists()):
             return _complete(run_dir) if chief else {}
         with collectives.agreed(strategy):
@@ -75,6 +77,8 @@ def _train(
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
         watching = [
+            # TensorBoard is not to log a validation that SIGTERM cut.
+            keras.callbacks.LambdaCallback(on_epoch_end=kept.stop_if_cut),
             # Before the checkpoint: killed between the two, an epoch is logged twice, not lost.
             keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
             *watching,
@@ -91,8 +95,10 @@ def _train(
     parts = [(first, first + 1, done.batch)] if done.batch else []
     parts.append((first + len(parts), config.epochs, 0))
     if done.batch == steps:
-        batches = collectives.distribute(strategy, validation)
-        callbacks.validate(cohort, [*watching, *more_callbacks], *parts.pop(0)[:1], batches)
+        begin, _, _ = parts.pop(0)
+        with collectives.lost_workers(strategy), datasets.readable(config.dataset):
+            batches = collectives.distribute(strategy, validation)
+            callbacks.validate(cohort, [*watching, *more_callbacks], begin, batches)
     for begin, end, batch in parts:
         if begin < end and not callbacks.ended(cohort, done.history, config.patience):
             train = functools.partial(
@@ -157,8 +163,11 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
             f"--ema={config.ema:g} averages the weights of the last {reach:.0f} of {total} steps,"
             " so the networks lag behind; choose a smaller one, or more epochs"
         )
-    unread = config.method == "xkd" and config.distill_similarity is None and not config.exits
-    if unread and not cohort.similarity:
-        yield "only logits are compared: of some network, features cannot be read"
+    unread = [name for name, peer in cohort.peers.items() if similar.features(peer) is None]
+    if cohort.similarity and unread:
+        yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
+    for name in sorted(fields.OF_WINDOWS - fields.USES.get(config.method, set())):
+        if getattr(config, name) != fields.field(name).default:
+            yield f"--{name} has no effect on --method={config.method}; it is for mcod"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():
         yield "lambda is 0 throughout; shorten --distill_period or --distill_start"

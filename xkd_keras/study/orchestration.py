@@ -157,7 +157,7 @@ def _line(task: Task) -> str:
 def _done(plan: Plan, task: Task) -> bool:
     """Whether the result is there; raises InputError where it is another configuration's."""
     try:
-        there = configs.Config(**json.loads(task.result.read_text())["config"])
+        there = configs.Config(**_said(json.loads(task.result.read_text())["config"]))
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if task.keep and not (task.networks / "metrics.json").exists():
@@ -172,6 +172,12 @@ def _done(plan: Plan, task: Task) -> bool:
             argument="run_dir",
         )
     return True
+
+
+def _said(config: dict) -> dict:
+    """Return the fields of a result's configuration; before xkd compared features, none did."""
+    old = config["method"] == "xkd" and "distill_similarity" not in config
+    return {**config, "distill_similarity": 0.0} if old else config
 
 
 def _finish(plan: Plan, tasks: Sequence[Task], table, errors: dict[Path, str]) -> dict:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
 
 ABOUT = {
     "solo": "each network alone",
-    "xkd": "the others, as far as they have learned",
+    "xkd": "the others, as far as they have learned; features too",
     "mcod": "the ensemble, in windows of growing weight",
     "ensemble": "the ensemble all the time",
     "ramp": "growing, without windows",
@@ -19,9 +20,6 @@ ABOUT = {
     "one": "a learned mixture, ramped up",
     "kd": "a frozen teacher: the networks trained alone before",
 }
-# Flags that say something about windows, and the methods that listen to them.
-OF_WINDOWS = {"distill_period", "distill_duty", "distill_start", "distill_growth"}
-USES = {"mcod": OF_WINDOWS, "ramp": {"distill_start", "distill_growth"}}
 SWEEP_SEED = 100_000  # first seed of the search: none of the study's own
 
 
@@ -101,7 +99,7 @@ class Plan:
         """
         if arm.method == "solo" or arm.name != arm.method:
             return []
-        unused = OF_WINDOWS - USES.get(arm.method, set()) | set(arm.options)
+        unused = fields.OF_WINDOWS - fields.USES.get(arm.method, set()) | set(arm.options)
         free = [name for name in self.grid if name not in unused]
         each = [{name: setting[name] for name in free} for setting in self.settings()]
         return [setting for i, setting in enumerate(each) if setting and setting not in each[:i]]
