@@ -15,7 +15,6 @@ def configuration(run_dir, data_dir, **flags):
         "train_examples": 200,
         "epochs": 3,
         "batch_size": 50,
-        "distill_period": 0.5,
         **flags,
     }
     return configs.Config(run_dir=str(run_dir), data_dir=str(data_dir), **flags)

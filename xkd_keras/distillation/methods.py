@@ -6,7 +6,8 @@ Every method minimises, for each peer i, with logits z_i, labels y and temperatu
 
 and is a choice of the teacher z_T,i (a name in `teachers`) and of lambda(t) (from `schedules`). A
 function here takes a Course and returns both. r_i is 1, but where `adapt` is above 0 it is how far
-those who teach have learned (`mastery`).
+those who teach have learned (`mastery`). `_OWN` has what else a method sets; `xkd` compares features
+too (`similar`).
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ class Course:
     """What the flags say about lambda, counted in steps.
 
     Attributes:
-        distill_weight_max: lambda of the last window.
+        distill_weight_max: The largest lambda.
         total: Steps of the whole training.
         start: Steps before the first period or the ramp.
         period: Steps of one period of `mcod`.
@@ -41,7 +42,7 @@ def solo(course: Course):
 
 
 def mcod(course: Course):
-    """Discontinuous distillation with progressively enhanced constraints: this project's method.
+    """Discontinuous distillation with progressively enhanced constraints: the paper's method.
 
     z_T = sum_j w_j z_j; lambda(t) is 0 outside windows, and grows from window to window
     (`schedules.Windows`). Gao et al., Entropy 2019, 21(4), 357.
@@ -54,7 +55,7 @@ def xkd(course: Course):
     """The others teach, each heard as far as it has learned: this project's method.
 
     z_T,i = sum_(j != i) m_j z_j / sum_(j != i) m_j and r_i = mean_(j != i) m_j, with the mastery
-    m_j = exp(-CE_j) of `mastery`. Where networks do not learn their images by heart, a weak one
+    m_j = exp(-CE_j) of `mastery`; beside it the term of `similar`, by features. Where networks do not learn their images by heart, a weak one
     hardly disturbs a strong one; where they do, all are taught.
     """
     return "leave_one_out", schedules.Constant(course.distill_weight_max)
