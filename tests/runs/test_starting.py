@@ -155,8 +155,9 @@ def test_wrong_weights_are_told_of_which_peer(data_dir, tmp_path, finished_run):
 def test_a_run_that_was_begun_when_all_learned_alike_goes_on_so(data_dir, tmp_path):
     """Earlier versions wrote every learning option down; the same command leaves them open."""
     usual = {name: configs.fields.field(name).metadata["usual"] for name in configs.fields.LEARNING}
-    before = configuration(tmp_path, data_dir, peer=("resnet20",), **usual)
-    open_ = configuration(tmp_path, data_dir, peer=("resnet20",))
+    peer = {"peer": ("resnet20",), "method": "mcod"}
+    before = configuration(tmp_path, data_dir, **peer, **usual)
+    open_ = configuration(tmp_path, data_dir, **peer)
     assert rundir.claim(open_, tmp_path) == open_
     (tmp_path / "config.flags").write_text(before.flags())
     (tmp_path / "checkpoints").mkdir()
