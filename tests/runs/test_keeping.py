@@ -80,7 +80,14 @@ def test_a_run_killed_between_its_files_ends_with_the_best_epochs(data_dir, tmp_
     """Between the best weights and the checkpoint of an epoch, and after both."""
     peers = ("tests.small_peers:plain,learning_rate=0.1", "tests.small_peers:normalised,name=two")
     config = small_runs.configuration(
-        *(tmp_path / "run", data_dir), peer=peers, epochs=6, keep="best", ema=0.6, momentum=0.97
+        *(tmp_path / "run", data_dir),
+        peer=peers,
+        epochs=6,
+        keep="best",
+        ema=0.6,
+        momentum=0.97,
+        method="mcod",
+        distill_period=0.5,
     )
     seen, kills = Seen(), []
     whole, tidy = files.whole, keeping.tidy

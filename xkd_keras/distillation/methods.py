@@ -6,8 +6,8 @@ Every method minimises, for each peer i, with logits z_i, labels y and temperatu
 
 and is a choice of the teacher z_T,i (a name in `teachers`) and of lambda(t) (from `schedules`). A
 function here takes a Course and returns both. r_i is 1, but where `adapt` is above 0 it is how far
-those who teach have learned (`mastery`). `_OWN` has what else a method sets; `xkd` compares features
-too (`similar`).
+those who teach have learned (`mastery`). `_OWN` has what else a method sets: `xkd` compares
+features too (`similar`).
 """
 
 import dataclasses
@@ -55,8 +55,9 @@ def xkd(course: Course):
     """The others teach, each heard as far as it has learned: this project's method.
 
     z_T,i = sum_(j != i) m_j z_j / sum_(j != i) m_j and r_i = mean_(j != i) m_j, with the mastery
-    m_j = exp(-CE_j) of `mastery`; beside it the term of `similar`, by features. Where networks do not learn their images by heart, a weak one
-    hardly disturbs a strong one; where they do, all are taught.
+    m_j = exp(-CE_j) of `mastery`; beside it the term of `similar`, by features. Where networks do
+    not learn their images by heart, a weak one hardly disturbs a strong one; where they do, all are
+    taught.
     """
     return "leave_one_out", schedules.Constant(course.distill_weight_max)
 
