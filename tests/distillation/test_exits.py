@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from tests.small_cohorts import IMAGES, LABELS, compiled, fit
+from tests.small_cohorts import IMAGES, LABELS, Own, compiled, fit
 from xkd_keras import Cohort
 from xkd_keras.distillation import exits
 from xkd_keras.errors import InputError
@@ -120,18 +120,7 @@ def test_peers_are_no_larger_and_a_saved_cohort_keeps_its_heads(tmp_path):
 
 
 def test_a_peer_without_a_graph_learns_beside_one_with_exits():
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__(name="b")
-            self.dense = keras.layers.Dense(4)
-
-        def call(self, x):
-            return self.dense(keras.ops.reshape(x, (-1, 72)))
-
-    own = Own()
-    own(IMAGES)
-    own.output_shape = (None, 4)
-    cohort = compiled([pair()[0], own], exits={"a": ["first"]})
+    cohort = compiled([pair()[0], Own("b")], exits={"a": ["first"]})
     assert np.isfinite(fit(cohort).history["loss"]).all()
 
 

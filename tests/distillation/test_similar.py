@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
+from tests.small_cohorts import IMAGES, LABELS, Own, compiled, convolutional, fit, linear
 from xkd_keras import Cohort, peers
 from xkd_keras.distillation import similar
 from xkd_keras.errors import InputError
@@ -120,18 +120,6 @@ def test_every_family_has_features_also_as_it_is_trained(name):
     np.testing.assert_allclose(np.asarray(head(values)).reshape(2, -1), want, atol=1e-5)
 
 
-class Own(keras.Model):
-    """A network whose connections only its own code knows."""
-
-    def __init__(self):
-        super().__init__(name="own")
-        self.dense = keras.layers.Dense(4)
-        self.output_shape = (None, 4)
-
-    def call(self, x):
-        return self.dense(keras.ops.reshape(x, (-1, 72)))
-
-
 def ending(name, end):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Dense(5, name="last_but_one")(keras.layers.Flatten()(inputs))
@@ -153,7 +141,6 @@ def test_features_are_read_before_dropout_and_whatever_comes_after_the_last_laye
 
 def test_a_peer_without_features_learns_beside_those_that_have_them():
     own = Own()
-    own(IMAGES)
     members = [*pair(), own]
     cohort = Cohort(members, 1.0, "pairwise", similarity=3.0)
     plain = Cohort(members, 1.0, "pairwise")

@@ -10,7 +10,7 @@ from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import building, training
+from xkd_keras.runs import building, history, training
 from xkd_keras.runs import directory as rundir
 
 
@@ -72,6 +72,14 @@ def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
     config = configuration(tmp_path / "run", data_dir, epochs=1, method="mcod", distill_start=5)
     training.run(config)
     assert "note: lambda is 0 throughout" in capsys.readouterr().out
+
+
+def test_the_history_has_the_windows_of_mcod(data_dir, tmp_path):
+    training.run(configuration(tmp_path, data_dir, method="mcod", distill_period=0.5))
+    # Windows of one step in two, six of them: 1/6 and 2/6 in the first epoch's four steps.
+    want = [np.mean([0, a, 0, a + 1]) / 6 for a in (1, 3, 5)]
+    shown = [row["distill_weight"] for row in history.read(tmp_path)]
+    np.testing.assert_allclose(shown, want, rtol=1e-5)
 
 
 def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, capsys):

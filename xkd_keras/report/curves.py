@@ -74,7 +74,7 @@ def charts(
 
 def varies(weights: np.ndarray) -> bool:
     """Whether a teacher taught, but not always at the same weight: only that is worth a shade."""
-    return len(set(np.asarray(weights))) > 1
+    return bool(np.any(np.diff(weights)))
 
 
 class _Run(NamedTuple):

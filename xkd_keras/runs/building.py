@@ -14,14 +14,7 @@ from xkd_keras import data as datasets
 from xkd_keras import peers
 from xkd_keras.data import balance
 from xkd_keras.devices import cluster
-from xkd_keras.distillation import (
-    methods,
-    optimizers,
-    schedules,
-    shares,
-    teachers,
-    updates,
-)
+from xkd_keras.distillation import methods, optimizers, schedules, shares, teachers, updates
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
