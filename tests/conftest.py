@@ -34,6 +34,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores
     tf.config.threading.set_intra_op_parallelism_threads(1)
 
 gc.freeze()  # what was imported stays: half a million objects that are no garbage
+gc.set_threshold(100_000, 20, 50)  # tracing a graph makes many objects, most of which stay
+
+
+def pytest_configure(config):
+    """Leave graphs as they are traced, but in the slow tests: what runs once is not worth optimizing.
+
+    Grappler took half of the time of the tests of data. The commands that tests start have it.
+    """
+    if "not slow" in config.option.markexpr:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True)
