@@ -38,7 +38,7 @@ gc.set_threshold(100_000, 20, 50)  # tracing a graph makes many objects, most of
 
 
 def pytest_configure(config):
-    """Leave graphs as they are traced, but in the slow tests: what runs once is not worth optimizing.
+    """Leave graphs as they are traced, but in the slow tests: to optimize what runs once is waste.
 
     Grappler took half of the time of the tests of data. The commands that tests start have it.
     """
