@@ -1,4 +1,4 @@
-"""The package is what DESIGN.md draws: imports point down, and no file grows out of hand."""
+"""The package is what BUILD_NOTES.md draws: imports point down, and no file grows out of hand."""
 
 import ast
 import re

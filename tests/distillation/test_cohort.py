@@ -15,7 +15,7 @@ from xkd_keras.runs import evaluation
 
 
 def by_hand(weights, schedule, temperature, rate, momentum=0.9):
-    """Return kernels and biases after one pass of DESIGN's algorithm in NumPy float64."""
+    """Return kernels and biases after a pass of the README's equations in NumPy float64."""
     weights = [[w.astype("float64") for w in pair] for pair in weights]
     speed = [[np.zeros_like(w) for w in pair] for pair in weights]
     for t in range(3):

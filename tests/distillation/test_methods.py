@@ -1,5 +1,8 @@
 """Methods against steps worked by hand in NumPy, and against Keras' own Distiller."""
 
+import ast
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +92,17 @@ def test_only_xkd_asks_how_far_a_teacher_has_learned():
     assert methods.own("xkd", "adapt", None) == 1.0
     assert methods.own("xkd", "adapt", 0.0) == 0.0
     assert {methods.own(name, "adapt", None) for name in methods.METHODS if name != "xkd"} == {0.0}
+
+
+def test_the_readmes_cohort_in_python_is_the_default_method():
+    """A weight of the wrong unit once stood there, with which nothing was learned."""
+    text = (Path(__file__).parents[2] / "README.md").read_text().split("```python")[1]
+    calls = [node for node in ast.walk(ast.parse(text.split("```")[0])) if hasattr(node, "func")]
+    (shown,) = [call for call in calls if getattr(call.func, "id", "") == "Cohort"]
+    given = {each.arg: each.value.value for each in shown.keywords}
+    teacher, _ = methods.METHODS["xkd"](COURSE)
+    own = {name: methods.own("xkd", name, None) for name in ("adapt", "similarity")}
+    assert given == {"teacher": teacher, **own}
 
 
 def test_traditional_distillation_takes_the_steps_of_its_paper():

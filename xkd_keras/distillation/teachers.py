@@ -223,7 +223,8 @@ def get(teacher: str | Callable) -> Callable:
     if isinstance(teacher, str):
         if teacher not in TEACHERS:
             raise InputError.unknown("teacher", teacher, TEACHERS)
-        return Gate() if teacher == "gate" else TEACHERS[teacher]
+        found = TEACHERS[teacher]
+        return found() if isinstance(found, type) else found
     try:
         signature = inspect.signature(getattr(teacher, "call", teacher))
         signature.bind(None, weights=None, labels=None, images=None)

@@ -83,7 +83,7 @@ class Fields:
     train_examples: int = _flag(0, "Stratified, seeded subset of train; 0: all of it.", low=0)
     validation_fraction: float = _flag(
         0.1,
-        "Part of train held out where the dataset has a test but no validation split.",
+        "Part of train held out for validation, where there is no split for it.",
         low=0.01,
         high=0.5,
     )
@@ -98,8 +98,8 @@ class Fields:
     )
     class_weights: str = _flag(
         "none",
-        "How much an image counts in training; balanced: as many images as its class has fewer than"
-        " the mean; sqrt: the square root of that; none: all alike.",
+        "How much an image counts in training; balanced: in inverse proportion to the size"
+        " of its class; sqrt: to the square root of that size; none: all alike.",
         choices=("none", "balanced", "sqrt"),
     )
     sampling: str = _flag(

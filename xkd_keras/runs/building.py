@@ -47,7 +47,8 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     teacher, schedule = distillation(config, steps)
     if teacher == "frozen":
         teacher = frozen_teacher(config, data)
-    if teacher == "gate":  # it learns as a peer without options of its own would
+    elif isinstance(teachers.TEACHERS[teacher], type):
+        # It learns as a peer without options of its own would.
         own = fields.learning("", config.learning())
         learning["ensemble"] = optimizer(own, config.epochs, steps)
     weights = {peer.name: peer.weight for peer in config.peers()}

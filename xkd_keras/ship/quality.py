@@ -66,8 +66,7 @@ def same(file: str, difference: float) -> None:
     """Raise InputError where a float32 file is further from Keras than rounding explains."""
     if not difference <= TOLERANCE:
         raise InputError(
-            f"{file}: differs from the Keras model by {difference:.2g}, more than {TOLERANCE:g};"
-            " nothing was exported."
+            f"{file}: differs from the Keras model by {difference:.2g}, more than {TOLERANCE:g}."
         )
 
 
