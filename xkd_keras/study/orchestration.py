@@ -12,7 +12,7 @@ from xkd_keras.console import clock
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
-from xkd_keras.study import report, results, search, statistics, workers
+from xkd_keras.study import report, results, search, statistics, together, workers
 from xkd_keras.study.plan import Plan, Task
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
@@ -186,7 +186,7 @@ def _finish(plan: Plan, tasks: Sequence[Task], table, errors: dict[Path, str]) -
     if not any(run["status"] == "done" for run in study["runs"]):
         first = next(iter(errors.values()), "none has finished")
         raise InputError(f"every run failed, the first with: {first}")
-    study["summary"] = statistics.summarize(study)
+    study["summary"] = statistics.summarize(study) | {"together": together.compared(study)}
     files.write(plan.directory / "study.csv", results.table(study))
     report.write(plan.directory, study)
     files.write(plan.directory / "study.json", json.dumps(study, indent=1) + "\n")
