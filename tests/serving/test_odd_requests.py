@@ -91,19 +91,20 @@ PATHS = st.sampled_from(
 MANY = 400  # examples of each kind; `pytest -m slow` runs many more
 
 
-def check(served, answer):
+def check(served, path, body):
+    answer = served.session.post(served.url + path, body)
     assert answer.status_code in (200, 400, 404, 501)
     assert answer.headers["Content-Type"] == "application/json"
-    for leak in ("Traceback", ".py"):
-        assert leak not in answer.text
+    for leak in ("Traceback", ".py"):  # hypothesis reads this line, too, and may send it
+        assert leak not in answer.text or leak.encode() in body
 
 
 def fuzz_json(served, path, body):
-    check(served, served.session.post(served.url + path, json.dumps(body).encode()))
+    check(served, path, json.dumps(body).encode())
 
 
 def fuzz_bytes(served, path, body):
-    check(served, served.session.post(served.url + path, body))
+    check(served, path, body)
 
 
 def fuzz_protos(served, method, body):
@@ -111,7 +112,7 @@ def fuzz_protos(served, method, body):
     error = call.future(body, timeout=300).exception()
     if error is not None:
         assert error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "Traceback" not in (error.details() or "")
+        assert "Traceback" not in (error.details() or "") or b"Traceback" in body
 
 
 @st.composite
