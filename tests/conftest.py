@@ -38,9 +38,9 @@ gc.set_threshold(100_000, 20, 50)  # tracing a graph makes many objects, most of
 
 
 def pytest_configure(config):
-    """Leave graphs as they are traced, but in the slow tests: to optimize what runs once is waste.
+    """Turn Grappler off where slow tests are left out: optimizing a graph that runs once is waste.
 
-    Grappler took half of the time of the tests of data. The commands that tests start have it.
+    It took half of the time of the tests of data. The commands that tests start keep it.
     """
     if "not slow" in config.option.markexpr:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

@@ -158,6 +158,12 @@ def test_a_cohort_with_a_gate_learns_it_and_lowers_its_loss():
     assert set(cohort.optimizer.by_peer) == {"a", "b", "ensemble"}
 
 
+def test_a_teacher_that_is_a_class_is_made_and_learns(monkeypatch):
+    monkeypatch.setitem(teachers.TEACHERS, "other", type("Other", (teachers.Gate,), {}))
+    cohort = compiled([linear("a"), linear("b")], teacher="other")
+    assert set(cohort.optimizer.by_peer) == {"a", "b", "ensemble"}
+
+
 @pytest.mark.parametrize("kind", ["gate", "frozen"])
 def test_a_cohort_whose_teacher_is_a_layer_is_saved_and_loaded_whole(tmp_path, kind):
     teacher = teachers.Frozen({"t": linear("t")}, {"t": 1.0}) if kind == "frozen" else "gate"

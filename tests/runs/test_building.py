@@ -1,5 +1,8 @@
 """Epochs become steps: schedules of lambda and of the learning rate as the flags say."""
 
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pytest
 
@@ -113,6 +116,20 @@ def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
 def test_what_a_method_sets_is_said_where_nothing_else_is(flags, adapt, similarity):
     config = building.resolved(Config(**flags))
     assert (config.distill_adapt, config.distill_similarity) == (adapt, similarity)
+
+
+@pytest.mark.parametrize("name", ["gate", "best"])
+def test_a_teacher_gets_an_optimizer_where_it_learns_something(name, monkeypatch):
+    class Still(keras.layers.Layer):
+        def call(self, logits, **_):
+            return logits
+
+    monkeypatch.setitem(teachers.TEACHERS, "best", Still)
+    config = Config(peer=("tests.small_peers:plain",), teacher=name)
+    classes = SimpleNamespace(image_shape=(20, 20, 3), class_names=("a", "b"), mean=None, std=None)
+    classes.train = SimpleNamespace(labels=np.arange(2))
+    cohort = building.build_cohort(config, classes, 10)
+    assert ("ensemble" in cohort.optimizer.by_peer) == (name == "gate")
 
 
 def test_the_rate_falls_at_the_given_epochs():

@@ -11,7 +11,7 @@ from tests.small_studies import base
 from xkd_keras import data as datasets
 from xkd_keras.runs import building, evaluation, training
 from xkd_keras.runs import directory as rundir
-from xkd_keras.study import measurement
+from xkd_keras.study import measurement, together
 
 
 def rows(study, method):
@@ -41,6 +41,13 @@ def test_a_failed_run_is_shown_and_loses_no_other(study):
     assert "non-finite loss" in rows(found, "broken")[0]["error"]
     assert all(run["status"] == "done" for m in ("solo", "kd", "mcod") for run in rows(found, m))
     assert "non-finite loss" in (plan.directory / "report.md").read_text()
+
+
+def test_study_json_compares_all_networks_together(study):
+    plan, found = study
+    written = json.loads((plan.directory / "study.json").read_text())["summary"]["together"]
+    assert written == json.loads(json.dumps(together.compared(found)))
+    assert set(written["against"]) == {"solo", "kd"}
 
 
 def test_the_table_has_a_row_for_each_run_and_network(study):

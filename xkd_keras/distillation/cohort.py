@@ -35,7 +35,7 @@ class Cohort(KerasSide):
     L_i = CE(y, z_i) + lambda(t) T^2 KL(stop_gradient(softmax(z_T / T)) || softmax(z_i / T))
 
     and each step minimises sum_i L_i. The teacher z_T is constant to the gradient, so no peer's
-    loss reaches another peer. `distill`, `adapt`, a teacher's gate and `similarity` add to that:
+    loss reaches another peer. `distill`, `adapt`, a teacher's gate and `similarity` change that:
     README.md of this package has the whole equation.
 
     Args:
@@ -143,7 +143,7 @@ class Cohort(KerasSide):
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
-        variables = self._variables()
+        variables = self.learners()
         gradients = tape.gradient(loss, variables)
         terms = learned, taught, labelled, distilled
         means = [losses.mean(term, sample_weight) for term in terms]
@@ -265,7 +265,7 @@ class Cohort(KerasSide):
         self.running.update(labels, logits, sound, shares, *told)
         return metrics.results(self.metrics)
 
-    def _variables(self):
+    def learners(self) -> dict[str, list]:
         """Return what is trained, by the peer's name; what a teacher learns under `ensemble`."""
         trained = {name: peer.trainable_variables for name, peer in self.peers.items()}
         if self.exits:

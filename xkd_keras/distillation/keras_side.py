@@ -36,9 +36,9 @@ class KerasSide(keras.Model):
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, optimizers.CohortOptimizer):
-            optimizer = optimizers.CohortOptimizer(optimizers.by_peer(optimizer, self._variables()))
+            optimizer = optimizers.CohortOptimizer(optimizers.by_peer(optimizer, self.learners()))
         optimizers.check(optimizer.by_peer, self.nonfinite.may_skip)
-        optimizer.build_peers(self._variables())
+        optimizer.build_peers(self.learners())
         self.nonfinite.attach(optimizer)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
 

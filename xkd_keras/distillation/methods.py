@@ -54,10 +54,10 @@ def mcod(course: Course):
 def xkd(course: Course):
     """The others teach, each heard as far as it has learned: this project's method.
 
-    z_T,i = sum_(j != i) m_j z_j / sum_(j != i) m_j and r_i = mean_(j != i) m_j, with the mastery
-    m_j = exp(-CE_j) of `mastery`; beside it the term of `similar`, by features. Where networks do
-    not learn their images by heart, a weak one hardly disturbs a strong one; where they do, all are
-    taught.
+    z_T,i = sum_(j != i) w_j m_j z_j / sum_(j != i) w_j m_j and r_i = sum_(j != i) w_j m_j /
+    sum_(j != i) w_j, with shares w_j and the mastery m_j = exp(-CE_j) of `mastery`; beside it
+    the term of `similar`, by features. Where networks do not learn their images by heart, a weak
+    one hardly disturbs a strong one; where they do, all are taught.
     """
     return "leave_one_out", schedules.Constant(course.distill_weight_max)
 

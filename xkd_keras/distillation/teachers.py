@@ -4,12 +4,13 @@ Shapes: P peers, B images, C classes. A teacher is called as
 
     teacher(logits, weights=..., labels=..., images=...)
 
-with logits float32 [P, B, C], weights float32 [P] summing to 1, labels int [B] and images
-[B, H, W, channels], and ignores what it has no use for. It returns the teacher logits of every
-peer, [P, B, C], or of K teachers for every peer, [K, P, B, C], whose terms are averaged. A teacher
-that does not speak equally of all images returns (logits, gate), gate float32 [P, B] or [K, P, B]:
-the weight of each image's term; with an attribute `gates = True`, the gates are among the metrics.
-No gradient flows through what it returns.
+with logits float32 [P, B, C], weights float32 [P] summing to 1 (shares times mastery), labels
+int [B], or float [B, C] where batches are mixed, and images [B, H, W, channels], and ignores what
+it has no use for. It returns the teacher logits of every peer, [P, B, C], or of K teachers for
+every peer, [K, P, B, C], whose terms are averaged. A teacher that does not speak equally of all
+images returns (logits, gate), gate float32 [P, B] or [K, P, B]: the weight of each image's term;
+with an attribute `gates = True`, the gates are among the metrics. No gradient flows through what it
+returns.
 """
 
 import inspect

@@ -34,7 +34,8 @@ def section(metrics: Mapping) -> list[str]:
         " network and its teacher name the same class; the gate is the share on which the teacher"
         " may teach."
         + (
-            " Heard is how far it is heard by what it has learned of the training images." * adapted
+            " Heard is how far the network hears its teacher, by what that has learned of the"
+            " training images." * adapted
         ),
     ]
 

@@ -47,10 +47,6 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     teacher, schedule = distillation(config, steps)
     if teacher == "frozen":
         teacher = frozen_teacher(config, data)
-    elif isinstance(teachers.TEACHERS[teacher], type):
-        # It learns as a peer without options of its own would.
-        own = fields.learning("", config.learning())
-        learning["ensemble"] = optimizer(own, config.epochs, steps)
     weights = {peer.name: peer.weight for peer in config.peers()}
     cohort = Cohort(
         members,
@@ -69,6 +65,9 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         exits(config, members),
         config.distill_similarity,
     )
+    if "ensemble" in cohort.learners():  # the teacher: as a peer without options of its own would
+        own = fields.learning("", config.learning())
+        learning["ensemble"] = optimizer(own, config.epochs, steps)
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
 

@@ -16,7 +16,7 @@ _EQUAL = 1e-9  # logarithms closer than this are the same
 
 
 def compared(study: Mapping) -> dict | None:
-    """Compare the method that a study is about with every other; None where it is not there.
+    """Compare the method that a study is about with every other.
 
     Returns:
         error: method -> the geometric mean over networks and seeds of the error rate, a fraction.
@@ -24,7 +24,7 @@ def compared(study: Mapping) -> dict | None:
             fraction of the other's: `mean`, `low`, `high` (t-interval of the mean logarithm, paired
             by seed), `p` of that paired t-test, `holm` (over the main methods, or over the
             variants), seeds with `wins`, `ties`, `losses`.
-        Of one network only, or without the subject: None.
+        None with one network, or without a finished run of the subject.
     """
     ours, rates = statistics.subject(study), _logarithms(study)
     if len(study["peers"]) < 2 or not rates.get(ours):
