@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from xkd_keras.study import together
 from xkd_keras.study.plan import Plan, label
 
 CRITERION = "the geometric mean of the networks' error rates at the last epoch, then cross-entropy"
@@ -51,8 +52,8 @@ def _scores(plan: Plan, results: Mapping, name: str) -> dict[str, Any]:
         return [float(np.mean([end[f"{peer}_{kind}"] for peer in peers])) for end in ends]
 
     top1, losses = per_seed("top1"), per_seed("cross_entropy")
-    least = 0.5 / there[0]["data"]["examples"]["validation"] if there else 0.0
-    errors = [np.log(max(1.0 - end[f"{peer}_top1"], least)) for end in ends for peer in peers]
+    images = there[0]["data"]["examples"]["validation"] if there else 1
+    errors = [together.log_error(end[f"{peer}_top1"], images) for end in ends for peer in peers]
     return {
         "n": len(ends),
         "top1": float(np.mean(top1)) if ends else None,

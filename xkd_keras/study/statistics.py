@@ -99,16 +99,18 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> dict | None:
-    """Return the paired comparison of two methods' accuracies, or None if they share no seed.
+    """Return `paired` of accuracies (fractions by seed), and the part of errors that went away."""
+    result, seeds = paired(mine, other), sorted(set(mine) & set(other))
+    errors = (1 - np.array([values[seed] for seed in seeds]) for values in (mine, other))
+    return result and {**result, "error_reduction": error_reduction(*errors)}
 
-    Args:
-        mine: Seed -> top-1 of the method, a fraction.
-        other: The same of the reference.
+
+def paired(mine: Mapping[int, float], other: Mapping[int, float]) -> dict | None:
+    """Return the paired comparison of two methods by seed, or None if they share none.
 
     Returns:
         Over the n seeds of both: mean difference (mine - other) and its interval; p of the paired
-        t-test and of Wilcoxon's signed-rank test (None where nothing varies); seeds won, tied and
-        lost; the part of the reference's errors that went away, with its bootstrap interval.
+        t-test and of Wilcoxon's signed-rank test (None where nothing varies); wins, ties, losses.
     """
     seeds = sorted(set(mine) & set(other))
     if not seeds:
@@ -134,8 +136,14 @@ def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> dict | Non
         "wilcoxon": wilcoxon,
         "holm": None,  # known when the whole family is
         **{"wins": won, "ties": len(seeds) - won - lost, "losses": lost},
-        "error_reduction": error_reduction(1 - a, 1 - b),
     }
+
+
+def adjust(family: Sequence[dict]) -> None:
+    """Write Holm's p-values, and their number, into comparisons that have a p-value."""
+    tested = [result for result in family if result["p"] is not None]
+    for result, adjusted in zip(tested, holm([t["p"] for t in tested]), strict=True):
+        result |= {"holm": float(adjusted), "family": len(tested)}
 
 
 def _reduction(mine: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -206,10 +214,7 @@ def summarize(study: Mapping) -> dict:
                     table[network][method]["against"][reference] = result
     for reference, methods in _families(study):
         pairs = [table[peer][method]["against"] for peer in study["peers"] for method in methods]
-        tested = [p[reference] for p in pairs if reference in p and p[reference]["p"] is not None]
-        for result, adjusted in zip(tested, holm([t["p"] for t in tested]), strict=True):
-            result["holm"] = float(adjusted)
-            result["family"] = len(tested)
+        adjust([pair[reference] for pair in pairs if reference in pair])
     return {"networks": table, "cost": _cost(study), "runs": _progress(study)}
 
 

@@ -8,11 +8,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
 
 from xkd_keras.study import statistics
-
-_EQUAL = 1e-9  # logarithms closer than this are the same
 
 
 def compared(study: Mapping) -> dict | None:
@@ -20,10 +17,9 @@ def compared(study: Mapping) -> dict | None:
 
     Returns:
         error: method -> the geometric mean over networks and seeds of the error rate, a fraction.
-        against: method -> `n` seeds of both, and by how much the subject's error is smaller, a
-            fraction of the other's: `mean`, `low`, `high` (t-interval of the mean logarithm, paired
-            by seed), `p` of that paired t-test, `holm` (over the main methods, or over the
-            variants), seeds with `wins`, `ties`, `losses`.
+        against: method -> `statistics.paired` of the logarithms, with `mean`, `low`, `high` as by
+            how much the subject's error is smaller, a fraction of the other's; Holm's adjustment is
+            over the main methods, or over the variants.
         None with one network, or without a finished run of the subject.
     """
     ours, rates = statistics.subject(study), _logarithms(study)
@@ -33,9 +29,7 @@ def compared(study: Mapping) -> dict | None:
     for methods in (study["main"], statistics.ablations(study)):
         family = {m: _fewer(rates[ours], rates[m]) for m in methods if m != ours and m in rates}
         family = {m: each for m, each in family.items() if each}
-        tested = [each for each in family.values() if each["p"] is not None]
-        for each, holm in zip(tested, statistics.holm([t["p"] for t in tested]), strict=True):
-            each["holm"] = float(holm)
+        statistics.adjust(family.values())
         against |= family
     error = {m: math.exp(np.mean(list(values.values()))) for m, values in rates.items() if values}
     return {"error": error, "against": against}
@@ -43,12 +37,11 @@ def compared(study: Mapping) -> dict | None:
 
 def _logarithms(study: Mapping) -> dict[str, dict[int, float]]:
     """Return the mean logarithm of the networks' error rates: method -> seed -> value."""
-    images = study.get("data", {}).get("examples", {}).get("test", 0)
-    least = 0.5 / images if images else 1e-9  # of no error at all, half an image counts
+    images = study["data"]["examples"]["test"]
     top1 = [statistics.scores(study, peer, "top1") for peer in study["peers"]]
     return {
         method: {
-            seed: float(np.mean([math.log(max(1 - by[method][seed], least)) for by in top1]))
+            seed: float(np.mean([log_error(by[method][seed], images) for by in top1]))
             for seed in top1[0][method]
             if all(seed in by[method] for by in top1)
         }
@@ -56,18 +49,16 @@ def _logarithms(study: Mapping) -> dict[str, dict[int, float]]:
     }
 
 
+def log_error(top1: float, images: int) -> float:
+    """Return the logarithm of an error rate; of no error at all, half an image counts."""
+    return float(np.log(max(1.0 - top1, 0.5 / images)))
+
+
 def _fewer(mine: Mapping[int, float], other: Mapping[int, float]) -> dict | None:
-    """Return the paired comparison of logarithms by seed; None if they share no seed."""
-    gains = np.array([other[seed] - mine[seed] for seed in sorted(set(mine) & set(other))])
-    if not gains.size:
-        return None
-    varies = gains.size > 1 and np.ptp(gains) > _EQUAL
-    won, lost = int(np.sum(gains > _EQUAL)), int(np.sum(gains < -_EQUAL))
-    limits = statistics.interval(gains).items()
-    return {
-        "n": len(gains),
-        **{key: value if value is None else -math.expm1(-value) for key, value in limits},
-        "p": float(stats.ttest_1samp(gains, 0.0).pvalue) if varies else None,
-        "holm": None,  # known when the whole family is
-        **{"wins": won, "ties": len(gains) - won - lost, "losses": lost},
+    """Return the paired comparison of logarithms by seed, as fractions of the other's errors."""
+    gains = statistics.paired(other, mine)
+    limits = {key: gains[key] for key in ("mean", "low", "high")} if gains else {}
+    return gains and {
+        **gains,
+        **{k: v if v is None else -math.expm1(-v) for k, v in limits.items()},
     }
