@@ -35,8 +35,8 @@ class Cohort(KerasSide):
     L_i = CE(y, z_i) + lambda(t) T^2 KL(stop_gradient(softmax(z_T / T)) || softmax(z_i / T))
 
     and each step minimises sum_i L_i. The teacher z_T is constant to the gradient, so no peer's
-    loss reaches another peer. `distill`, `adapt`, a teacher's gate and `similarity` change that:
-    README.md of this package has the whole equation.
+    loss reaches another peer. `distill`, `adapt`, a teacher's gate and `similarity` add to L_i; the
+    whole equation is in this package's README.md.
 
     Args:
         peers: Built Keras models, images [B, H, W, C] -> logits [B, classes]; a dict by name, or a
