@@ -99,6 +99,13 @@ def test_images_come_in_the_order_asked_for():
     assert data.images(dataset.test, [], dataset).shape == (0, 8, 8, 3)
 
 
+def test_closing_a_pipeline_waits_for_no_tuning_thread():
+    dataset = toy()
+    evaluated = data.eval_batches(dataset.test, dataset=dataset, batch_size=8)
+    for batches in (data.train_batches(dataset, batch_size=8, epochs=2), evaluated):
+        assert batches.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("size", [0, -3, 51])
 def test_batch_size_out_of_range(size):
     with pytest.raises(InputError, match=rf"^batch_size: {size} .* Valid: 1 to 50\."):

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras.data import balance, preparation
-from xkd_keras.data.sources import RandomAccess, Split, on_cpu, side_by_side
+from xkd_keras.data.sources import RandomAccess, Split, on_cpu, side_by_side, untuned
 from xkd_keras.errors import InputError
 
 
@@ -190,4 +190,4 @@ def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     # Whoever hands these to several workers as they are: each batch is shared, not the files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return untuned(batches.with_options(options).prefetch(2))

@@ -146,3 +146,15 @@ def side_by_side(source: Source) -> dict:
     if config.is_op_determinism_enabled() and not isinstance(source, Arrays):
         return {}
     return {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+
+
+def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return the data set without TensorFlow's tuning of its parallelism as it runs.
+
+    The thread that tunes sleeps for longer and longer, up to a minute, and can miss that its
+    pipeline ends where the cores are busy. Whoever closes the pipeline then waits for it: small
+    runs side by side waited as long as they computed. AUTOTUNE becomes one call for each thread.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)

@@ -14,7 +14,7 @@ from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.download import prepared_builder
 from xkd_keras.data.records import Records
-from xkd_keras.data.sources import Arrays, Encoded, Source, Split, side_by_side
+from xkd_keras.data.sources import Arrays, Encoded, Source, Split, side_by_side, untuned
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
 
@@ -189,7 +189,8 @@ def _collect(parts: Iterable[Records], native, keep) -> list[tuple[list, np.ndar
     ends = np.cumsum([len(each) for each in parts])
     stream = stream.apply(tf.data.experimental.assert_cardinality(int(ends[-1])))
     hashes, kept, labels = [], [], []
-    for original, images, label in stream.batch(_BATCH).prefetch(1).as_numpy_iterator():
+    batches = untuned(stream.batch(_BATCH).prefetch(1))
+    for original, images, label in batches.as_numpy_iterator():
         hashes.extend(hashlib.sha256(image).digest() for image in original)
         kept.extend(images)
         labels.extend(label.astype(np.int32))
