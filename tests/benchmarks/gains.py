@@ -1,46 +1,47 @@
-"""Draw what a method gains, study by study: every network alone and taught, with 95 % intervals.
+"""Write what the method gains on photographs into README and RESULTS.md, and draw it.
 
-python tests/benchmarks/gains.py --out=.github/gains.svg "--study=2,000 images=STUDY" ...
+python tests/benchmarks/gains.py --studies=runs/study
 
-STUDY is the directory of a study that compared `solo` with the method. The README's table of gains
-is printed.
+DIRECTORY/NAME/study.json is read for every study of photographs in configs/study/. README's table
+stands after `<!-- gains -->`, those of RESULTS.md after `<!-- NAME networks -->` and `<!-- NAME
+together -->`; the picture is .github/gains.svg. The numbers and tests are those of the study.
 """
 
 import json
 from pathlib import Path
 
+import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
 from xkd_keras.report import plots
-from xkd_keras.study import statistics
+from xkd_keras.study import statistics, together
 from xkd_keras.study.report import figures
 
-flags.DEFINE_multi_string("study", [], "TITLE=DIRECTORY, in the order of the picture.")
-flags.DEFINE_string("method", "xkd", "The method that is shown beside solo.")
-flags.DEFINE_string("out", "", "The SVG to write.")
+flags.DEFINE_string("studies", "runs/study", "The directory of the studies' directories.")
+HOME = Path(__file__).parents[2]
 NAMES = {"alexnet": "AlexNet", "resnet20": "ResNet-20", "mobilenet_v2": "MobileNetV2"}
+TITLES = {
+    "cifar10_2000": "CIFAR-10, 2,000 images, 80 epochs",
+    "cifar10_4000": "CIFAR-10, 4,000 images, 24 epochs",
+    "cifar10_10000": "CIFAR-10, 10,000 images, 24 epochs",
+    "imagenet100": "Tiny ImageNet, 10,000 images, 30 epochs",
+}
 
 
-def read(text: str) -> tuple[str, dict]:
-    """Return the title of a study, and its numbers by network and method."""
-    title, directory = text.rsplit("=", 1)
-    study = json.loads((Path(directory) / "study.json").read_text())
-    return title, statistics.summarize(study)["networks"]
-
-
-def draw(studies: list[tuple[str, dict]], method: str) -> Figure:
-    """Return the picture: a panel per study, a row per network, solo in black."""
-    heights = [len(table) for _, table in studies]
-    figure = Figure(figsize=(plots.WIDTH, 0.42 * sum(heights) + 0.62 * len(studies) + 0.4))
+def draw(studies: dict[str, dict]) -> Figure:
+    """Return the picture: a panel per study, a row per network; alone in black, and taught."""
+    tables = {name: statistics.summarize(study)["networks"] for name, study in studies.items()}
+    heights = [len(table) for table in tables.values()]
+    figure = Figure(figsize=(plots.WIDTH, 0.42 * sum(heights) + 0.62 * len(tables) + 0.4))
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(len(studies), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (title, table) in zip(panels, studies, strict=True):
-        axes.set_title(title, weight="bold")
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        axes.set_title(TITLES[name], weight="bold")
         axes.grid(visible=True, axis="x")
         axes.set_axisbelow(True)
         for y, by in enumerate(table.values()):
-            _row(axes, y, by, method)
+            _row(axes, y, by)
         axes.set_yticks(range(len(table)), [NAMES.get(name, name) for name in table])
         axes.set_ylim(len(table) - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
@@ -51,11 +52,11 @@ def draw(studies: list[tuple[str, dict]], method: str) -> Figure:
     return figure
 
 
-def _row(axes, y: float, by: dict, method: str):
+def _row(axes, y: float, by: dict):
     """Draw one network alone and taught, and write the difference at the right."""
     looks = {
         "solo": ("alone", "black", "o", -0.14),
-        method: ("taught", plots.COLOURS[0], "D", 0.14),
+        "xkd": ("taught", plots.COLOURS[0], "D", 0.14),
     }
     for name, (label, colour, marker, offset) in looks.items():
         mean, low, high = (100 * by[name][key] for key in ("mean", "low", "high"))
@@ -63,39 +64,120 @@ def _row(axes, y: float, by: dict, method: str):
         look = {"color": colour, "marker": marker, "markeredgecolor": "white", "linestyle": ""}
         axes.plot(mean, y + offset, markersize=8, zorder=3, label=label, **look)
     place = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 10}
-    axes.text(1.02, y, difference(by, method), color="#333333", **place)
+    axes.text(1.02, y, points(by["xkd"]["against"]["solo"]), color="#333333", **place)
 
 
-def difference(by: dict, method: str) -> str:
-    """Return the difference to solo in points with its interval, paired by seed."""
-    mean, low, high = (100 * by[method]["against"]["solo"][key] for key in ("mean", "low", "high"))
-    return f"{figures.signed(mean)} ({figures.signed(low)} … {figures.signed(high)})"
+def points(gain: dict | None) -> str:
+    """Return a paired difference of fractions in points, with its interval if it has one."""
+    if not gain:
+        return "–"
+    mean, low, high = (
+        None if gain[key] is None else figures.signed(100 * gain[key])
+        for key in ("mean", "low", "high")
+    )
+    return mean if low is None else f"{mean} ({low} … {high})"
 
 
-def table(studies: list[tuple[str, dict]], method: str) -> str:
+def p_value(result: dict) -> str:
+    """Return a p-value after Holm's correction as it is written."""
+    holm = result["holm"]
+    return "–" if holm is None else "< 0.001" if holm < 0.001 else f"{holm:.3f}"
+
+
+def gained(studies: dict[str, dict]) -> str:
     """Return the README's table: a row per study and network."""
     lines = [
-        f"| images | network | alone | `{method}` | difference, points |",
-        "|---|---|---|---|---|",
+        "| training | network | alone | `xkd` | difference, points | ECE, % |",
+        "|---|---|---|---|---|---|",
     ]
-    for title, networks in studies:
-        for name, by in networks.items():
-            alone, taught = (
-                f"{100 * each['mean']:.2f} ± {100 * (each['high'] - each['mean']):.2f}"
-                for each in (by["solo"], by[method])
-            )
-            cells = [title, NAMES.get(name, name), alone, taught, difference(by, method)]
+    for study, whole in studies.items():
+        for network, by in statistics.summarize(whole)["networks"].items():
+            both = by["solo"], by["xkd"]
+            top1 = [f"{100 * e['mean']:.2f} ± {100 * (e['high'] - e['mean']):.2f}" for e in both]
+            ece = " → ".join(f"{100 * each['ece']['mean']:.0f}" for each in both)
+            gain = points(by["xkd"]["against"]["solo"])
+            cells = [TITLES[study], NAMES.get(network, network), *top1, gain, ece]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def by_network(study: dict) -> str:
+    """Return a study's table: a row per method and network, over the seeds that solo shares."""
+    lines = [
+        "| method | network | seeds | `solo` | method | to `solo`, points | Holm p | to `xkd`,"
+        " points | cross-entropy, `solo` / method | ECE %, `solo` / method |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    table = statistics.summarize(study)["networks"]
+    for method in study["methods"]:
+        if method != "solo" and table["ensemble"][method]["n"]:
+            lines += [_line(study, method, network, by) for network, by in table.items()]
+    return "\n".join(lines)
+
+
+def _line(study: dict, method: str, network: str, by: dict) -> str:
+    kinds = {kind: statistics.scores(study, network, kind) for kind in ("top1", *_CALIBRATION)}
+    top1 = kinds["top1"]
+    seeds = sorted(set(top1["solo"]) & set(top1[method]))
+    means = {
+        kind: [float(np.mean([each[of][seed] for seed in seeds])) for of in ("solo", method)]
+        for kind, each in kinds.items()
+    }
+    against = by[method]["against"]
+    alone = against.get("solo") or statistics.compare(top1[method], top1["solo"])
+    ours = None if method == "xkd" else statistics.compare(top1[method], top1["xkd"])
+    scores = [
+        " / ".join(f"{scale * value:.{digits}f}" for value in means[kind])
+        for kind, (scale, digits) in _CALIBRATION.items()
+    ]
+    accuracies = [f"{100 * value:.2f}" for value in means["top1"]]
+    told = [points(alone), p_value(alone), points(ours), *scores]
+    cells = [f"`{method}`", NAMES.get(network, network), span(seeds), *accuracies, *told]
+    return f"| {' | '.join(cells)} |"
+
+
+_CALIBRATION = {"cross_entropy": (1, 2), "ece": (100, 1)}  # -> factor, digits
+
+
+def all_together(study: dict) -> str:
+    """Return a study's comparison of xkd with every other method, all networks together."""
+    lines = [
+        "| to | seeds | fewer errors with `xkd`, % | Holm p | seeds won, tied, lost |",
+        "|---|---|---|---|---|",
+    ]
+    for method, each in together.compared(study)["against"].items():
+        counts = f"{each['wins']}, {each['ties']}, {each['losses']}"
+        cells = [f"`{method}`", str(each["n"]), points(each), p_value(each), counts]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def span(seeds: list[int]) -> str:
+    """Return seeds as they are written: 0-4, or one by one."""
+    whole = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}-{seeds[-1]}" if whole else ", ".join(map(str, seeds))
+
+
+def fill(path: Path, tables: dict[str, str]) -> None:
+    """Put each table after its mark, in place of what stands there up to an empty line."""
+    text = path.read_text()
+    for mark, table in tables.items():
+        before, after = text.split(f"<!-- {mark} -->\n")
+        text = f"{before}<!-- {mark} -->\n{table}" + after[after.index("\n\n") :]
+    path.write_text(text)
+
+
 def main(_):
-    """Draw and print."""
-    values = flags.FLAGS
-    studies = [read(text) for text in values.study]
+    """Read the studies that are there, and write."""
+    files = {name: Path(flags.FLAGS.studies) / name / "study.json" for name in TITLES}
+    studies = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
     with plots.style():
-        Path(values.out).write_bytes(plots.render(draw(studies, values.method), "svg"))
-    print(table(studies, values.method))
+        picture = plots.render(draw(studies), "svg")
+    (HOME / ".github" / "gains.svg").write_bytes(picture)
+    fill(HOME / "README.md", {"gains": gained(studies)})
+    makers = {"networks": by_network, "together": all_together}
+    tables = {f"{name} {kind}": f(s) for name, s in studies.items() for kind, f in makers.items()}
+    fill(HOME / "configs" / "study" / "RESULTS.md", tables)
 
 
 if __name__ == "__main__":
