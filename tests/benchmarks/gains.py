@@ -20,11 +20,11 @@ from xkd_keras.study.report import figures
 
 flags.DEFINE_string("studies", "runs/study", "The directory of the studies' directories.")
 HOME = Path(__file__).parents[2]
-NAMES = {"alexnet": "AlexNet", "resnet20": "ResNet-20", "mobilenet_v2": "MobileNetV2"}
+NAMES = {"alexnet": "AlexNet", "resnet20": "ResNet-20", "densenet-bc-40-12": "DenseNet-BC"}
 TITLES = {
     "cifar10_2000": "CIFAR-10, 2,000 images, 80 epochs",
     "cifar10_4000": "CIFAR-10, 4,000 images, 24 epochs",
-    "cifar10_10000": "CIFAR-10, 10,000 images, 24 epochs",
+    "cifar10_10000": "CIFAR-10, 10,000 images, 12 epochs",
     "imagenet100": "Tiny ImageNet, 10,000 images, 30 epochs",
 }
 
