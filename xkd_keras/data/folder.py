@@ -161,7 +161,8 @@ def _resizer(image_size: tuple[int, int]):
         return tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8), side
 
     # (Of a function with a name, TensorFlow's errors tell where it is defined, not what is wrong.)
-    return tf.function(lambda x: resized(x), input_signature=[tf.TensorSpec([], tf.string)])
+    spec = tf.TensorSpec([], tf.string)
+    return tf.function(lambda x: resized(x), input_signature=[spec], autograph=False)
 
 
 def _look(encoded) -> tuple[tf.Tensor, tf.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras.data import balance, preparation
-from xkd_keras.data.sources import RandomAccess, Split, on_cpu, side_by_side, untuned
+from xkd_keras.data.sources import RandomAccess, Split, as_written, on_cpu, side_by_side, untuned
 from xkd_keras.errors import InputError
 
 
@@ -74,6 +74,7 @@ def train_batches(
         )
     root = on_cpu(np.array([seed % 2**63, 0], np.int64))
 
+    @as_written
     def handles(epoch):
         order_key, view_key = tf.unstack(tf.random.split(tf.random.fold_in(root, epoch), 2))
         seeds = tf.random.stateless_uniform([steps, batch_size, 2], view_key, None, None, tf.int32)
@@ -86,6 +87,7 @@ def train_batches(
         both = tf.data.Dataset.zip(own, tf.data.Dataset.from_tensor_slices(own_seeds))
         return both.skip(tf.where(epoch == first_epoch, np.int64(first_batch * rows), 0))
 
+    @as_written
     def example(handle, view):
         image, label = source.example(handle)
         return preparation.augment(image, kind, size, view), label
@@ -127,6 +129,7 @@ def eval_batches(
     own = split.part(places[places < len(split)])
     padding = len(places) - len(own)
 
+    @as_written
     def example(handle):
         image, label = own.source.example(handle)
         return preparation.evaluation(image, size, ratio), label, tf.constant(1.0)
@@ -135,7 +138,7 @@ def eval_batches(
         example, **side_by_side(own.source)
     )
     shapes = [[*size, 3], [], []]
-    images = images.map(lambda *parts: tuple(map(tf.ensure_shape, parts, shapes)))
+    images = images.map(as_written(lambda *parts: tuple(map(tf.ensure_shape, parts, shapes))))
     zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), images.element_spec)
     batches = (
         images.concatenate(tf.data.Dataset.from_tensors(zeros).repeat(padding))

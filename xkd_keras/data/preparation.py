@@ -12,7 +12,8 @@ AREA = (0.08, 1.0)  # share of the picture in an inception crop: Szegedy et al. 
 ASPECT = (3 / 4, 4 / 3)
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # traced once, not once per pipeline
+# Traced once, not once per pipeline.
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one image as people see it.
 

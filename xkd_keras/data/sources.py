@@ -95,7 +95,7 @@ class RandomAccess(Source):
         order = tf.random.experimental.stateless_shuffle(positions, seed=key)
         if share[1] > 1:
             whole = tf.reshape(
-                order[: len(order) // batch * batch], [-1, share[1], batch // share[1]]
+                order[: tf.size(order) // batch * batch], [-1, share[1], batch // share[1]]
             )
             order = tf.reshape(whole[:, share[0]], [-1])
         return tf.data.Dataset.from_tensor_slices(order)
@@ -146,6 +146,11 @@ def side_by_side(source: Source) -> dict:
     if config.is_op_determinism_enabled() and not isinstance(source, Arrays):
         return {}
     return {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+
+
+# Graph code here says cond and while_loop itself. TensorFlow would first turn its Python into graph
+# code, function by function, which is seconds of every start.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -14,7 +14,7 @@ from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.download import prepared_builder
 from xkd_keras.data.records import Records
-from xkd_keras.data.sources import Arrays, Encoded, Source, Split, side_by_side, untuned
+from xkd_keras.data.sources import Arrays, Encoded, Source, Split, as_written, side_by_side, untuned
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
 
@@ -177,6 +177,7 @@ def _collect(parts: Iterable[Records], native, keep) -> list[tuple[list, np.ndar
     """
     parts = list(parts)
 
+    @as_written
     def prepare(_, record):
         encoded, label = parts[0].parse(record)
         image = preparation.decode(encoded)
