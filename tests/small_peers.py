@@ -13,6 +13,17 @@ def plain(image_shape, classes):
     return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
 
 
+def staged(image_shape, classes):
+    """Three resolutions, of which the second ends in an operator; no batch normalisation."""
+    options = {"kernel_size": 3, "padding": "same"}
+    inputs = keras.Input(image_shape)
+    x = keras.layers.Conv2D(4, name="first", activation="relu", **options)(inputs)
+    x = keras.layers.Conv2D(4, name="second", strides=2, **options)(x)
+    x = x + keras.layers.Conv2D(4, name="branch", **options)(x)
+    x = keras.layers.Conv2D(4, name="third", strides=2, **options)(x)
+    return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
+
+
 def regular(image_shape, classes):
     """Batch normalisation, no dropout: what a batch in parts can be equal in."""
     inputs = keras.Input(image_shape)

@@ -27,6 +27,13 @@ def stages(name, width):
     return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name=name)
 
 
+def calling_twice():
+    relu = keras.layers.ReLU(name="relu")
+    inputs = keras.Input((6, 6, 2))
+    x = relu(keras.layers.Conv2D(4, 3, name="first")(relu(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name="twice")
+
+
 def pair():
     keras.utils.set_random_seed(0)
     return [stages("a", 4), stages("b", 6)]
@@ -164,13 +171,14 @@ def test_a_peer_whose_head_is_broken_sits_the_step_out_alone():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"c": ["first"]}, r"unknown peer 'c'.* Valid: a, b"),
+        ({"c": ["first"]}, r"unknown peer 'c'.* Valid: a, b, twice"),
         ({"a": ["frist"]}, r"unknown layer of 'a' 'frist'\. Did you mean 'first'"),
         ({"a": ["dense"]}, r"'dense' of 'a' does not return \[batch, height, width, channels\]"),
+        ({"twice": ["relu"]}, r"layer 'relu' of 'twice' is called 2 times; valid: one .* once\."),
     ],
 )
 def test_what_has_no_heads_is_said(given, says):
-    peers = pair()
+    peers = [*pair(), calling_twice()]
     peers[0].layers[-1].name = "dense"
     with pytest.raises(InputError, match=says):
         Cohort(peers, exits=given)

@@ -1,5 +1,7 @@
 """Where stages end: against the tables of the papers, and networks drawn for the purpose."""
 
+import functools
+
 import keras
 import pytest
 
@@ -45,6 +47,19 @@ def branched():
 
 def test_a_stage_ends_where_its_branches_have_joined_and_before_padding():
     assert stages.ends(branched()) == ["joined", "both"]
+
+
+def test_an_operator_may_end_a_stage_but_no_layer_that_is_called_several_times():
+    image = keras.Input((16, 16, 3))
+    conv = functools.partial(keras.layers.Conv2D, 4, 3, padding="same")
+    relu = keras.layers.ReLU(name="relu")
+    x = relu(conv(name="one")(image))
+    x = relu(conv(strides=2, name="two")(x))
+    x = x + conv(name="branch")(x)
+    model = keras.Model(image, conv(strides=2, name="three")(x))
+    first, second = stages.ends(model)
+    assert first == "one"
+    assert second.startswith("add")
 
 
 def test_a_sequential_model_has_stages_and_one_without_a_graph_has_none():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests import uneven
 from xkd_keras import peers
 from xkd_keras.distillation import methods, teachers
 from xkd_keras.errors import InputError
@@ -101,6 +102,24 @@ def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
     own = "tests.small_peers:plain"
     with pytest.raises(InputError, match=r"^exits: 'plain' has no stage before its final one; .*="):
         asked(own, exits=2)
+
+
+def test_a_network_of_the_users_has_heads_on_the_layers_and_operators_of_its_own_graph():
+    """Its layers were called before, in the model that the user's function returned."""
+    config = Config(peer=("tests.small_peers:staged",), exits=2)
+    cohort = building.build_cohort(config, uneven.uneven(), steps=2)
+    (peer,) = cohort.peers.values()
+    images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype("float32")
+    x, maps = images, []
+    for name in ("normalize", "first", "second"):
+        x = peer.get_layer(name)(x)
+        maps.append(x)
+    maps = maps[1], x + peer.get_layer("branch")(x)
+    _, (early,) = cohort.exits.logits(images)
+    for got, read, head in zip(early, maps, cohort.exits.heads[peer.name], strict=True):
+        kernel, bias = head.get_weights()
+        want = np.asarray(read).mean((1, 2)) @ kernel + bias
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras.distillation import losses
+from xkd_keras.distillation import inside, losses
 from xkd_keras.errors import InputError
 
 
@@ -23,7 +23,8 @@ class Exits(keras.layers.Layer):
 
     Args:
         peers: By name; functional models, images [B, H, W, channels] -> logits [B, C].
-        layers: By the peer's name, the names of layers that return [B, H, W, channels].
+        layers: By the peer's name, the names of layers (or of operators between them, such as
+            `add`) that return [B, H, W, channels].
         classes: C.
         seed: Of the heads' first weights.
 
@@ -112,12 +113,18 @@ def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.
         raise InputError(
             f"'{name}' is not a functional model; valid: no exits for it.", argument="exits"
         )
-    by_name, found = {layer.name: layer for layer in peer.layers}, []
+    calls, found = inside.calls(peer) if layers else {}, []
     for layer in layers:
-        if layer not in by_name:
-            raise InputError.unknown("exits", layer, by_name, f"layer of '{name}'")
-        output = by_name[layer].output
-        if not isinstance(output, keras.KerasTensor) or len(output.shape) != 4:
+        if layer not in calls:
+            raise InputError.unknown("exits", layer, calls, f"layer of '{name}'")
+        if len(calls[layer]) > 1:
+            raise InputError(
+                f"layer '{layer}' of '{name}' is called {len(calls[layer])} times;"
+                " valid: one that is called once.",
+                argument="exits",
+            )
+        output, *more = calls[layer][0].output_tensors
+        if more or len(output.shape) != 4:
             raise InputError(
                 f"layer '{layer}' of '{name}' does not return [batch, height, width, channels];"
                 " valid: one that does.",

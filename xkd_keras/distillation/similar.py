@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from xkd_keras.distillation import inside
 from xkd_keras.errors import InputError
 
 
@@ -61,10 +62,10 @@ def features(peer: keras.Model) -> keras.KerasTensor | None:
     """
     tensors = list(getattr(peer, "outputs", ()))
     while len(tensors) == 1:
-        layer, place, _ = tensors[0]._keras_history
+        made = inside.node(tensors[0])
+        layer, tensors = made.operation, made.input_tensors
         if isinstance(layer, keras.layers.InputLayer | keras.Model):
             return None
-        tensors = layer._inbound_nodes[place].input_tensors
         if isinstance(layer, keras.Layer) and layer.weights:
             return _before_dropout(tensors[0]) if len(tensors) == 1 else None
     return None
@@ -72,10 +73,10 @@ def features(peer: keras.Model) -> keras.KerasTensor | None:
 
 def _before_dropout(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """Return what a dropout reads: its masks would differ between peers."""
-    layer, place, _ = tensor._keras_history
-    if not isinstance(layer, keras.layers.Dropout):
+    made = inside.node(tensor)
+    if not isinstance(made.operation, keras.layers.Dropout):
         return tensor
-    return _before_dropout(layer._inbound_nodes[place].input_tensors[0])
+    return _before_dropout(made.input_tensors[0])
 
 
 def terms(read: Sequence[tf.Tensor | None]) -> tf.Tensor:

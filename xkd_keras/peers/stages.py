@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Collection, Iterator
 
 import keras
@@ -18,7 +19,8 @@ def ends(model: keras.Model) -> list[str]:
 
     A stage is a stretch of the graph of one resolution in which there are weights. Its end is the
     last layer whose output, float [B, H, W, C], everything goes through that comes later; so it is
-    never within a branch.
+    never within a branch. A layer that is called several times ends none, as its name would not say
+    which call; an operator such as `x + y` may end one.
 
     Args:
         model: A peer: functional, images to logits. A nested model counts as one layer. One without
@@ -41,18 +43,21 @@ def _necks(
 ) -> Iterator[tuple[keras.KerasTensor, bool]]:
     """Yield each tensor through which all paths go, and whether there are weights since the last.
 
-    In the order in which they are computed. Weights of the layers `pixels` do not count.
+    In the order in which they are computed. Weights of the layers `pixels` do not count, nor do
+    outputs of layers that are called several times.
     """
     depths = sorted(graph._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in graph._nodes_by_depth[depth]]
     last_use = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
+    uses = collections.Counter(node.operation.name for node in nodes)
     open_until, weighs = 0, False
     for place, node in enumerate(nodes):
         layer = node.operation
         own = isinstance(layer, keras.Layer) and bool(layer.weights)
         weighs |= own and not any(layer is each for each in pixels)
+        alone = len(node.output_tensors) == 1 and uses[layer.name] == 1
         # Nothing that was computed before is used after this node, other than by way of its output.
-        if open_until <= place and len(node.output_tensors) == 1 and not isinstance(layer, _PADS):
+        if open_until <= place and alone and not isinstance(layer, _PADS):
             yield node.output_tensors[0], weighs
             weighs = False
         open_until = max([open_until, *(last_use.get(id(t), place) for t in node.output_tensors)])
