@@ -58,6 +58,38 @@ def test_the_ensemble_is_weighted_by_mastery_and_lambda_is_that_of_the_others():
     np.testing.assert_allclose(cohort.mastery.cross_entropy, after, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [0.01, 10.0])
+def test_mastery_does_not_depend_on_the_scale_of_sample_weights(scale):
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, 48)
+    peers = [linear("a"), linear("b")]
+    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
+    entropy = -log_softmax(z.astype("float64"), -1)[:, np.arange(48), LABELS]
+    cohort = compiled(peers, rate=0.0, adapt=1.0)
+    fit(cohort, sample_weight=scale * weights)
+    want = np.full(2, np.log(4.0))
+    for rows in (slice(0, 16), slice(16, 32), slice(32, 48)):
+        want = 0.98 * want + 0.02 * np.average(entropy[:, rows], axis=1, weights=weights[rows])
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, want, rtol=1e-5)
+
+
+def test_a_step_whose_images_all_have_weight_0_says_nothing_of_mastery():
+    cohort = compiled([linear("a"), linear("b")], adapt=1.0)
+    fit(cohort, sample_weight=np.zeros(48))
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, np.log([4.0, 4.0]), rtol=1e-6)
+
+
+def test_a_replica_without_an_image_says_nothing_of_mastery(two_cpus):
+    with two_cpus.scope():
+        cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0)
+    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in cohort.peers.values()])
+    entropy = -log_softmax(z, -1)[:, np.arange(48), LABELS]
+    want = np.full(2, np.log(4.0))
+    cohort.fit(IMAGES[:17], LABELS[:17], batch_size=16, shuffle=False, verbose=0)
+    for rows in (slice(0, 16), slice(16, 17)):
+        want = 0.98 * want + 0.02 * entropy[:, rows].mean(1)
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, want, rtol=1e-5)
+
+
 def test_evaluation_does_not_count_as_learning():
     cohort = compiled([linear("a"), linear("b")], adapt=2.0)
     cohort.evaluate(IMAGES, LABELS, verbose=0)

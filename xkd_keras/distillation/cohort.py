@@ -156,7 +156,7 @@ class Cohort(KerasSide):
         if self.averages:
             self.averages.update(self.peers, step, verdict)
         if self.mastery:
-            self.mastery.update(means[2])
+            self.mastery.update(mastery.mean(labelled, sample_weight))
         terms = self.nonfinite.counted(terms)
         loss = terms[0] + distill_weight * terms[1]
         terms = (*terms[2:], gate)

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from xkd_keras.distillation import losses, replicas
+
 _MEMORY = 0.98  # of the running mean: about the last fifty steps
 
 
@@ -58,3 +60,22 @@ class Mastery(keras.layers.Layer):
         before = tf.convert_to_tensor(self.cross_entropy)
         means = tf.where(tf.math.is_finite(means), means, before)
         self.cross_entropy.assign(_MEMORY * before + (1.0 - _MEMORY) * means)
+
+
+def mean(values: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
+    """Return the mean over the images that count, [P, B] -> [P]: sum(w v) / sum(w).
+
+    The loss has sum(w v) / B, which says nothing of mastery where weights are small or large, or
+    where a replica has no image.
+
+    Args:
+        values: float32 [P, B].
+        sample_weight: [B], of which the sums are over all replicas; NaN where they add up to 0.
+            None: the mean over this replica's images, of which all have equally many.
+    """
+    if sample_weight is None:
+        return losses.mean(values, None)
+    weights = tf.cast(sample_weight, tf.float32)
+    sums = [*tf.unstack(tf.reduce_sum(weights * values, axis=-1)), tf.reduce_sum(weights)]
+    *summed, counted = tf.unstack(replicas.total(tf.stack(sums)))
+    return tf.stack(summed) / counted

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import keras
 import tensorflow as tf
 
+from xkd_keras.distillation import replicas
 from xkd_keras.errors import InputError
 
 MODES = ("stop", "skip")
@@ -134,7 +135,7 @@ class Nonfinite:
         """
         bad = ~tf.math.is_finite(tf.stack([labelled, distilled]))
         # All replicas fail, or one machine would wait for another that has stopped.
-        labelled, distilled = tf.unstack(_over_replicas(tf.cast(bad, tf.float32)) > 0)
+        labelled, distilled = tf.unstack(replicas.total(tf.cast(bad, tf.float32)) > 0)
         # A peer with broken logits breaks the teacher of the others too: name the culprit only.
         bad = tf.cond(tf.reduce_any(labelled), lambda: labelled, lambda: distilled)
 
@@ -168,7 +169,7 @@ class Nonfinite:
             # The teacher's own variables have no loss of their own.
             values += [labelled[i], distilled[i]] if name in self.peers else []
             finite[name] = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
-        bad = _over_replicas(1.0 - tf.cast(tf.stack(list(finite.values())), tf.float32))
+        bad = replicas.total(1.0 - tf.cast(tf.stack(list(finite.values())), tf.float32))
         return dict(zip(finite, tf.unstack(tf.equal(bad, 0.0)), strict=True))
 
     @contextlib.contextmanager
@@ -203,9 +204,9 @@ class Nonfinite:
         for name, pairs in before.items():
             for variable, old in pairs:
                 variable.assign(tf.where(verdict[name], variable.value, old))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        count = tf.distribute.get_strategy().num_replicas_in_sync
         for name, metric in self.skipped.items():
-            metric.update_state((1.0 - tf.cast(verdict[name], tf.float32)) / replicas)
+            metric.update_state((1.0 - tf.cast(verdict[name], tf.float32)) / count)
 
 
 @contextlib.contextmanager
@@ -276,11 +277,3 @@ def sound(logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
     total = tf.reduce_sum(own, axis=0)
     others = tf.math.divide_no_nan(tf.reduce_sum(own * safe, axis=0), total)
     return tf.where(finite, logits, others)
-
-
-def _over_replicas(values: tf.Tensor) -> tf.Tensor:
-    """Return the sums over the replicas."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return values
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
