@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from tests.small_runs import PLAIN
 from tests.small_studies import base
 from xkd_keras import data as datasets
 from xkd_keras.runs import building, evaluation, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study import measurement, together
+from xkd_keras.study.plan import Task
 
 
 def rows(study, method):
@@ -136,3 +138,21 @@ def test_images_are_read_once_for_all_seeds(data_dir, monkeypatch):
         eight.fingerprint,
     ]
     assert seven.fingerprint != eight.fingerprint
+
+
+def test_a_seed_mixes_images_alike_whatever_seed_the_process_ran_before(
+    tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr(measurement, "_TRACED", {})
+
+    def losses(seed):
+        config = base("", data_dir, peer=(PLAIN,), mix="cutmix", method="solo", seed=seed)
+        task = Task("solo", config, tmp_path / f"{seed}.json", test=False)
+        measurement.run(task)
+        rows = json.loads(task.result.read_text())["history"]
+        return [row["plain_cross_entropy"] for row in rows]
+
+    losses(0)
+    after = losses(1)
+    measurement._TRACED.clear()
+    np.testing.assert_allclose(losses(1), after, rtol=1e-5)

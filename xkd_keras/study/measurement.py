@@ -80,13 +80,15 @@ def _cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohor
     """Return a run's cohort, on the graph of an earlier run that differs in its seed alone.
 
     To trace a graph takes longer than a small run's training. What a run starts from is all in the
-    cohort's variables, so they are built anew and copied.
+    cohort's variables, so they are built anew and copied. The seed itself is in the graph only
+    where it mixes images: there every seed has a graph of its own.
     """
     with building.set_up(config).scope():
         fresh = building.build_cohort(config, data, steps)
     if len(_TRACED) > 32:
         _TRACED.clear()
-    same = dataclasses.replace(config, seed=0, teacher_run="")
+    seed = 0 if config.mix == "none" else config.seed
+    same = dataclasses.replace(config, seed=seed, teacher_run="")
     cohort = _TRACED.setdefault(same, fresh)
     for variable, start in zip(checkpoint.state(cohort), checkpoint.state(fresh), strict=True):
         variable.assign(start)
