@@ -33,6 +33,19 @@ def test_a_rate_sharpens_and_a_peer_without_others_hears_nobody():
     np.testing.assert_array_equal(alone.heard(tf.constant([1.0]))[1], [0.0])
 
 
+def test_peers_that_have_learned_next_to_nothing_still_have_weights_that_add_up_to_one():
+    """In float32 exp(-100 * 5) is 0."""
+    losses, shares = np.array([5.0, 5.01, 5.02]), np.array([0.5, 0.5, 0.0])
+    made = mastery.Mastery(3, 10, rate=100.0)
+    made.cross_entropy.assign(losses)
+    weights, factors = made.heard(tf.constant(shares, tf.float32))
+    mastered = shares * np.exp(-100.0 * losses)  # in float64
+    np.testing.assert_allclose(weights, mastered / mastered.sum(), rtol=1e-4)
+    np.testing.assert_array_equal(factors, [0.0, 0.0, 0.0])
+    cohort = compiled([linear("a"), linear("b")], adapt=100.0)
+    assert np.isfinite(fit(cohort).history["loss"]).all()
+
+
 def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_finite():
     made = mastery.Mastery(3, 4, rate=1.0)
     made.update(tf.constant([0.0, np.nan, np.inf]))

@@ -51,9 +51,11 @@ class Mastery(keras.layers.Layer):
         Returns:
             Two float32 [P].
         """
-        heard = shares * tf.exp(-self.rate * tf.convert_to_tensor(self.cross_entropy))
-        total = tf.reduce_sum(heard)
-        return heard / total, tf.math.divide_no_nan(total - heard, 1.0 - shares)
+        logarithms = -self.rate * tf.convert_to_tensor(self.cross_entropy)
+        # Their quotients are wanted also where all masteries are too small for float32.
+        weights = tf.nn.softmax(tf.math.log(shares) + logarithms)
+        heard = shares * tf.exp(logarithms)
+        return weights, tf.math.divide_no_nan(tf.reduce_sum(heard) - heard, 1.0 - shares)
 
     def update(self, means: tf.Tensor) -> None:
         """Take in a step's cross-entropies, float32 [P]; one that is not finite changes nothing."""
