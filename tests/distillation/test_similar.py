@@ -1,5 +1,7 @@
 """Similarity of features: its term and steps against NumPy; which networks have features."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from scipy.special import log_softmax
 
 from tests.small_cohorts import IMAGES, LABELS, Own, compiled, convolutional, fit, linear
 from xkd_keras import Cohort, peers
-from xkd_keras.distillation import similar
+from xkd_keras.distillation import methods, similar
 from xkd_keras.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -32,6 +34,14 @@ def apart(read):
 def pair():
     keras.utils.set_random_seed(0)
     return [convolutional("a", 4), convolutional("b", 7)]
+
+
+def xkd(members, rate, **options):
+    """The default method with plain SGD, at lambda 0.8."""
+    own = {name: methods.own("xkd", name, None) for name in ("adapt", "similarity")}
+    cohort = Cohort(members, 0.8, "leave_one_out", **own, **options)
+    cohort.compile(keras.optimizers.SGD(rate))
+    return cohort
 
 
 def features_of(peer, images):
@@ -74,6 +84,45 @@ def test_the_loss_has_the_term_times_lambda_gamma_and_the_peers_factor():
     assert shown["loss"] - without["loss"] == pytest.approx(more, rel=1e-3)
     alone = -log_softmax(members[0].predict(IMAGES, verbose=0), -1)[np.arange(48), LABELS].mean()
     assert shown["a_cross_entropy"] == pytest.approx(alone, rel=1e-4)
+
+
+def test_the_loss_of_xkd_has_labels_what_is_heard_and_features_in_full():
+    """The README's equation, for three peers that count, learn and hear unequally."""
+    members = [*pair(), convolutional("c", 5)]
+    shares, factors, lost = np.array([0.5, 0.25, 0.25]), [1.0, 0.5, 2.0], np.array([0.3, 1.2, 2.0])
+    given = {"weights": shares, "distill": factors}
+    given = {key: dict(zip("abc", values, strict=True)) for key, values in given.items()}
+    cohort = xkd(members, 0.0, **given)
+    cohort.mastery.cross_entropy.assign(lost)
+    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in members]).astype("float64")
+    entropy = -log_softmax(z, -1)[:, np.arange(48), LABELS].mean(1)
+    alike = apart([features_of(peer, IMAGES) for peer in members])
+    want = 0.0
+    for i, factor in enumerate(factors):
+        others = [j for j in range(3) if j != i]
+        known = shares[others] * np.exp(-lost[others])
+        teacher = np.average(z[others], axis=0, weights=known)
+        q, p = log_softmax(teacher / 3.0, -1), log_softmax(z[i] / 3.0, -1)
+        taught = 9.0 * np.sum(np.exp(q) * (q - p), -1).mean() * known.sum() / shares[others].sum()
+        want += entropy[i] + factor * 0.8 * (taught + 1.5625 * alike[i])
+    shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
+    assert shown["loss"] == pytest.approx(want, rel=1e-5)
+
+
+def test_two_replicas_compare_features_each_within_its_own_half_of_a_batch(two_cpus):
+    """Their step is the mean of the steps that one replica takes on either half."""
+    steps, losses = [], []
+    for rows in (slice(0, 8), slice(8, 16), slice(0, 16)):
+        with two_cpus.scope() if rows == slice(0, 16) else contextlib.nullcontext():
+            cohort = xkd(pair(), 0.5)
+        start = cohort.get_weights()
+        data = IMAGES[rows], LABELS[rows]
+        kept = cohort.fit(*data, batch_size=16, shuffle=False, verbose=0).history
+        steps.append([x - y for x, y in zip(cohort.get_weights(), start, strict=True)])
+        losses.append(kept["loss"][0])
+    assert losses[2] == pytest.approx(np.mean(losses[:2]), rel=1e-5)
+    for one, other, both in zip(*steps, strict=True):
+        np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
 
 
 def test_features_move_by_the_difference_of_the_peers_alone():
