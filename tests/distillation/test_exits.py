@@ -146,9 +146,10 @@ def test_the_seed_decides_the_first_weights_of_heads():
 
 
 def test_two_replicas_take_the_steps_of_one(two_cpus):
-    one = compiled(pair(), exits=LAYERS)
+    options = {"exits": LAYERS, "teacher": "gated", "term": "standardized"}
+    one = compiled(pair(), **options)
     with two_cpus.scope():
-        two = compiled(pair(), exits=LAYERS)
+        two = compiled(pair(), **options)
     for cohort in (one, two):
         fit(cohort, 2)
     for x, y in zip(one.get_weights(), two.get_weights(), strict=True):

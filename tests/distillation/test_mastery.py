@@ -112,7 +112,8 @@ def test_evaluation_does_not_count_as_learning():
 def test_two_replicas_keep_the_mastery_of_one(two_cpus):
     def trained():
         keras.utils.set_random_seed(0)
-        return compiled([convolutional("a", 4), convolutional("b", 8)], adapt=2.0)
+        peers = [convolutional("a", 4), convolutional("b", 8)]
+        return compiled(peers, adapt=2.0, teacher="swapped", term="refined")
 
     one = trained()
     with two_cpus.scope():

@@ -17,15 +17,15 @@ GOOD = IMAGES[16:32], LABELS[16:32]
 def network(name, clipped):
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.ReLU(max_value=6)(inputs) if clipped else inputs
-    x = keras.layers.Conv2D(4, 3)(x)
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
     x = keras.layers.BatchNormalization(momentum=0.5)(x)
     return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name=name)
 
 
-def cohort(*names, optimizer=None, on_nonfinite="skip"):
+def cohort(*names, optimizer=None, on_nonfinite="skip", **options):
     keras.utils.set_random_seed(3)
     peers = [network(name, name == "robust") for name in ("robust", "wild")]
-    made = Cohort([peer for peer in peers if peer.name in names])
+    made = Cohort([peer for peer in peers if peer.name in names], **options)
     made.compile(optimizer or optimizers.build("adamw", 0.01, weight_decay=0.1), on_nonfinite)
     return made
 
@@ -108,8 +108,9 @@ def half():
     keras.config.set_dtype_policy("float32")
 
 
-def in_half(rate=0.01):
-    return cohort("robust", "wild", optimizer=keras.optimizers.SGD(rate), on_nonfinite="stop")
+def in_half(rate=0.01, **options):
+    sgd = keras.optimizers.SGD(rate)
+    return cohort("robust", "wild", optimizer=sgd, on_nonfinite="stop", **options)
 
 
 def test_half_precision_trains_float32_variables_with_finite_losses(half):
@@ -186,12 +187,19 @@ def test_the_scale_is_saved_and_loaded_with_the_cohort(half, tmp_path):
     assert a == pytest.approx(b, rel=1e-3)
 
 
-def test_half_precision_trains_on_two_replicas(half, two_cpus):
+@pytest.mark.parametrize("exits", [None, {"wild": ["conv"], "robust": ["conv"]}])
+def test_half_precision_trains_on_two_replicas(half, two_cpus, exits):
     with two_cpus.scope():
-        taught = in_half()
+        taught = in_half(exits=exits)
+    heads = taught.exits.variables if exits else []
+    before = [np.array(v) for v in heads]
     history = taught.fit(*GOOD, batch_size=8, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["wild_skipped"] == [0, 0]
+    assert len(heads) == (4 if exits else 0)
+    for start, head in zip(before, heads, strict=True):
+        assert head.dtype == "float32"
+        assert 0 < np.abs(np.array(head) - start).max() < 0.1  # unscaled: the loss scale is 2^15
 
 
 class Counted(keras.optimizers.SGD):

@@ -109,12 +109,15 @@ def test_the_loss_of_xkd_has_labels_what_is_heard_and_features_in_full():
     assert shown["loss"] == pytest.approx(want, rel=1e-5)
 
 
-def test_two_replicas_compare_features_each_within_its_own_half_of_a_batch(two_cpus):
-    """Their step is the mean of the steps that one replica takes on either half."""
+@pytest.mark.parametrize("term", ["kl", "pearson"])
+def test_two_replicas_compare_images_each_within_its_own_half_of_a_batch(two_cpus, term):
+    """Their features, and with `pearson` what they say of a class: their step is the mean of the
+    steps that one replica takes on either half.
+    """
     steps, losses = [], []
     for rows in (slice(0, 8), slice(8, 16), slice(0, 16)):
         with two_cpus.scope() if rows == slice(0, 16) else contextlib.nullcontext():
-            cohort = xkd(pair(), 0.5)
+            cohort = xkd(pair(), 0.5, term=term)
         start = cohort.get_weights()
         data = IMAGES[rows], LABELS[rows]
         kept = cohort.fit(*data, batch_size=16, shuffle=False, verbose=0).history

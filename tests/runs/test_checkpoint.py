@@ -1,5 +1,6 @@
 """Checkpoints: the whole state comes back, damage is noticed, the one before stands in."""
 
+import itertools
 import zipfile
 
 import keras
@@ -12,15 +13,16 @@ from xkd_keras.runs import checkpoint
 
 IMAGES = np.random.default_rng(0).normal(size=(32, 4, 4, 1)).astype("float32")
 LABELS = np.random.default_rng(1).integers(0, 3, 32)
+_SEEDS = itertools.count()  # what is restored must not be there already
 
 
 def cohort(width=3):
     inputs = keras.Input((4, 4, 1))
-    x = keras.layers.BatchNormalization()(keras.layers.Flatten()(inputs))
-    x = keras.layers.Dropout(0.5)(keras.layers.Dense(width)(x))
+    x = keras.layers.BatchNormalization(name="early")(inputs)
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(width)(keras.layers.Flatten()(x)))
     a = keras.Model(inputs, keras.layers.Dense(3)(x), name="a")
     b = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)), name="b")
-    cohort = Cohort([a, b])
+    cohort = Cohort([a, b], exits={"a": ["early"]}, seed=next(_SEEDS))
     cohort.compile({"a": keras.optimizers.SGD(0.1, momentum=0.9), "b": "adam"})
     return cohort
 
@@ -33,7 +35,8 @@ def step(cohort, times=1):
 def state(cohort):
     peers = [np.array(v) for peer in cohort.peers.values() for v in peer.variables]
     optimizers = cohort.optimizer.by_peer.values()
-    return [*peers, *(np.array(v) for optimizer in optimizers for v in optimizer.variables)]
+    heads = [np.array(v) for v in cohort.exits.variables] if cohort.exits else []
+    return [*peers, *heads, *(np.array(v) for optimizer in optimizers for v in optimizer.variables)]
 
 
 def damage(path, how):
@@ -50,7 +53,7 @@ def damage(path, how):
 
 
 def test_training_goes_on_from_the_restored_state_as_if_never_stopped(tmp_path):
-    """Momenta, Adam's moments, moving statistics, dropout's seeds and the step, all of them."""
+    """Momenta, Adam's moments, moving statistics, dropout's seeds, heads of exits and the step."""
     one, two = cohort(), cohort()
     step(one, 3)
     checkpoint.save(tmp_path, one, [{"epoch": 1, "loss": 0.5}])

@@ -17,15 +17,18 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-def command(run_dir, data_dir, epochs, start="", *more):
+PLAIN = "--peer=tests.small_peers:plain,learning_rate=0.01"
+NORMALISED = "--peer=tests.small_peers:normalised,optimizer=adamw,learning_rate=0.003"
+STAGED = "--peer=tests.small_peers:staged,learning_rate=0.01"
+
+
+def command(run_dir, data_dir, epochs, *more):
     flags = [
         f"--run_dir={run_dir}",
         f"--data_dir={data_dir}",
         f"--epochs={epochs}",
         "--dataset=digits",
         "--train_examples=200",
-        "--peer=tests.small_peers:plain,learning_rate=0.01",
-        f"--peer=tests.small_peers:normalised,optimizer=adamw,learning_rate=0.003{start}",
         "--batch_size=50",
         "--distill_period=0.5",
         "--deterministic",
@@ -79,21 +82,27 @@ def assert_same_run(one: Path, two: Path, epochs):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, data_dir, finished_run):
+@pytest.mark.parametrize(("kind", "epochs", "kills"), [("xkd", 75, 5), ("exits", 75, 1)])
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(
+    tmp_path, data_dir, finished_run, kind, epochs, kills
+):
     """With all that a run may keep beside weights; KILLS and KILL_SEED try more moments."""
     start = f",start={finished_run.run_dir}/peers/normalised.keras,freeze=25,start_rate=0.3"
-    more = ("--method=xkd", "--ema=0.99", "--keep=best", "--patience=60", "--mix=both")
-    more += ("--augment=crop+rotate+colour+randaugment+erase", "--label_smoothing=0.1")
-    epochs, kills = 75, int(os.environ.get("KILLS", "5"))
-    finish(tmp_path / "whole", data_dir, epochs, start, *more)
+    more = [PLAIN, NORMALISED + start, "--method=xkd", "--ema=0.99", "--keep=best"]
+    more += ["--patience=60", "--mix=both", "--augment=crop+rotate+colour+randaugment+erase"]
+    more += ["--label_smoothing=0.1"]
+    if kind == "exits":
+        more = [STAGED, STAGED + ",name=b,optimizer=adamw", "--method=dml", "--exits=1"]
+    kills = int(os.environ.get("KILLS", kills))
+    finish(tmp_path / "whole", data_dir, epochs, *more)
     moments = random.Random(int(os.environ.get("KILL_SEED", "0")))
     for kill in range(kills):
         # In training, or while it starts and traces: a slow machine gets to an epoch, too.
         sign, most = ("each line", 4.0) if kill % 2 else ("epoch", 2.0)
         seconds = moments.uniform(0.0, most)
-        kill_after(seconds, sign, tmp_path / "killed", data_dir, epochs, start, *more)
+        kill_after(seconds, sign, tmp_path / "killed", data_dir, epochs, *more)
     assert not (tmp_path / "killed/metrics.json").exists(), "too fast to be killed so often"
-    said = finish(tmp_path / "killed", data_dir, epochs, start, *more)
+    said = finish(tmp_path / "killed", data_dir, epochs, *more)
     assert "going on after epoch" in said
     ended = json.loads((tmp_path / "whole/metrics.json").read_text())["training"]["epochs"]
     assert_same_run(tmp_path / "whole", tmp_path / "killed", ended)
