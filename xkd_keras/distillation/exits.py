@@ -6,6 +6,8 @@ labels and from all heads of the other peers (after Deep Collaborative Learning,
 
 L_i += sum_e [CE(y, z_i,e) + d_i r_i lambda(t) mean_(j != i, f) T^2 KL(z_j,f || z_i,e)]
 
+The heads of the others teach alike, whatever teacher and term the peers' own logits have.
+
 Shapes: P peers, B images in the batch, C classes.
 """
 

@@ -202,7 +202,8 @@ class Fields:
     exits: int = _flag(
         0,
         "Heads on the last so many stages of each network before its final one; during training"
-        " they learn from the labels and the heads of the other networks, then they are dropped.",
+        " they learn from the labels and the heads of the other networks, then they are dropped."
+        " These heads all teach alike, by kl, whatever --teacher and --distill_term.",
         low=0,
         high=4,
     )
