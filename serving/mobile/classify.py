@@ -3,7 +3,7 @@
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
 Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
-functions below: load, threshold, prepare (with as_seen) and classify.
+functions below: load, packed, prepare (with as_seen) and classify.
 """
 
 import argparse
@@ -59,11 +59,14 @@ def load(path: Path) -> tuple[Interpreter, list[str]]:
     return interpreter, labels
 
 
-def threshold(path: Path) -> float:
-    """Return the probability below which an answer is none of the labels; 0 if there is none."""
+def packed(path: Path, name: str, otherwise: float) -> float:
+    """Return a number that is packed beside the labels, or another where it is not there.
+
+    threshold.txt: The probability below which an answer is none of the labels.
+    crop_ratio.txt: The share of the sides that the network saw when it was evaluated.
+    """
     with zipfile.ZipFile(path) as archive:
-        packed = "threshold.txt" in archive.namelist()
-        return float(archive.read("threshold.txt")) if packed else 0.0
+        return float(archive.read(name)) if name in archive.namelist() else otherwise
 
 
 def as_seen(image: Image.Image) -> Image.Image:
@@ -88,7 +91,7 @@ def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) 
     """Return pixels as the network saw them when it was evaluated: float32 [1, H, W, 3], 0..255.
 
     The picture is turned upright and laid on white. It is scaled until it covers the network's
-    size, divided by `crop_ratio` (see manifest.json), then the centre is cut out. The network
+    size, divided by `crop_ratio`, then the centre is cut out. The network
     itself normalises.
     """
     height, width = size
@@ -142,21 +145,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--top", type=int, default=3, help="how many classes to print (3)")
-    parser.add_argument("--crop_ratio", type=float, default=1.0, help="see manifest.json (1)")
+    parser.add_argument("--crop_ratio", type=float, help="share of the sides that is seen (file's)")
     options = parser.parse_args(arguments)
     if options.top < 1:
         parser.error(f"--top: received {options.top}; valid: 1 or more.")
-    if not 0 < options.crop_ratio <= 1:
+    if options.crop_ratio is not None and not 0 < options.crop_ratio <= 1:
         parser.error(f"--crop_ratio: received {options.crop_ratio}; valid: above 0, up to 1.")
     failed = False
     try:
         interpreter, labels = load(options.model)
-        least = threshold(options.model)
+        least = packed(options.model, "threshold.txt", 0.0)
+        ratio = options.crop_ratio or packed(options.model, "crop_ratio.txt", 1.0)
         Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
         for path in images(options.images):
             try:
-                pixels = prepare(Image.open(path), size, options.crop_ratio)
+                pixels = prepare(Image.open(path), size, ratio)
             except (UnidentifiedImageError, OSError):
                 print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
                 failed = True

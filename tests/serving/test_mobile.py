@@ -129,6 +129,31 @@ def test_an_app_says_what_may_be_none_of_the_labels(content, tmp_path, capsys, t
     assert line.startswith(f"{image}  none of these?  ") == said
 
 
+def test_an_app_takes_an_answer_that_equals_the_threshold(content, tmp_path, capsys, monkeypatch):
+    model, image = tmp_path / "wary.tflite", tmp_path / "one.png"
+    model.write_bytes(metadata.pack(content, "small", "A test.", LABELS, 255 / 256))
+    Image.fromarray(smooth(20, 20)).save(image)
+    answer = np.array([255 / 256, 1 / 256, 0, 0, 0], np.float32)  # as an int8 file gives them
+    monkeypatch.setattr(classify, "classify", lambda *_: (answer, 1.0))
+    assert classify.main([str(model), str(image)]) == 0
+    assert "none of these?" not in capsys.readouterr().out
+
+
+def test_an_app_crops_as_the_file_says_unless_an_option_says_otherwise(content, tmp_path, capsys):
+    model, image = tmp_path / "cropped.tflite", tmp_path / "one.png"
+    model.write_bytes(metadata.pack(content, "small", "A test.", LABELS, crop_ratio=0.6))
+    pixels = np.full((40, 40, 3), 255, np.uint8)
+    pixels[5:35, 5:35] = [40, 90, 10]  # all that is left of it, as 20 / 0.6 = 33: 7.3 to 31.5
+    Image.fromarray(pixels).save(image)
+    whole = classify.prepare(Image.fromarray(pixels), (20, 20))[0]
+    answers = lite.Lite(content)([pixels[10:30, 10:30], whole])
+    assert answers[0].max() != pytest.approx(answers[1].max(), abs=1e-3)
+    for options, expected in zip(([], ["--crop_ratio=1"]), answers, strict=True):
+        assert classify.main([str(model), str(image), "--top=1", *options]) == 0
+        best = f"{LABELS[expected.argmax()]} {100 * expected.max():.1f}%"
+        assert best in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -37,9 +37,9 @@ def page(request, tmp_path_factory):
     plain = np.random.default_rng(7).integers(0, 256, (40, 1, 1, 3)) * np.ones((1, 24, 16, 1))
     with lite.converters(tells_colours()) as convert:
         content = convert(request.param, plain.astype(np.uint8))
-    (directory / "m.tflite").write_bytes(
-        metadata.pack(content, "colours", "A test.", list(COLOURS), threshold=0.9)
-    )
+    about = "colours", "A test.", list(COLOURS)
+    packed = metadata.pack(content, *about, threshold=0.9, crop_ratio=0.5)
+    (directory / "m.tflite").write_bytes(packed)
     server = web.server(directory / "m.tflite", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with browser(directory / "profile") as driver:
@@ -71,6 +71,16 @@ def test_a_chosen_image_is_classified(page, tmp_path, label):
     assert rows[0].text.split()[0] == label.split()[0]
     assert float(rows[0].text.split()[-2]) == pytest.approx(expected, abs=0.6)
     assert "ms an image" in said(page, "facts")
+
+
+def test_an_image_is_cropped_as_the_file_says(page, tmp_path):
+    image = Image.new("RGB", (64, 96), COLOURS["red"])
+    image.paste(COLOURS["green"], (14, 22, 50, 74))  # half of each side, and a little more
+    image.save(tmp_path / "framed.png")
+    choose(page, tmp_path / "framed.png")
+    wait(page, lambda: body(page, "answer") == "green")
+    best = page.find_element(By.CSS_SELECTOR, "#answers li").text
+    assert float(best.split()[-2]) > 99
 
 
 def test_an_image_below_the_threshold_may_be_of_none_of_the_labels(page, tmp_path):

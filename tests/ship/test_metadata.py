@@ -113,6 +113,22 @@ def test_a_threshold_is_in_the_metadata_and_beside_the_labels(model, packed):
         assert "threshold.txt" not in archive.namelist()
 
 
+@pytest.mark.parametrize("threshold", [255 / 256, float(np.float32(0.1)), 1e-5])
+def test_a_threshold_is_kept_to_the_last_bit(model, threshold):
+    # It is an answer of the file itself: rounded up, it would reject the answer that it is.
+    packed = metadata.pack(model, "small", "A test.", LABELS, threshold)
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert float(archive.read("threshold.txt")) == threshold
+
+
+def test_a_crop_is_beside_the_labels_where_there_is_one(model, packed):
+    cropped = metadata.pack(model, "small", "A test.", LABELS, crop_ratio=0.875)
+    with zipfile.ZipFile(io.BytesIO(cropped)) as archive:
+        assert archive.read("crop_ratio.txt") == b"0.875\n"
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.namelist() == ["labels.txt"]
+
+
 def test_packing_changes_no_answer_and_is_repeatable(model, packed):
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 12, 3))
     np.testing.assert_array_equal(lite.Lite(packed)(images), lite.Lite(model)(images))

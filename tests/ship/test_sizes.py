@@ -58,8 +58,9 @@ def test_a_picture_is_seen_alike_as_bytes_by_an_app_and_in_evaluation(shipped, t
     (model,) = directory.load_run(run_dir).models.values()
     expected = model(seen[None]).numpy()[0]
     np.testing.assert_allclose(softmax(served), softmax(expected), atol=0.02)
-    interpreter, labels = classify.load(next(p for k, p in files.items() if k != "savedmodel"))
-    prepared = classify.prepare(Image.open(tmp_path / "picture.png"), (20, 36), 0.875)
+    interpreter, labels = classify.load(files["tflite"])
+    ratio = classify.packed(files["tflite"], "crop_ratio.txt", 1.0)
+    prepared = classify.prepare(Image.open(tmp_path / "picture.png"), (20, 36), ratio)
     np.testing.assert_allclose(prepared[0], seen, atol=2)
     probabilities, _ = classify.classify(interpreter, prepared)
     np.testing.assert_allclose(probabilities, softmax(expected), atol=0.02)

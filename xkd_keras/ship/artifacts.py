@@ -216,11 +216,12 @@ def tflite_entry(network: str, variant: str) -> dict[str, str]:
 
 def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes) -> dict:
     """Pack a TFLite file, write it into the stage, run it back; return its whole entry."""
-    classes = tested.run.data.class_names
+    data = tested.run.data
     about = f"{entry['network']} on {tested.run.config.dataset}, {entry['variant']}."
     scores = tested.quality(entry["network"], lite.Lite(content))
     score = (scores.get("threshold") or {}).get("score", 0.0)
-    content = metadata.pack(content, entry["network"], about, classes, score)
+    labels = data.class_names
+    content = metadata.pack(content, entry["network"], about, labels, score, data.crop_ratio)
     if entry["variant"] == "float32":
         quality.same(entry["file"], scores["max_difference"])
     weights = quality.weights(lite.kernels(content))

@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from xkd_keras.errors import InputError
 
 ENTRY, IDENTIFIER = b"TFLITE_METADATA", b"M001"
-LABELS, THRESHOLD = "labels.txt", "threshold.txt"
+LABELS, THRESHOLD, CROP_RATIO = "labels.txt", "threshold.txt", "crop_ratio.txt"
 _RGB = 1  # ColorSpaceType
 _IMAGE_PROPERTIES = 2  # ContentProperties
 _NORMALIZATION_OPTIONS, _SCORE_THRESHOLDING_OPTIONS = 1, 3  # ProcessUnitOptions
@@ -26,7 +26,12 @@ _PARSER = "1.0.0"
 
 
 def pack(
-    model: bytes, name: str, description: str, labels: Sequence[str], threshold: float = 0.0
+    model: bytes,
+    name: str,
+    description: str,
+    labels: Sequence[str],
+    threshold: float = 0.0,
+    crop_ratio: float = 1.0,
 ) -> bytes:
     """Return a TFLite model of an image classifier with metadata; anything later would drop it.
 
@@ -36,6 +41,7 @@ def pack(
         description: A line for people.
         labels: The classes in the order of the output.
         threshold: Probability below which an answer is none; 0: there is none.
+        crop_ratio: As in evaluation; see `data.preparation.evaluation`.
 
     Returns:
         The same model with metadata that says: an RGB image, pixels as they are (mean 0, standard
@@ -57,8 +63,11 @@ def pack(
     with zipfile.ZipFile(packed, "a") as archive:
         # A fixed date: the same model makes the same file.
         archive.writestr(zipfile.ZipInfo(LABELS), as_lines(labels))
+        # Exactly: the threshold is an answer of the file, and rounded up it would reject that one.
         if threshold:  # beside its entry in the metadata, for apps that do not read those
-            archive.writestr(zipfile.ZipInfo(THRESHOLD), f"{threshold:.6f}\n")
+            archive.writestr(zipfile.ZipInfo(THRESHOLD), f"{float(threshold)!r}\n")
+        if crop_ratio != 1:  # for which the metadata have no entry
+            archive.writestr(zipfile.ZipInfo(CROP_RATIO), f"{float(crop_ratio)!r}\n")
     return packed.getvalue()
 
 

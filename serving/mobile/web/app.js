@@ -9,13 +9,12 @@ const NO_LABELS = 'The file holds no labels; export it with xkd_keras.export.';
 const byId = (id) => document.getElementById(id);
 const drawing = byId('drawing');
 const seen = byId('seen');
-// As in manifest.json; 1 for most networks.
-const cropRatio = Number(new URLSearchParams(location.search).get('crop_ratio') ?? 1);
 const brush = drawing.getContext('2d', {willReadFrequently: true});
 let model;
 let labels;
 let threshold; // of probability, below which the image may be of none of the labels
 let side; // {height, width} of what the network takes
+let cropRatio; // share of the sides that the network saw when it was evaluated
 
 // A file with metadata ends in a ZIP archive, stored without compression: its files by name.
 function packed(buffer) {
@@ -158,13 +157,14 @@ function listen() {
 }
 
 async function start() {
-  if (!(cropRatio > 0 && cropRatio <= 1)) throw new Error('crop_ratio: valid: above 0, up to 1.');
   const answer = await fetch('model.tflite');
   if (!answer.ok) throw new Error('There is no model.tflite beside this page.');
   const file = await answer.arrayBuffer();
   const files = packed(file);
   labels = files['labels.txt'].split('\n').slice(0, -1);
   threshold = Number(files['threshold.txt'] ?? 0);
+  cropRatio = Number(new URLSearchParams(location.search).get('crop_ratio') ?? files['crop_ratio.txt'] ?? 1);
+  if (!(cropRatio > 0 && cropRatio <= 1)) throw new Error('crop_ratio: valid: above 0, up to 1.');
   await loadLiteRt('./node_modules/@litertjs/core/wasm/');
   model = await loadAndCompile(new Uint8Array(file), {accelerator: 'wasm'});
   const [, height, width] = model.getInputDetails()[0].shape;
