@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
+from xkd_keras.data import names
 from xkd_keras.report import (
     by_class,
     curves,
@@ -61,8 +62,8 @@ def write(run_dir: str | os.PathLike) -> Path:
     for name, data in pictures.items():
         with files.whole(run_dir / "plots" / name) as beside:
             beside.write_bytes(data)
-    names = metrics["data"]["class_names"]
-    table = by_class.table(answered.labels, answered.given, names, shipped)
+    classes = metrics["data"]["class_names"]
+    table = by_class.table(answered.labels, answered.given, classes, shipped)
     files.write(run_dir / "classes.csv", table)
     if answered.mistakes:
         files.write(run_dir / "mistakes.html", mistakes_page.write(metrics, answered.mistakes))
@@ -133,20 +134,29 @@ def _draw(
 def _use(metrics: Mapping, network: str) -> list[str]:
     """Return how to use the network that a person ships, and how to repeat the run."""
     file = metrics["peers"][network]["file"]
-    size = metrics["data"]["image_shape"]
-    shape = " × ".join(map(str, size))
+    height, width, channels = metrics["data"]["image_shape"]
+    config = metrics["config"]
+    augment = config.get("augment", "auto")
+    ratio = names.resolve(config["dataset"], None, (height, width), augment).crop_ratio
+    bleed = f", bleed={(1 - ratio) / 2:g}" if ratio < 1 else ""
+    share = f" and to {100 * ratio:g} % of the sides" if ratio < 1 else ""
     return [
         "## Use a model",
-        f"In this directory, with nothing but Keras. A model takes pixels as they are, 0..255, in"
-        f" images of {shape}; as in evaluation, an image is scaled until it covers that size, and"
-        " its centre is used:",
+        "In this directory, with nothing but Keras and Pillow. A model takes pixels as they are,"
+        f" 0..255, in images of {height} × {width} × {channels}. As in evaluation, an image is"
+        f" turned upright, laid on white, cropped at its centre to these proportions{share}, and"
+        " scaled:",
         code(
             "import keras\n"
+            "import numpy as np\n"
+            "from PIL import Image, ImageOps\n"
+            "\n"
             f"model = keras.models.load_model({file!r})\n"
-            f"image = keras.utils.load_img('IMAGE', target_size={tuple(size[:2])},\n"
-            "                             interpolation='bilinear', keep_aspect_ratio=True)\n"
-            "pixels = keras.utils.img_to_array(image)\n"
-            "print(model.predict(pixels[None]).argmax())"
+            "image = ImageOps.exif_transpose(Image.open('IMAGE')).convert('RGBA')\n"
+            "white = Image.new('RGBA', image.size, 'white')\n"
+            "image = Image.alpha_composite(white, image).convert('RGB')\n"
+            f"image = ImageOps.fit(image, {(width, height)}, Image.Resampling.BILINEAR{bleed})\n"
+            "print(model.predict(np.float32(image)[None]).argmax())"
         ),
         "What it prints is a position in `data.class_names` of `metrics.json`.",
         "## Repeat the run",
