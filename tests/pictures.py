@@ -71,11 +71,38 @@ def _turned(orientation, kind, **options):
     return content
 
 
-def _big_endian(content):
-    """Return a JPEG whose EXIF, orientation 6, is written the other way round."""
-    tiff = b"MM\0\x2a\0\0\0\x08" + struct.pack(">HHHIHHI", 1, ORIENTATION, 3, 1, 6, 0, 0)
-    exif = b"Exif\0\0" + tiff
-    return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + content[2:]
+_SIX = b"MM\0\x2a\0\0\0\x08" + struct.pack(">HHHIHHI", 1, ORIENTATION, 3, 1, 6, 0, 0)  # as EXIF
+_XMP = b'<rdf:RDF xmlns:tiff="x"><rdf:Description tiff:Orientation="6"/></rdf:RDF>'
+
+
+def _app1(content, marked):
+    """Return a JPEG with a block of EXIF or of XMP."""
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(marked)) + marked + content[2:]
+
+
+def _png_with(name, chunk):
+    """Return the scene as a PNG with a chunk before its pixels."""
+    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(scene()))
+    head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+    return png_of(head, zlib.compress(rows), (name, chunk))
+
+
+def _not_turned(jpeg):
+    """Return Pictures that only some programs would turn: training, as browsers, does not."""
+    seen, raw = rgb(scene()), _SIX.hex().encode()
+    raw_profile = b"Raw profile type exif\0\nexif\n%8d\n" % len(_SIX) + raw
+    return {
+        "jpeg turned by xmp alone": (
+            *(_app1(jpeg, b"http://ns.adobe.com/xap/1.0/\0" + _XMP), seen, 6, "jpg"),
+        ),
+        "png turned by xmp alone": (
+            *(_png_with(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _XMP), seen, 0, "png"),
+        ),
+        "png turned by a text": (_png_with(b"tEXt", raw_profile), seen, 0, "png"),
+        "jpeg of damaged exif": (_app1(jpeg, b"Exif\0\0" + b"damaged!" * 3), seen, 6, "jpg"),
+        "png of damaged exif": (_png_with(b"eXIf", b"damaged!" * 3), seen, 0, "png"),
+        "png of short exif": (_png_with(b"eXIf", _SIX[:5]), seen, 0, "png"),
+    }
 
 
 def translucent():
@@ -155,7 +182,10 @@ def draw():
         f"jpeg turned {i}": (_turned(i, "JPEG", **jpeg), rgb(plain), 6, "jpg") for i in range(1, 9)
     }
     found |= {
-        "jpeg of big endian exif": (_big_endian(encoded(plain, "JPEG", **jpeg)), quarter, 6, "jpg"),
+        "jpeg of big endian exif": (
+            *(_app1(encoded(plain, "JPEG", **jpeg), b"Exif\0\0" + _SIX), quarter, 6, "jpg"),
+        ),
+        **_not_turned(encoded(plain, "JPEG", **jpeg)),
         "png turned": (_turned(6, "PNG"), rgb(plain), 0, "png"),
         "webp turned": (_turned(8, "WEBP", lossless=True), rgb(plain), 0, "webp"),
         "progressive jpeg": (

@@ -3,7 +3,7 @@
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
 Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
-functions below: load, packed, prepare (with as_seen) and classify.
+functions below: load, packed, prepare (with orientation and as_seen) and classify.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 SIDE = 65_500  # pixels of an image's side, and of the whole image: as the networks' own decoder
 PIXELS = 100_000_000
@@ -69,6 +69,21 @@ def packed(path: Path, name: str, otherwise: float) -> float:
         return float(archive.read(name)) if name in archive.namelist() else otherwise
 
 
+def orientation(image: Image.Image) -> int:
+    """Return the way that its EXIF says a picture is turned; 1 (as stored) if it says none.
+
+    As in training, what XMP says does not count (`Image.getexif` reads it), nor damaged EXIF.
+    """
+    try:
+        if image.format == "TIFF":  # it is built as EXIF is
+            return image.tag_v2.get(ORIENTATION, 1)
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return exif.get(ORIENTATION, 1)
+    except Exception:  # Pillow lets out whatever its parser ran into
+        return 1
+
+
 def as_seen(image: Image.Image) -> Image.Image:
     """Return a picture as people see it, RGB: upright, on white, of what moves the first frame."""
     if max(image.size) > SIDE or image.size[0] * image.size[1] > PIXELS:
@@ -76,7 +91,7 @@ def as_seen(image: Image.Image) -> Image.Image:
             f"the image has {image.size[0]} x {image.size[1]} pixels;"
             f" valid: sides up to {SIDE}, {PIXELS} in all."
         )
-    way = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    way = UPRIGHT.get(orientation(image))
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey: `convert` would clip it
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     elif image.mode[-1:] in "Aa" or "transparency" in image.info:
@@ -161,12 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
         for path in images(options.images):
             try:
                 pixels = prepare(Image.open(path), size, ratio)
-            except (UnidentifiedImageError, OSError):
-                print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
-                failed = True
-                continue
             except MistakeError as mistake:
                 print(f"error: {path}: {mistake}", file=sys.stderr)
+                failed = True
+                continue
+            except Exception:  # of a damaged file, a decoder may raise anything
+                print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
                 failed = True
                 continue
             probabilities, milliseconds = classify(interpreter, pixels)

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from serving.mobile import classify
-from tests.pictures import PICTURES, READABLE, REFUSED
+from tests.pictures import PICTURES, READABLE, REFUSED, png_of
 from xkd_keras import peers
 from xkd_keras.data import preparation
 from xkd_keras.ship import lite, metadata
@@ -192,9 +193,14 @@ def test_one_broken_image_does_not_lose_the_others(model, tmp_path, capsys):
     target = io.BytesIO()
     Image.fromarray(smooth(20, 20)).save(target, "PNG")
     (folder / "a.png").write_bytes(target.getvalue()[:60])
+    head, rows = struct.pack(">IIBBBBB", 20, 20, 8, 0, 0, 0, 0), zlib.compress(bytes(20 * 21))
+    no_name = (b"IDAT", rows[:5]), (b"\x82\0`~", b"")  # Pillow says that it is a SyntaxError
+    (folder / "c.png").write_bytes(png_of(head, rows[5:], *no_name))
     assert classify.main([str(model), str(folder)]) == 1
     captured = capsys.readouterr()
-    assert "a.png: cannot be read as an image" in captured.err
+    for name in ("a.png", "c.png"):
+        assert f"{name}: cannot be read as an image." in captured.err
+    assert len(captured.err.splitlines()) == 2
     assert "b.png" in captured.out
 
 
