@@ -23,7 +23,10 @@ FILES = [
     entry("big", "int8", 0.956, 1.1, 2.0),
     entry("big", "savedmodel", 0.96, 4.2, 0.1, kind="savedmodel"),
 ]
-MANIFEST = {"artifacts": FILES, "failed": [], "examples": {"validation": 1500, "test": 2000}}
+MANIFEST = {
+    **{"artifacts": FILES, "failed": [], "examples": {"validation": 1500, "test": 2000}},
+    "class_names": ["cat", "dog"],
+}
 
 
 def test_the_fastest_of_the_nearly_best_tflite_files_is_advised():
@@ -38,6 +41,34 @@ def test_the_advice_looks_at_validation_and_not_at_test():
     files[1]["validation_top1"] = 0.957
     chosen = findings.advised({**MANIFEST, "artifacts": files})
     assert chosen["file"] == "tflite/small-int8.tflite"
+
+
+@pytest.mark.parametrize(
+    ("counts", "named", "guess"),
+    [
+        ([500, 25], "always answering c_t (95.2 % of the test images).", 500 / 525),
+        (None, "guessing.", 0.52),
+    ],
+)
+def test_no_file_is_advised_that_is_no_better_than_a_guess(counts, named, guess):
+    uneven = {**MANIFEST, "class_names": ["c_t", "dog"]}
+    uneven |= {"examples": {"validation": 210, "test": 525}}
+    uneven |= {"class_counts": {"test": counts}} if counts else {}
+    files = [entry("small", "float32", guess, 1.0, 1.0), entry("small", "int8", guess, 0.3, 0.3)]
+    line = deployment_page.advice({**uneven, "artifacts": files})
+    assert line.startswith("No file is advised: tflite/small-int8.tflite, the fastest of the best,")
+    assert line.endswith(f"a top-1 of {100 * guess:.2f} %, not clearly better than {named}")
+    files[1] |= {"top1": 0.985}
+    line = deployment_page.advice({**uneven, "artifacts": files})
+    assert line.startswith("Take tflite/small-int8")
+
+
+def test_of_few_validation_images_the_advice_says_how_many_it_needs():
+    line = deployment_page.advice({**MANIFEST, "examples": {"validation": 179, "test": 2000}})
+    assert line == (
+        "No file is advised: 0.5 points are less than one of the 179 validation images; the advice"
+        " needs 200 of them."
+    )
 
 
 def test_without_tflite_files_there_is_no_advice_and_no_picture():

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from xkd_keras.data import splits
-from xkd_keras.report import findings, page, plots, trust
+from xkd_keras.report import findings, headline, page, plots, trust
 from xkd_keras.report.page import escape, grid, picture
 
 SHOWN = 15  # points below the best that the picture shows
@@ -76,8 +76,13 @@ def advice(manifest: Mapping) -> str:
         return ""
     if entry is None:
         return (
-            f"No file is advised: {n:,} validation images cannot tell accuracies apart that differ"
-            f" by {100 * findings.NEAR:g} points; {findings.ENOUGH} or more could."
+            f"No file is advised: {100 * findings.NEAR:g} points are less than one of the {n:,}"
+            f" validation images; the advice needs {findings.ENOUGH} of them."
+        )
+    if findings.guesses(entry["top1"], manifest):
+        return (
+            f"No file is advised: {entry['file']}, the fastest of the best, has a top-1 of"
+            f" {100 * entry['top1']:.2f} %, not clearly better than {headline.guess(manifest)}."
         )
     return (
         f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"

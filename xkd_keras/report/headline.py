@@ -98,8 +98,11 @@ def sentence(metrics: Mapping) -> str:
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
     together = together if len(peers) > 1 else ""
     if findings.guesses(peers[best]["top1"], metrics["data"]):
-        together += f". That is no better than {_guess(metrics['data'])}: train longer, or look at"
-        together += " the learning rates"
+        known = escape(guess(metrics["data"]))
+        together += (
+            f". **{escape(best)}** is not clearly better than {known}: train longer, or look"
+        )
+        together += " at the learning rates"
     balanced = ""
     if _uneven(metrics) and "balanced_accuracy" in peers[best]:
         share = 100 * peers[best]["balanced_accuracy"]
@@ -111,11 +114,11 @@ def sentence(metrics: Mapping) -> str:
     )
 
 
-def _guess(data: Mapping) -> str:
-    """Return what a network could do that knows nothing."""
+def guess(data: Mapping) -> str:
+    """Return what a network could do that knows nothing; `data` as of `findings.guesses`."""
     name, share = findings.largest_class(data) or ("", 0.0)
     if share > 1.5 / len(data["class_names"]):
-        return f"always answering {escape(name)} ({100 * share:.1f} % of the test images)"
+        return f"always answering {name} ({100 * share:.1f} % of the test images)"
     return "guessing"
 
 

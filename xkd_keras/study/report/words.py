@@ -221,8 +221,8 @@ def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
         means = [by["mean"] for by in summary["networks"][peer].values() if by["mean"] is not None]
         if means and findings.guesses(max(means), study["data"]):
             items.append(
-                f"{escape(peer)} is no better than guessing with any method: train longer, or look"
-                " at the learning rates"
+                f"{escape(peer)} is not clearly better than guessing with any method: train longer,"
+                " or look at the learning rates"
             )
     done = statistics.finished(study)
     for method, about in study["methods"].items():
