@@ -27,13 +27,17 @@ def test_scores_as_trained_and_as_exported_stand_side_by_side():
 
 
 def test_thresholds_say_how_much_they_let_through_and_how_often_that_is_right():
-    found = {"precision": 0.95, "score": 0.8125, "taken": 80, "right": 76}
+    found = {"precision": 0.95, "score": 0.8125, "rests_on": 40, "taken": 80, "right": 76}
+    earlier = {key: value for key, value in found.items() if key != "rests_on"}
     files = [{"file": "a", "threshold": found}, {"file": "b", "threshold": None}, {"file": "c"}]
+    files.append({"file": "d", "threshold": earlier})
     text = "\n".join(trust.thresholds({"artifacts": files, "examples": {"test": 100}}))
     assert "for 95 % right answers" in text
-    assert "| a | 0.812 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
-    assert "| b | – | – | – | – |" in text
-    assert trust.thresholds({"artifacts": files[2:]}) == []
+    assert "| file | threshold | rests on | answered % |" in text
+    assert "| a | 0.812 | 40 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
+    assert "| b | – | – | – | – | – |" in text
+    assert "| d | 0.812 | – | 80.0 |" in text
+    assert trust.thresholds({"artifacts": files[2:3]}) == []
 
 
 def test_the_page_of_mistakes_lists_the_surest_with_their_files(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from tests import shipped_files
 from tests.serving.served_models import picture
 from xkd_keras import data as datasets
+from xkd_keras.runs import calibration
 from xkd_keras.runs import directory as rundir
-from xkd_keras.ship import artifacts, lite, savedmodel
+from xkd_keras.ship import artifacts, lite, manifest, savedmodel
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 PRECISION = 0.25  # the network has learned for seconds
@@ -25,8 +26,8 @@ def asked(exported, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shipped_files.say_latency(patch)
         kinds = ["float32", "savedmodel"]
-        manifest = artifacts.export(run_dir, ["normalised"], kinds, precision=PRECISION)
-    entries = [e for e in manifest["artifacts"] if "threshold" in e]
+        listed = artifacts.export(run_dir, ["normalised"], kinds, precision=PRECISION)
+    entries = [e for e in listed["artifacts"] if "threshold" in e]
     return run_dir, {entry["kind"]: entry for entry in entries}
 
 
@@ -45,6 +46,7 @@ def test_it_lets_through_what_is_right_often_enough_on_validation(asked):
     assert 0 < taken["validation"].sum() < len(data.validation)
     assert right["validation"].sum() / taken["validation"].sum() >= PRECISION
     assert (found["taken"], found["right"]) == (taken["test"].sum(), right["test"].sum())
+    assert found["rests_on"] == taken["validation"].sum()
     # Of the same network, the two files have the same threshold.
     assert entries["savedmodel"]["threshold"]["score"] == pytest.approx(found["score"], abs=1e-4)
 
@@ -58,6 +60,27 @@ def test_it_is_in_what_a_server_answers_and_in_the_report(asked):
     )
     text = (Path(run_dir) / "report.md").read_text()
     assert "for 25 % right answers" in text
+
+
+def test_a_precision_that_is_out_of_reach_is_asked_for_again(run_dir, monkeypatch):
+    monkeypatch.setattr(calibration, "threshold", lambda *_: None)
+
+    def export(**more):
+        listed = artifacts.export(run_dir, ["plain"], ["float32"], **more)
+        (entry,) = [e for e in listed["artifacts"] if e["file"] == "tflite/plain-float32.tflite"]
+        return listed["precision"], entry.get("threshold", "none")
+
+    assert export(precision=0.999) == (0.999, None)
+    assert export() == (0.999, None)
+    assert export(precision=0.0) == (0.0, "none")
+    assert export() == (0.0, "none")
+
+
+def test_a_manifest_of_an_earlier_version_has_its_precision_in_a_threshold():
+    entries = [{"threshold": None}, {"threshold": {"precision": 0.9}}, {"file": "x"}]
+    assert manifest.precision({"artifacts": entries}) == 0.9
+    assert manifest.precision({"artifacts": entries, "precision": 0.0}) == 0.0
+    assert manifest.precision({"artifacts": entries[2:]}) == 0.0
 
 
 def test_without_a_precision_no_answer_is_below(exported):

@@ -113,15 +113,15 @@ def thresholds(manifest: Mapping) -> list[str]:
     for entry in asked:
         found = entry["threshold"]
         if found is None:
-            rows.append([escape(entry["file"]), *["–"] * 4])
+            rows.append([escape(entry["file"]), *["–"] * 5])
             continue
         taken, right = found["taken"], found["right"]
         low, high = findings.wilson(right / taken if taken else 0.0, taken)
         share = f"{100 * right / taken:.1f}" if taken else "–"
         rows.append(
             [
-                *(escape(entry["file"]), f"{found['score']:.3f}", f"{100 * taken / n:.1f}"),
-                *(share, f"{100 * low:.0f} – {100 * high:.0f}"),
+                *(escape(entry["file"]), f"{found['score']:.3f}", str(found.get("rests_on", "–"))),
+                *(f"{100 * taken / n:.1f}", share, f"{100 * low:.0f} – {100 * high:.0f}"),
             ]
         )
     told = "No threshold is enough for the precision that was asked for."
@@ -129,7 +129,9 @@ def thresholds(manifest: Mapping) -> list[str]:
         if entry["threshold"]:
             told = (
                 "Below its threshold an answer counts as none of the classes. It was chosen on the"
-                f" validation images for {100 * entry['threshold']['precision']:g} % right answers;"
-                " on the test images it lets through:"
+                f" validation images for {100 * entry['threshold']['precision']:g} % right answers,"
+                " and rests on as many of their answers as it lets through. On the test images it"
+                " lets through:"
             )
-    return [told, grid(["file", "threshold", "answered %", "of these right %", "95 %"], rows)]
+    headings = ["file", "threshold", "rests on", "answered %", "of these right %", "95 %"]
+    return [told, grid(headings, rows)]

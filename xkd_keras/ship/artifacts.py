@@ -254,7 +254,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     times = latency.measure(paths, tested.examples[0]) if paths else []
     for entry, each in zip(entries, times, strict=True):
         entry["latency_ms"] = each
-    listed = {**_circumstances(run), **listed}
+    listed = {**_circumstances(run), "precision": tested.precision, **listed}
     with workshop.placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)
     result.keep_answers(run, tested.answered, tested.temperatures)

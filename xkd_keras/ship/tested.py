@@ -107,6 +107,7 @@ class Tested:
         return {
             "precision": self.precision,
             "score": score,
+            "rests_on": int((sure["validation"] >= score).sum()),
             "taken": int(taken.sum()),
             "right": int(right["test"][taken].sum()),
         }
