@@ -171,11 +171,23 @@ def _gif_in_a_corner():
     return bytes(content), seen
 
 
+def _huge():
+    """Return Pictures that say they are too large, and hold next to nothing."""
+    jpeg, gif, bmp = (bytearray(encoded(scene(8, 8), kind)) for kind in ("JPEG", "GIF", "BMP"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    gif[6:10] = struct.pack("<HH", 60_000, 60_000)
+    bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
+    png = png_of(struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0), zlib.compress(bytes(10)))
+    contents = {"huge": (png, "png"), "huge jpeg": (jpeg, "jpg")}
+    contents |= {"huge gif": (gif, "gif"), "huge bmp": (bmp, "bmp")}
+    return {name: (bytes(content), None, 0, end) for name, (content, end) in contents.items()}
+
+
 def draw():
     """Return all Pictures by name."""
     plain, (glass, glass_seen), (few, few_seen) = scene(), translucent(), table()
     grey = rgb(plain.convert("L"))
-    huge = png_of(struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0), zlib.compress(bytes(10)))
     jpeg = {"quality": 95, "subsampling": 0}
     quarter = np.asarray(plain.transpose(Image.Transpose.ROTATE_270))
     found = {
@@ -222,7 +234,7 @@ def draw():
         "moving lossy webp": (_moving("WEBP", quality=95), rgb(plain), 12, "webp"),
         "1 x n": (encoded(scene(1, 40), "PNG"), rgb(scene(1, 40)), 0, "png"),
         "n x 1": (encoded(scene(40, 1), "PNG"), rgb(scene(40, 1)), 0, "png"),
-        "huge": (huge, None, 0, "png"),
+        **_huge(),
     }
     return {name: Picture(*parts) for name, parts in found.items()}
 

@@ -68,9 +68,26 @@ def test_a_page_sees_what_a_person_sees(page, name, side, ratio):
     assert np.abs(pixels - seen).max() <= picture.rounding + 2
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_page_says_why_it_does_not_read_a_picture(page, name):
-    found = page.execute_async_script(SEE, text(name), 32, 1)
+def wide_webp():
+    """Return a WebP whose canvas says that it is too large; Pillow cannot open one."""
+    content = bytearray(PICTURES["moving webp"].content)
+    content[24:30] = (60_000 - 1).to_bytes(3, "little") * 2
+    return base64.b64encode(content).decode()
+
+
+@pytest.mark.parametrize("content", [*map(text, REFUSED), wide_webp()], ids=[*REFUSED, "huge webp"])
+def test_a_page_says_why_it_does_not_read_a_picture(page, content):
+    found = page.execute_async_script(SEE, content, 32, 1)
+    assert found == (
+        "The image has 60000 × 60000 pixels; valid: sides up to 65500, 100000000 in all."
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"BM", b"GIF89a", b"\x89PNG", b"\xff\xd8\xff"]
+)
+def test_a_page_says_what_is_no_picture(page, content):
+    found = page.execute_async_script(SEE, base64.b64encode(content).decode(), 32, 1)
     assert found == "That is no image that this browser can read."
 
 

@@ -22,13 +22,12 @@ export async function draw(blob, canvas) {
   const options = {imageOrientation: 'from-image', colorSpaceConversion: 'none'};
   const bytes = new Uint8Array(await blob.arrayBuffer());
   const way = hideFromBrowser(bytes);
+  refuseIfLarge(...sides(bytes)); // a browser that cannot decode it would not say why
   const image = await createImageBitmap(new Blob([bytes]), options).catch(() => {
     throw new Error('That is no image that this browser can read.');
   });
   const {width, height} = image;
-  if (Math.max(width, height) > SIDE || width * height > PIXELS) {
-    throw new Error(`The image has ${width} × ${height} pixels; valid: sides up to ${SIDE}, ${PIXELS} in all.`);
-  }
+  refuseIfLarge(width, height);
   [canvas.width, canvas.height] = way >= 5 ? [height, width] : [width, height];
   const brush = canvas.getContext('2d', {willReadFrequently: true});
   brush.fillStyle = BACKGROUND;
@@ -37,6 +36,38 @@ export async function draw(blob, canvas) {
   brush.drawImage(image, 0, 0);
   brush.resetTransform();
   image.close();
+}
+
+function refuseIfLarge(width, height) {
+  if (Math.max(width, height) > SIDE || width * height > PIXELS) {
+    throw new Error(`The image has ${width} × ${height} pixels; valid: sides up to ${SIDE}, ${PIXELS} in all.`);
+  }
+}
+
+// Returns width and height as the header of a file has them; zeros of a format that is not known here.
+function sides(bytes) {
+  const view = new DataView(bytes.buffer);
+  const name = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  try {
+    if (name(0) === '\x89PNG') return [view.getUint32(16), view.getUint32(20)];
+    if (name(0) === 'GIF8') return [view.getUint16(6, true), view.getUint16(8, true)];
+    if (name(0).startsWith('BM')) return [view.getInt32(18, true), Math.abs(view.getInt32(22, true))];
+    if (name(12) === 'VP8X') return [24, 27].map((at) => 1 + view.getUint32(at - 1, true) / 256 | 0);
+    if (name(0).startsWith('\xff\xd8')) return jpegSides(view);
+  } catch {
+    // It ends early: the decoder will say that it is no image.
+  }
+  return [0, 0];
+}
+
+// The same of a JPEG: they are in its frame, the first of the blocks C0 to CF but C4, C8 and CC.
+function jpegSides(view) {
+  for (let at = 2; view.getUint8(at) === 0xff; at += 2 + view.getUint16(at + 2)) {
+    while (view.getUint8(at + 1) === 0xff) at++; // a block may begin with more than one
+    const kind = view.getUint8(at + 1);
+    if (kind === 0xc0 || (kind > 0xc0 && kind < 0xd0 && kind % 4)) return [view.getUint16(at + 7), view.getUint16(at + 5)];
+  }
+  return [0, 0];
 }
 
 // Returns the orientation of a WebP, and renames its EXIF so that no browser turns it as well.
