@@ -126,6 +126,21 @@ def test_a_configurations_peers_have_optimizers_and_a_teacher(path):
     assert building.distill_weights(schedule, config.epochs * 10).any()
 
 
+def test_the_file_for_a_persons_own_images_leaves_each_network_what_suits_it():
+    config = configs.read(ROOT / "configs" / "folder.flags")
+    given = {name: value for name, value in config.learning().items() if value is not None}
+    assert given == {"learning_rate_schedule": "cosine", "warmup_epochs": 2.0}
+    started = "applications:MobileNetV3Small,start=imagenet"
+    others = ("alexnet", "resnet20", started, "applications:ConvNeXtTiny")
+    alexnet, resnet, mobile, convnext = (
+        peer.learning for peer in dataclasses.replace(config, peer=others).peers()
+    )
+    assert alexnet["learning_rate"] == 0.01  # at 0.1 it diverges
+    assert resnet["weight_decay"] == 1e-4
+    assert mobile["learning_rate"] == pytest.approx(0.005)  # a tenth, from trained weights
+    assert convnext["optimizer"] == "adamw"
+
+
 def networks(path):
     """Return the networks of a configuration, each with the optimizer that trains it."""
     return {(p.builder, p.learning["optimizer"]) for p in configs.read(path).peers()}
