@@ -186,7 +186,7 @@ def test_unusable_layouts_are_explained(tmp_path):
     refused(tmp_path / "half", r"folder 'test' but no folder 'train'")
     fill(tmp_path / "loose" / "train")
     picture(tmp_path / "loose" / "test" / "1.png", COLOURS["red"])
-    refused(tmp_path / "loose", r"the folder 'test' holds no readable images")
+    refused(tmp_path / "loose", r"'test' holds no folders of classes")
     fill(tmp_path / "strange" / "train", classes=["red", "blue"])
     fill(tmp_path / "strange" / "test")
     refused(tmp_path / "strange", r"class 'green' of test is not among those of train: blue, red")

@@ -36,6 +36,48 @@ def test_parts_are_never_two_classes(tmp_path):
     refused(tmp_path, r"'Test', 'Train' hold no folders of classes")
 
 
+def test_parts_without_classes_are_no_classes_beside_another_folder_either(tmp_path):
+    for folder in ("train", "test", "extra"):
+        for i in range(5):
+            picture(tmp_path / folder / f"{i}.png", COLOURS["red"])
+    refused(tmp_path, r"'test', 'train' are called as parts are.* Beside 'extra', classes need")
+
+
+def test_parts_beside_a_folder_that_may_be_the_training_one_are_no_classes(tmp_path):
+    for folder in ("Test", "Val", "images"):
+        fill(tmp_path / folder, 4)
+    refused(tmp_path, r"'Test', 'Val' .* none for training has .*: PATH/train/CLASS .* 'images'")
+
+
+@pytest.mark.parametrize("part", ["train", "test", "val"])
+def test_a_part_without_folders_of_classes_is_refused(tmp_path, part):
+    for folder in ("train", "test", "val"):
+        fill(tmp_path / folder, 4)
+    for path in list((tmp_path / part).rglob("*.png")):
+        path.rename(tmp_path / part / f"{path.parent.name}-{path.name}")
+    for folder in COLOURS:
+        (tmp_path / part / folder).rmdir()
+    refused(tmp_path, f"'{part}' holds no folders of classes")
+
+
+def test_a_part_within_itself_is_looked_through(tmp_path):
+    fill(tmp_path / "train" / "train")
+    fill(tmp_path / "Test" / "testing", 2)
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("blue", "green", "red")
+    assert sizes(dataset) == [27, 3, 6]
+    assert dataset.notes == (
+        "'train' holds nothing but 'train': looked into that.",
+        "'Test' holds nothing but 'testing': looked into that.",
+    )
+
+
+def test_a_part_within_itself_without_classes_is_no_class(tmp_path):
+    for part in ("train", "test"):
+        picture(tmp_path / part / part / "0.png", COLOURS["red"])
+    refused(tmp_path, r"'test', 'train' hold no folders of classes")
+
+
 def test_two_folders_for_one_part_are_refused(tmp_path):
     for part in ("train", "test", "val", "Valid"):
         fill(tmp_path / part, 2)
@@ -122,7 +164,13 @@ def test_an_unknown_class_is_named_before_anything_is_decoded(tmp_path):
 
 @pytest.mark.parametrize(
     ("folders", "expected"),
-    [(["TEST/red", "train/red"], True), (["red"], False), (["w/Testing/red"], True)],
+    [
+        (["TEST/red", "train/red"], True),
+        (["red"], False),
+        (["w/Testing/red"], True),
+        (["test/test/red", "train/train/red"], True),
+        (["test/test"], False),
+    ],
 )
 def test_whether_there_is_a_part_for_the_test(tmp_path, folders, expected):
     for folder in folders:

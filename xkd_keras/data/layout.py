@@ -62,16 +62,15 @@ def find(
         tops = _parts(name, root, known, notes) or {"": root}
     files = []
     for part, top in tops.items():
-        top = top and _unwrapped(top, known, notes)
+        top = top and _unwrapped(top, known, notes, part)
         classes = _folders(top) if top else [root]
         found = [_pictures(name, folder, bool(known)) for folder in classes]
         for folder, paths in zip(classes, found, strict=True):
             files += [File(path, folder.name, part) for path in paths]
         notes += _nested(classes, found) + (_beside(top) if top else [])
     if not files:
-        raise InputError(
-            f"{name} holds no folders with images. Valid: one folder of images per class.",
-            argument="dataset",
+        raise _refusal(
+            f"{name} holds no folders with images. Valid: one folder of images per class."
         )
     return files, tuple(tops), tuple(dict.fromkeys(notes))
 
@@ -79,7 +78,8 @@ def find(
 def has_test(root: Path) -> bool:
     """Whether a folder has a part of its own for the test."""
     root = _unwrapped(root, (), [])
-    return any(_part(folder) == "test" and _folders(folder) for folder in _folders(root))
+    tests = (folder for folder in _folders(root) if _part(folder) == "test")
+    return any(_folders(_unwrapped(folder, (), [], "test")) for folder in tests)
 
 
 def _name(path: Path) -> str:
@@ -105,13 +105,18 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file() and not _litter(path)
 
 
-def _unwrapped(folder: Path, known: Collection[str], notes: list[str]) -> Path:
-    """Look through folders that hold nothing but another one, and note it."""
+def _unwrapped(folder: Path, known: Collection[str], notes: list[str], part: str = "") -> Path:
+    """Look through folders that hold nothing but another one, and note it.
+
+    Those of a part may be in each other (train/train/CLASS): so are many of downloaded archives.
+    """
     while True:
         inside = _folders(folder)
         wraps = len(inside) == 1 and not any(map(_is_picture, folder.iterdir()))
-        if not wraps or inside[0].name in known or _part(inside[0]) or not _folders(inside[0]):
+        if not wraps or inside[0].name in known or _part(inside[0]) not in ("", part):
             return folder
+        if not _part(inside[0]) and not _folders(inside[0]):
+            return folder  # the folder of a class
         notes.append(f"'{folder.name}' holds nothing but '{inside[0].name}': looked into that.")
         folder = inside[0]
 
@@ -121,33 +126,53 @@ def _parts(name: str, root: Path, known: Collection[str], notes: list[str]) -> d
     folders = [folder for folder in _folders(root) if folder.name not in known]
     found = [folder for folder in folders if _part(folder)]
     others = [folder.name for folder in folders if not _part(folder)]
-    train = any(_part(folder) == "train" and _folders(folder) for folder in found)
-    if not found or (others and not train):
+    bare = [each for each in found if not _folders(_unwrapped(each, known, [], _part(each)))]
+    train = any(_part(folder) == "train" for folder in found if folder not in bare)
+    if not found or (others and not train and (known or len(found) == 1)):
         return {}  # "train" is a class, beside "car" and "plane"
-    if not any(map(_folders, found)):
-        raise InputError(
-            f"{name}: {_listed(map(_name, found))} hold no folders of classes. "
-            f"Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
-            argument="dataset",
-        )
-    parts = {part: [each for each in found if _part(each) == part] for part in PARTS}
-    for part, same in parts.items():
-        if len(same) > 1:
-            raise InputError(
-                f"{name}: {_listed(map(_name, same))} are both for {part}. Valid: one of them.",
-                argument="dataset",
-            )
-    if not parts["train"] and not known:
-        raise InputError(
-            f"{name} has a folder {_listed(map(_name, found))} but no folder 'train' beside "
-            f"it. Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS.",
-            argument="dataset",
-        )
-    if not parts["test"] and not known:
+    unclear = _unclear(found, others, bare, train, bool(known))
+    if unclear:
+        raise _refusal(f"{name}{unclear}")
+    if not known and "test" not in map(_part, found):
         notes.append("There is no folder 'test': a fifth of the training images are held out.")
     if others:
         notes.append(f"Not used, as it is beside '{found[0].name}': {_listed(others)}.")
-    return {part: same[0] for part, same in parts.items() if same}
+    return {part: each for part in PARTS for each in found if _part(each) == part}
+
+
+def _unclear(
+    found: list[Path], others: list[str], bare: list[Path], train: bool, known: bool
+) -> str:
+    """Say why it cannot be told which folders are the parts, or nothing.
+
+    Args:
+        found: The folders that are called as parts are.
+        others: Names of the folders beside them.
+        bare: Those of `found` that have no folders of classes.
+        train: Whether one for training has.
+        known: Whether the classes are known.
+    """
+    names = _listed(map(_name, found))
+    valid = "Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
+    if others and not train:
+        return (
+            f": {names} are called as parts are, but none for training has folders of classes."
+            f" {valid} Beside {_listed(others)}, classes need other names."
+        )
+    if len(bare) == len(found) or (bare and not known):
+        verb = "hold" if len(bare) > 1 else "holds"
+        return f": {_listed(map(_name, bare))} {verb} no folders of classes. {valid}"
+    for part in PARTS:
+        same = [each.name for each in found if _part(each) == part]
+        if len(same) > 1:
+            return f": {_listed(same)} are both for {part}. Valid: one of them."
+    if not train and not known:
+        return f" has a folder {names} but no folder 'train' beside it. {valid}"
+    return ""
+
+
+def _refusal(text: str) -> InputError:
+    return InputError(text, argument="dataset")
 
 
 def _pictures(name: str, folder: Path, may_be_empty: bool) -> list[Path]:
@@ -159,10 +184,7 @@ def _pictures(name: str, folder: Path, may_be_empty: bool) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not paths and not may_be_empty:
-        raise InputError(
-            f"{name}: the folder of class '{folder.name}' holds no images ({folder}).",
-            argument="dataset",
-        )
+        raise _refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
     return paths
 
 
