@@ -1,12 +1,14 @@
 """Epochs become steps: schedules of lambda and of the learning rate as the flags say."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
-from tests import uneven
+from tests.uneven import LABELS, uneven
 from xkd_keras import peers
 from xkd_keras.distillation import methods, teachers
 from xkd_keras.errors import InputError
@@ -107,7 +109,7 @@ def test_heads_are_on_the_last_stages_or_on_the_layers_that_a_peer_names():
 def test_a_network_of_the_users_has_heads_on_the_layers_and_operators_of_its_own_graph():
     """Its layers were called before, in the model that the user's function returned."""
     config = Config(peer=("tests.small_peers:staged",), exits=2)
-    cohort = building.build_cohort(config, uneven.uneven(), steps=2)
+    cohort = building.build_cohort(config, uneven(), steps=2)
     (peer,) = cohort.peers.values()
     images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype("float32")
     x, maps = images, []
@@ -149,6 +151,21 @@ def test_a_teacher_gets_an_optimizer_where_it_learns_something(name, monkeypatch
     classes.train = SimpleNamespace(labels=np.arange(2))
     cohort = building.build_cohort(config, classes, 10)
     assert ("ensemble" in cohort.optimizer.by_peer) == (name == "gate")
+
+
+def test_every_option_reaches_the_cohort():
+    given = {"temperature": 2.5, "mix": "mixup", "seed": 7, "label_smoothing": 0.125, "ema": 0.75}
+    of_teaching = {"distill_term": "pearson", "distill_adapt": 0.5, "distill_similarity": 0.375}
+    options = ("tests.small_peers:plain,weight=3", "tests.small_peers:normalised,distill=0.25")
+    config = Config(peer=options, class_weights="balanced", **given, **of_teaching)
+    data = dataclasses.replace(uneven(), image_shape=(20, 20, 3))
+    cohort = building.build_cohort(config, data, 10)
+    assert {name: getattr(cohort, name) for name in given} == given
+    assert (cohort.term, cohort.adapt, cohort.similarity) == ("pearson", 0.5, 0.375)
+    assert cohort.shares == {"plain": 0.75, "normalised": 0.25}
+    assert cohort.distill == {"plain": 1.0, "normalised": 0.25}
+    want = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=LABELS)
+    np.testing.assert_allclose(np.asarray(cohort.class_weights)[[0, 1, 3]], want, rtol=1e-6)
 
 
 def test_the_rate_falls_at_the_given_epochs():

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from tests.data.test_folder import picture
 from tests.small_runs import NORMALISED, PLAIN, configuration
+from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
@@ -88,6 +90,33 @@ def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, c
     assert "note: --distill_growth has no effect on --method=xkd; it is for mcod" in out
 
 
+def few_and_many(root, **flags):
+    """Return what trains on a folder with 21 training images of one class, 4 of the other."""
+    for name, images in (("crow", 30), ("wren", 6)):
+        for i in range(images):
+            picture(root / name / f"{i}.png", (8 * i, 200, 9 if name == "crow" else 99))
+    small = {"image_size": "20", "augment": "none", "train_examples": 0, "batch_size": 8}
+    return configuration(root.parent / "run", "", dataset=f"folder:{root}", **small, **flags)
+
+
+@pytest.mark.parametrize("remedy", [{}, {"class_weights": "sqrt"}, {"sampling": "balanced"}])
+def test_uneven_classes_are_told_before_training_unless_rare_ones_count_more(tmp_path, remedy):
+    config = few_and_many(tmp_path / "birds", peer=(PLAIN,), **remedy)
+    data = rundir.load_dataset(config)
+    told = list(training._notes(config, building.build_cohort(config, data, 3), data, 9))
+    note = "uneven classes: 21 training images of crow, 4 of wren; --sampling=balanced or"
+    assert any(line.startswith(note) for line in told) == (not remedy)
+
+
+@pytest.mark.parametrize(("sampling", "of_wren"), [("plain", 4), ("balanced", 12)])
+def test_an_epoch_of_a_run_has_the_images_of_its_sampling(tmp_path, sampling, of_wren):
+    data = rundir.load_dataset(few_and_many(tmp_path / "birds", sampling=sampling))
+    batches = datasets.train_batches(data, batch_size=8, epochs=1)
+    labels = np.concatenate([labels for _, labels in batches])
+    assert len(labels) == 24  # of 25, or of 13 + 13: three whole batches
+    assert abs(np.count_nonzero(labels) - of_wren) <= 1
+
+
 def test_what_the_method_sets_is_recorded_and_stays_when_the_run_is_continued(data_dir, tmp_path):
     config = configuration(tmp_path / "run", data_dir, epochs=1)
     training.run(config)
@@ -136,6 +165,10 @@ def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
         ({"dataset": "folder:/no/such/place"}, InputError, "does not exist"),
         ({"peer": ()}, FlagError, "peer: missing."),
         ({"train_examples": 5}, InputError, "train_examples: 5 is out of range"),
+        (
+            {"class_weights": "sqrt", "sampling": "balanced"},
+            *(FlagError, "class_weights: is sqrt and --sampling is balanced"),
+        ),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(data_dir, tmp_path, flags, error, message):

@@ -47,29 +47,33 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     teacher, schedule = distillation(config, steps)
     if teacher == "frozen":
         teacher = frozen_teacher(config, data)
-    weights = {peer.name: peer.weight for peer in config.peers()}
-    cohort = Cohort(
-        members,
-        schedule,
-        teacher,
-        weights,
-        config.temperature,
-        config.distill_term,
-        {peer.name: peer.distill for peer in config.peers()},
-        config.distill_adapt,
-        config.mix,
-        config.seed,
-        balance.class_weights(config.class_weights, data.train.labels, len(data.class_names)),
-        config.label_smoothing,
-        config.ema,
-        exits(config, members),
-        config.distill_similarity,
-    )
+    cohort = Cohort(members, schedule, teacher, **_options(config, data, members))
     if "ensemble" in cohort.learners():  # the teacher: as a peer without options of its own would
         own = fields.learning("", config.learning())
         learning["ensemble"] = optimizer(own, config.epochs, steps)
     cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
     return cohort
+
+
+def _options(
+    config: configs.Config, data: datasets.Dataset, members: Mapping[str, keras.Model]
+) -> dict[str, Any]:
+    """Return what the cohort is made with beside networks, schedule and teacher."""
+    labels, classes = data.train.labels, len(data.class_names)
+    return {
+        "weights": {peer.name: peer.weight for peer in config.peers()},
+        "temperature": config.temperature,
+        "term": config.distill_term,
+        "distill": {peer.name: peer.distill for peer in config.peers()},
+        "adapt": config.distill_adapt,
+        "mix": config.mix,
+        "seed": config.seed,
+        "class_weights": balance.class_weights(config.class_weights, labels, classes),
+        "label_smoothing": config.label_smoothing,
+        "ema": config.ema,
+        "exits": exits(config, members),
+        "similarity": config.distill_similarity,
+    }
 
 
 def exits(
