@@ -45,6 +45,8 @@ class Run:
 
     @property
     def metrics(self):
+        examples = {"train": 1257, "validation": 180, "test": self.images}
+
         def network(i):
             values = {"top1": 0.97 + 0.002 * i, "cross_entropy": 0.11 - 0.01 * i}
             values |= {"brier": 0.06, "ece": 0.03, "temperature": 1.62}
@@ -71,7 +73,8 @@ class Run:
                 "fingerprint": "9f86d081884c7d65",
                 "class_names": list(self.names),
                 "image_shape": [32, 32, 3],
-                "examples": {"train": 1257, "validation": 180, "test": self.images},
+                "examples": examples,
+                "class_counts": {part: self.spread(n) for part, n in examples.items()},
                 "skipped": [["train/cat/broken|file.png", "empty <file>"]],
                 "duplicates": [["in train and test", ["train/cat/a<b>.png", "test/cat/c.png"]]],
                 "notes": ["'zip' holds nothing but 'pets': looked into that."],
@@ -89,6 +92,11 @@ class Run:
             "ensemble": network(len(self.peers)),
             "agreement": 0.953,
         }
+
+    def spread(self, images):
+        """Return how many images each class has, of so many: the first ones one more."""
+        each, more = divmod(images, len(self.names))
+        return [each + (i < more) for i in range(len(self.names))]
 
     @property
     def weights(self):

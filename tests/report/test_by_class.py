@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
 from tests.invented_runs import Run
-from xkd_keras.report import by_class, findings, headline
+from xkd_keras.report import by_class, findings, headline, run_page
 from xkd_keras.runs import evaluation
 
 RNG = np.random.default_rng(5)
@@ -53,6 +53,31 @@ def uneven(top1, **config):
     for row in (*metrics["peers"].values(), metrics["ensemble"]):
         row |= {"top1": top1, "balanced_accuracy": 0.5}
     return metrics
+
+
+def report(**counts):
+    run = Run(names=("cat", "dog", "eel"), epochs=0)
+    metrics = run.metrics
+    metrics["data"]["class_counts"] |= counts
+    return run_page.compose(metrics, run.history, run.answered)[0]
+
+
+def test_class_counts_stand_under_the_result():
+    text = report(train=[500, 25, 90], test=[30, 320, 10])
+    result = text.partition("## Result")[2].partition("\n## ")[0]
+    assert "360 test images; the largest class, dog, has 88.9 % of them." in result
+    assert "Of the training images, cat has 500, the most, and dog 25." in result
+    assert "Every class has 70 training images." in report(train=[70] * 3)
+    assert "raining image" not in report(train=[], test=[]).partition("## Result")[2][:600]
+
+
+def test_the_table_of_classes_has_their_training_images():
+    section = report(train=[1500, 25, 90]).partition("## Class by class")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines()]
+    (head,) = (row for row in rows if row[0] == "| class")
+    assert head[1:3] == ["training images", "test images"]
+    found = {row[0]: row[1] for row in rows if row[0] in ("| cat", "| dog", "| eel")}
+    assert found == {"| cat": "1,500", "| dog": "25", "| eel": "90"}
 
 
 def test_uneven_classes_are_told_with_the_remedy_unless_it_was_taken():

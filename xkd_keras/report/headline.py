@@ -75,9 +75,9 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         f"{_skipped(training.get('skipped', {}))}",
         "## Result",
         grid(["", headings[0], "95 % interval", *headings[1:]], rows),
-        f"Measured on {n:,} test images{_largest(metrics)}. The interval is Wilson's, for"
-        " top-1: what the choice of so many images leaves open. Parameters are the trainable ones."
-        f"{agreement if len(peers) > 1 else ''}",
+        f"Measured on {n:,} test images{_largest(metrics)}.{_trained_on(metrics['data'])} The"
+        " interval is Wilson's, for top-1: what the choice of so many images leaves open."
+        f" Parameters are the trainable ones.{agreement if len(peers) > 1 else ''}",
     ]
 
 
@@ -85,6 +85,18 @@ def _largest(metrics: Mapping) -> str:
     """Return the share of the largest class, which top-1 is to be compared with."""
     name, share = findings.largest_class(metrics["data"]) or ("", 0.0)
     return f"; the largest class, {escape(name)}, has {100 * share:.1f} % of them" if share else ""
+
+
+def _trained_on(data: Mapping) -> str:
+    """Return the sentence on the largest and the smallest class; none of an earlier version."""
+    counts = data.get("class_counts", {}).get("train", [])
+    if not sum(counts):
+        return ""
+    most, least = max(counts), min(counts)
+    if most == least:
+        return f" Every class has {many(most, 'training image')}."
+    first, last = (escape(data["class_names"][counts.index(n)]) for n in (most, least))
+    return f" Of the training images, {first} has {most:,}, the most, and {last} {least:,}."
 
 
 def _skipped(counts: Mapping[str, int]) -> str:
