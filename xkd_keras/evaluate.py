@@ -28,10 +28,12 @@ def main() -> None:
     command_line.tell(f"evaluating {values.model or values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import headline
+    from xkd_keras.runs import directory as rundir
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
-    run_dir = Path(values.run_dir) if values.run_dir else None
-    split = values.split or _usual_split(values.dataset)
+    run_dir = Path(values.run_dir) if values.run_dir else rundir.containing(Path(values.model))
+    own = run_dir is not None and rundir.is_own(rundir.finished(run_dir)[0], values.dataset)
+    split = values.split or _usual_split(values.dataset, own)
     if values.model:
         from xkd_keras.ship import evaluate_file
 
@@ -44,14 +46,21 @@ def main() -> None:
         )
     for line in result["about"]:
         print(line)
-    print(f"{result['examples']} images of {values.dataset or 'the run'}, split {split}:")
+    of = values.dataset or "the run"
+    whose = ", the run's own" if own and values.dataset else ""
+    print(f"{result['examples']} images of {of}{whose}, split {split}:")
     print(headline.table(result))
 
 
-def _usual_split(dataset: str) -> str:
-    """Return `all` for other images that have no test split of their own, else `test`."""
+def _usual_split(dataset: str, own: bool) -> str:
+    """Return `all` for other images that have no test split of their own, else `test`.
+
+    Args:
+        dataset: Its name; empty: the run's.
+        own: Whether the run was trained on it: a part of its images is held out for the test.
+    """
     folder = Path(dataset.removeprefix("folder:")).expanduser()
-    whole = dataset.startswith("folder:") and not datasets.has_test(folder)
+    whole = dataset.startswith("folder:") and not own and not datasets.has_test(folder)
     return "all" if whole else "test"
 
 
@@ -65,7 +74,7 @@ if __name__ == "__main__":
         "dataset", "", "Another dataset, as in xkd_keras.train; empty: the run's own."
     )
     flags.DEFINE_string(
-        "split", "", "train, validation, test or all; empty: test, or all of a plain folder."
+        "split", "", "train, validation, test or all; empty: test, or all of another plain folder."
     )
     flags.DEFINE_bool(
         "skip_unreadable", False, "Leave files of another folder out that cannot be read."

@@ -135,6 +135,25 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     fails(here("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
 
 
+def test_the_runs_own_folder_is_evaluated_on_its_test_images_however_it_is_named(good, tmp_path):
+    for i in range(20):
+        image(tmp_path / f"images/cat/{i}.png", i)
+        image(tmp_path / f"images/dog/{i}.png", 200 + i)
+        image(tmp_path / f"more/dog/{i}.png", 190 + i)
+    (tmp_path / "link").symlink_to("images")
+    small = ("--epochs=1", "--train_examples=0", "--image_size=20", "--batch_size=7")
+    trained = here("train", *good, f"--dataset=folder:{tmp_path / 'images'}", *small)
+    assert trained.returncode == 0, trained.stderr
+    (row,) = (line for line in trained.stdout.splitlines() if line.startswith("plain  "))
+    for name in (f"folder:{tmp_path / 'images'}/", f"folder:{tmp_path / 'link'}"):
+        again = here("evaluate", f"--run_dir={tmp_path / 'run'}", f"--dataset={name}")
+        assert f"8 images of {name}, the run's own, split test:" in again.stdout, again.stderr
+        assert row.rsplit("  ", 1)[0] in again.stdout  # but for the time of an image
+    other = f"folder:{tmp_path / 'more'}"
+    again = here("evaluate", f"--run_dir={tmp_path / 'run'}", f"--dataset={other}")
+    assert f"20 images of {other}, split all:" in again.stdout, again.stderr
+
+
 def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):
     wild = "--peer=tests.small_peers:plain,name=wild,learning_rate=1e30"
     result = here("train", *good, wild, "--method=ensemble")

@@ -33,6 +33,18 @@ def test_bad_names_get_one_line(name, error, line):
     assert "\n" not in str(caught.value)
 
 
+def test_one_data_set_has_one_name_however_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "link").symlink_to("birds")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for other in (tmp_path / "birds", "birds/", "link", "./link/../birds", "~/birds"):
+        assert data.same("folder:birds", f"folder:{other}")
+    assert not data.same("folder:birds", "folder:.")
+    assert not data.same("folder:digits", "digits")
+    assert data.same("digits", "digits")
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -21,6 +21,7 @@ _LAZY = {
     "read": "dataset",
     "readable": "dataset",
     "resolve": "names",
+    "same": "names",
     "size_text": "names",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",

@@ -184,6 +184,13 @@ def folder_path(name: str) -> str:
     return os.path.expanduser(name.removeprefix("folder:"))
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two names are of one data set; paths may be written in several ways."""
+    if not (one.startswith("folder:") and other.startswith("folder:")):
+        return one == other
+    return os.path.realpath(folder_path(one)) == os.path.realpath(folder_path(other))
+
+
 def _check_folder(name: str, path: str) -> None:
     if not os.path.isdir(path):
         what = "is a file" if os.path.exists(path) else "does not exist"

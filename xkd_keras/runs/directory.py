@@ -124,6 +124,12 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
     return configs.read(run_dir / "config.flags"), metrics
 
 
+def containing(path: Path) -> Path | None:
+    """Return the directory of the finished run that a file is in, if it is in one."""
+    parents = path.resolve().parents
+    return next((each for each in parents if (each / "metrics.json").exists()), None)
+
+
 def load_dataset(
     config: configs.Config,
     name: str = "",
@@ -137,9 +143,9 @@ def load_dataset(
     Of another one, `class_names` are the classes it may have, and `skip_unreadable` counts, too.
     `reader` is that of `data.load`.
     """
-    other = bool(name) and name != config.dataset
+    other = not is_own(config, name)
     return datasets.load(
-        name or config.dataset,
+        name if other else config.dataset,
         image_size=image_size or config.image_size,
         augment=config.augment,
         train_examples=0 if other else config.train_examples,
@@ -153,6 +159,11 @@ def load_dataset(
         sampling="plain" if other else config.sampling,
         reader=reader,
     )
+
+
+def is_own(config: configs.Config, dataset: str) -> bool:
+    """Whether a run was trained on this dataset, however its path is written; so if empty."""
+    return not dataset or datasets.same(dataset, config.dataset)
 
 
 def about_reading(data: datasets.Dataset) -> list[str]:
@@ -276,8 +287,7 @@ def load_run(
         *(config, dataset, tuple(known["image_shape"][:2]), tuple(known["class_names"])),
         skip_unreadable=skip_unreadable,
     )
-    own = dataset in ("", config.dataset)
-    if own and data.fingerprint != metrics["data"]["fingerprint"]:
+    if is_own(config, dataset) and data.fingerprint != metrics["data"]["fingerprint"]:
         raise InputError(
             f"the images of '{config.dataset}' have changed since the run; restore them,"
             " or evaluate a copy in another place.",

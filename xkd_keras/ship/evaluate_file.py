@@ -79,9 +79,7 @@ def _onnx(path: Path) -> onnx_file.Onnx:
 
 
 def _data(path, run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
-    run_dir = run_dir or next(
-        (each for each in path.resolve().parents if (each / "metrics.json").exists()), None
-    )
+    run_dir = run_dir or rundir.containing(path)
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
     config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
