@@ -1,4 +1,4 @@
-"""What there is: the commands, and the configurations that come with the package.
+"""What there is: the commands, and the configurations and the notebook that come with the package.
 
 python -m xkd_keras
 """
@@ -12,7 +12,7 @@ COMMANDS = ("train", "evaluate", "study", "export", "compress")
 
 
 def main() -> None:
-    """Print every command and every configuration with a line about each."""
+    """Print every command and every configuration with a line about each, and the notebook."""
     print("commands; --help explains the flags of each:")
     for name in COMMANDS:
         print(f"  python -m xkd_keras.{name:<10}{_about(name)}")
@@ -21,6 +21,8 @@ def main() -> None:
     width = max(map(len, known))
     for name, path in known.items():
         print(f"  {name:<{width}}  {flagfiles.about(path)}")
+    notebook = Path(__file__).with_name("photos.ipynb")
+    print(f"\na notebook from a folder of images to a classified photo, to copy:\n{notebook}")
 
 
 def _about(command: str) -> str:

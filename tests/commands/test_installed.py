@@ -59,6 +59,7 @@ def test_a_wheel_has_every_module_configuration_and_template_and_nothing_else(si
         }
 
     patterns = ["xkd_keras/**/*.py", "serving/**/*.py", "serving/**/web/*.*", "serving/templates/*"]
+    patterns += ["xkd_keras/*.ipynb", "serving/*.ipynb"]
     assert files(site, patterns) == files(ROOT, patterns)
     assert files(site / "xkd_keras/configs", ["**/*.flags"]) == files(
         ROOT / "configs", ["**/*.flags"]
@@ -93,6 +94,26 @@ def test_an_installed_command_reads_its_configuration_in_an_empty_directory(
 ):
     words = ["-m", f"xkd_keras.{module}", f"--flagfile={name}", "--dataset=folder:birds"]
     fails(installed(*words), 1, "--dataset: folder:birds: 'birds' does not exist")
+
+
+def test_what_is_installed_lists_what_it_has_and_where_its_notebook_is(installed, site):
+    done = installed("-m", "xkd_keras")
+    assert done.returncode == 0, done.stderr
+    assert "  paper/cifar10_alexnet_vgg19  " in done.stdout
+    assert done.stdout.splitlines()[-1] == str(site / "xkd_keras" / "photos.ipynb")
+    assert (site / "xkd_keras" / "photos.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_an_installed_command_trains_evaluates_and_reports(installed, tmp_path, data_dir):
+    words = ["--dataset=digits", f"--data_dir={data_dir}", "--run_dir=runs/one"]
+    words += ["--peer=alexnet", "--train_examples=64", "--batch_size=32", "--epochs=1"]
+    done = installed("-m", "xkd_keras.train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "test images, 361 of digits:" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+    made = {path.name for path in (tmp_path / "runs" / "one").iterdir()}
+    assert {"report.html", "metrics.json", "config.flags", "peers"} <= made
 
 
 def test_the_extra_for_gpus_has_the_bounds_of_tensorflow_itself():
