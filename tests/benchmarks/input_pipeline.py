@@ -34,6 +34,7 @@ class Case:
         peers: Names.
         batch_size: Images a step.
         image_size: Side; 0 takes the data set's own.
+        augment: What training images go through.
         cache_gib: As `datasets.load`; 0 reads files again each epoch.
     """
 
@@ -41,6 +42,7 @@ class Case:
     peers: tuple[str, ...] = ("alexnet", "resnet20")
     batch_size: int = 64
     image_size: int = 0
+    augment: str = "auto"
     cache_gib: float = 2.0
 
 
@@ -51,6 +53,8 @@ CASES = {
     "cifar-files": Case("png", image_size=32, cache_gib=0),
     "imagenet": MOBILE,
     "imagenet-files": dataclasses.replace(MOBILE, cache_gib=0),
+    "cifar-colour": Case("png", image_size=32, augment="crop+flip+colour"),
+    "imagenet-all": dataclasses.replace(MOBILE, augment="inception+randaugment+erase"),
 }
 flags.DEFINE_list("cases", list(CASES), "What to measure.")
 
@@ -77,7 +81,9 @@ def prepared(case: Case, folder: str):
 
     start_up.load_tensorflow()
     name = f"folder:{folder}/{case.data}" if case.data in ("png", "jpeg") else case.data
-    data = datasets.load(name, image_size=case.image_size, cache_gib=case.cache_gib)
+    data = datasets.load(
+        name, image_size=case.image_size, augment=case.augment, cache_gib=case.cache_gib
+    )
     return data, measured.cohort(case.peers, data.image_shape[0], len(data.class_names))
 
 
