@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell import ENV, ROOT, fails, here
+from tests.shell import ENV, ROOT, fails, here, run
 from tests.small_runs import PLAIN
 from tests.small_studies import NORMALISED, base
 
@@ -70,6 +70,14 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
 )
 def test_a_mistake_is_one_line(tmp_path, data_dir, more, code, parts):
     fails(here(*words(tmp_path / "study", data_dir, *more)), code, *parts)
+
+
+def test_the_first_words_come_before_a_network_of_the_users_is_looked_at(tmp_path, data_dir):
+    line = words(tmp_path / "study", data_dir, "--peer=no_such_module:build")
+    result = run(*line)
+    fails(result, 2, "cannot import module 'no_such_module'")
+    told = f"comparing 2 methods, into {tmp_path / 'study'}; loading TensorFlow ..."
+    assert result.stdout.splitlines() == [told]
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path, data_dir):

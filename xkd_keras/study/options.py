@@ -63,10 +63,13 @@ def define(values: flags.FlagValues) -> None:
 
 
 def plan(values: flags.FlagValues) -> Plan:
-    """Return the plan of parsed flags; raises FlagError for what no study could take."""
+    """Return the plan of parsed flags; raises FlagError for what no study could take.
+
+    It looks at no network of the user's: to import one loads TensorFlow (`train.check_own`).
+    """
     base = configs.from_flags(values)
     alone = {"method": "solo", "teacher": "auto", "teacher_run": "", "teacher_peer": ""}
-    train.check(dataclasses.replace(base, **alone))  # the methods are checked below
+    train.check_flags(dataclasses.replace(base, **alone))  # the methods are checked below
     if base.keep != "last" or base.patience:  # every method gets the same training, and all of it
         name = "keep" if base.keep != "last" else "patience"
         raise FlagError("is not for studies; valid: to leave it out.", argument=name)
