@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from tests.fake_cifar import no_network
 from xkd_keras import data
+from xkd_keras.data import download
 from xkd_keras.errors import InputError
 
 
@@ -60,6 +61,15 @@ class TinyCompetition(_Tiny):
     UNLABELLED = ("test",)
 
 
+class TinyConfigured(_Tiny):
+    """Two configurations; EMNIST, for one, has several."""
+
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="letters", version="1.0.0"),
+        tfds.core.BuilderConfig(name="numerals", version="1.0.0"),
+    ]
+
+
 class TinyUnsupervised(_Tiny):
     """No supervised keys."""
 
@@ -84,6 +94,9 @@ def load(tmp_path, monkeypatch):
         ("tiny_train_only", (14, 2, 4)),
         ("tiny_complete", (20, 6, 8)),
         ("tiny_competition", (18, 2, 6)),
+        ("tiny_configured/numerals", (14, 2, 4)),
+        ("tiny_configured/numerals:1.0.0", (14, 2, 4)),
+        ("tiny_train_only:1.0.0", (14, 2, 4)),
     ],
 )
 def test_which_split_serves_as_what(load, name, sizes):
@@ -97,6 +110,13 @@ def test_which_split_serves_as_what(load, name, sizes):
         assert (pixels[:, 0] >= 10 * data.labels(split)).all()
     seen = [tuple(split.positions) for split in splits if split.source is dataset.train.source]
     assert len({position for part in seen for position in part}) == sum(map(len, seen))
+
+
+def test_a_prepared_configuration_needs_no_network(load, monkeypatch):
+    load("tfds:tiny_configured/letters:1.0.0")
+    monkeypatch.setattr(download, "_check_reachable", lambda *args: pytest.fail("asked"))
+    for name in ("tiny_configured/letters", "tiny_configured/letters:1.0.0"):
+        assert len(load(f"tfds:{name}").train) == 14
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import urllib.request
 
 import tensorflow_datasets as tfds
 
+from xkd_keras.data import names
 from xkd_keras.errors import InputError
 
 _BUNDLED = ("digits", "glyphs")  # no download: ready before a bar would show anything
@@ -82,10 +83,10 @@ def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
         return Glyphs(data_dir=data_dir)
     name = name.removeprefix("tfds:")
-    directory = pathlib.Path(data_dir)
-    if not any((directory / name.split("/")[0]).rglob("dataset_info.json")):
+    directory, base = pathlib.Path(data_dir), names.tfds_base(name)
+    if not any((directory / base).rglob("dataset_info.json")):
         # Before TFDS itself asks the network for what it knows about the data set, and waits.
-        _check_reachable(name, directory / "downloads")
+        _check_reachable(base, directory / "downloads")
     return tfds.builder(name, data_dir=data_dir)
 
 
@@ -100,9 +101,9 @@ def _prepare(builder: tfds.core.DatasetBuilder, quiet: bool) -> None:
         tfds.enable_progress_bar()
 
 
-def _check_reachable(name: str, downloads: pathlib.Path) -> None:
+def _check_reachable(base: str, downloads: pathlib.Path) -> None:
     """Raise at once where a download is bound to fail: TFDS tries ten times, for minutes."""
-    builder, manual = tfds.builder_cls(name), downloads / "manual"
+    builder, manual = tfds.builder_cls(base), downloads / "manual"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if not manual.is_dir() or not any(manual.iterdir()):
             raise AssertionError(f"Manual download: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")

@@ -191,6 +191,11 @@ def same(one: str, other: str) -> bool:
     return os.path.realpath(folder_path(one)) == os.path.realpath(folder_path(other))
 
 
+def tfds_base(name: str) -> str:
+    """Return NAME of `NAME/CONFIG:VERSION`; either part may be missing."""
+    return re.split("[/:]", name, maxsplit=1)[0]
+
+
 def _check_folder(name: str, path: str) -> None:
     if not os.path.isdir(path):
         what = "is a file" if os.path.exists(path) else "does not exist"
@@ -200,7 +205,7 @@ def _check_folder(name: str, path: str) -> None:
 def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
     import tensorflow_datasets as tfds  # seconds to import: only where it is asked for
 
-    base = rest.split("/")[0].split(":")[0]
+    base = tfds_base(rest)
     # The community's list lives on the network.
     known = tfds.list_builders(with_community_datasets=False)
     prepared = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
