@@ -165,6 +165,7 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
         ("alexnet,momentum=2", "received 2.0; valid: 0 to 1."),
         ("alexnet,weight=-1", "weight: received -1.0; valid: 0 or more."),
         ("alexnet,name=ensemble", "cannot be named 'ensemble'"),
+        ("alexnet,name=Ensemble", "cannot be named 'Ensemble'"),
         ("alexnet,name=a/b", "cannot be named 'a/b'"),
         ("alexnet,freeze=2", "freeze: is for start=... and file:PATH only."),
         ("alexnet,start_rate=0.1", "start_rate: is for start=... and file:PATH only."),
@@ -184,6 +185,13 @@ def test_the_same_network_twice_gets_two_names():
     assert names == ["alexnet", "alexnet-2", "b"]
     with pytest.raises(FlagError, match="two have one name, of alexnet-2, alexnet, alexnet-2"):
         Config(peer=("vgg11,name=alexnet-2", "alexnet", "alexnet")).peers()
+
+
+def test_names_that_one_file_would_have_where_case_does_not_count_are_set_apart():
+    names = [p.name for p in Config(peer=("nets:ResNet", "nets:resnet", "nets:RESNET")).peers()]
+    assert names == ["ResNet", "resnet-2", "RESNET-3"]
+    with pytest.raises(FlagError, match="two have one name, of AlexNet-2, alexnet, alexnet-2"):
+        Config(peer=("vgg11,name=AlexNet-2", "alexnet", "alexnet")).peers()
 
 
 def test_a_missing_flag_is_named_with_what_it_is():

@@ -180,8 +180,10 @@ def test_variants_of_mcod_are_ablations_and_the_rest_are_methods():
         (["mcod,temperature=hot"], r"temperature: received 'hot'; valid: a number"),
         (["mcod,temperature=1,temperature=2"], r"received 'temperature=2'; valid: .*once"),
         (["mcod", "mcod,temperature=2"], r"'mcod' is there already; set name="),
+        (["mcod,name=A", "mcod,name=a"], r"'A' is there already; set name="),
         (["mcod,name=a/b,temperature=2"], r"name: received 'a/b'; valid: up to 60 letters"),
         (["mcod,name=dml"], r"'dml' is a method; give another name"),
+        (["mcod,name=DML"], r"'DML' is a method; give another name"),
         (["solo,temperature=2"], r"'solo' is a method; give another name"),
     ],
 )

@@ -34,16 +34,20 @@ class Config(fields.Fields):
                 raise FlagError(f"missing. {fields.field(name).metadata['help']}", argument=name)
 
     def peers(self) -> list[Peer]:
-        """Return the parsed --peer flags; of two with one name, the second is called NAME-2."""
+        """Return the parsed --peer flags; of two with one name, the second is called NAME-2.
+
+        ResNet and resnet are one name, too: on some disks they would be one file.
+        """
         parsed, seen = [], collections.Counter()
         for text in self.peer:
             peer = parse_peer(text, self)
-            seen[peer.name] += 1
-            if seen[peer.name] > 1:
-                peer = dataclasses.replace(peer, name=f"{peer.name}-{seen[peer.name]}")
+            key = peer.name.lower()
+            seen[key] += 1
+            if seen[key] > 1:
+                peer = dataclasses.replace(peer, name=f"{peer.name}-{seen[key]}")
             parsed.append(peer)
         names = [peer.name for peer in parsed]
-        if len(set(names)) < len(names):
+        if len({name.lower() for name in names}) < len(names):
             raise FlagError(
                 f"two have one name, of {', '.join(names)}; set name=...", argument="peer"
             )

@@ -77,7 +77,7 @@ def _check(text: str, builder: str, extra: dict[str, Any]) -> None:
     """Raise FlagError for what an option that is no flag cannot be."""
     # The name becomes a file's and a variable's: only what all systems and Keras take.
     usable = peers.LABEL.fullmatch(extra["name"])
-    if not usable or extra["name"] == "ensemble":
+    if not usable or extra["name"].lower() == "ensemble":
         raise FlagError(
             f"--peer={text}: cannot be named '{extra['name']}'; valid: letters, digits, '-', '_'"
             " and '.', not 'ensemble'; set it with name=..."

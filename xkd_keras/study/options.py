@@ -106,15 +106,18 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
         options = peer_options.options(f"--compare={text}", rest, fields.TEACHING)
         name = names[0] if names else method
-        if name in fields.METHODS and (name != method or (name == "solo" and options)):
+        own = name == method and not (name == "solo" and options)
+        if name.lower() in fields.METHODS and not own:
             raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
             raise FlagError(
                 f"--compare={text}: name: received '{name}'; valid: up to 60 letters, digits, _, -."
             )
-        if arms.get(name, Arm(name, method, options)) != Arm(name, method, options):
-            raise FlagError(f"--compare={text}: '{name}' is there already; set name=...")
-        arms[name] = Arm(name, method, options)
+        arm = Arm(name, method, options)
+        # Names are folders: on some disks A and a would be one.
+        there = arms.setdefault(name.lower(), arm)
+        if there != arm:
+            raise FlagError(f"--compare={text}: '{there.name}' is there already; set name=...")
     return tuple(arms.values())
 
 
