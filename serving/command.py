@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_at_home(word) for word in argv])
     except SystemExit:  # absl ends --help as a failure
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
@@ -86,6 +86,12 @@ def _parse(argv: list[str]) -> list[str]:
         return _exit(f"--{error.flagname}: no such flag.{hint} See --help.", 2)
     except flags.Error as error:
         return _exit(_readable(" ".join(str(error).split())), 2)
+
+
+def _at_home(word: str) -> str:
+    """Return a flag with the ~ of its value expanded: shells leave it as it is after `--name=`."""
+    name, equals, value = word.partition("=")
+    return name + equals + (os.path.expanduser(value) if name.startswith("-") else value)
 
 
 def _readable(line: str) -> str:

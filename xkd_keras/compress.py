@@ -9,7 +9,7 @@ from absl import flags
 
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
-from xkd_keras.flags import command_line
+from xkd_keras.flags import command_line, parsing
 from xkd_keras.ship.variants import PRECISION
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
@@ -32,7 +32,7 @@ def main() -> None:
     names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size")
     names = *names, "seed", "precision"
     manifest = pipeline.compress(
-        Path(values.run_dir),
+        Path(parsing.path(values.run_dir)),
         values.peer,
         values.recipe,
         distill_weight=values.distill_weight,

@@ -11,7 +11,7 @@ from absl import flags
 from xkd_keras import data as datasets
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
-from xkd_keras.flags import command_line
+from xkd_keras.flags import command_line, parsing
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -31,14 +31,14 @@ def main() -> None:
     from xkd_keras.runs import directory as rundir
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
-    run_dir = Path(values.run_dir) if values.run_dir else rundir.containing(Path(values.model))
+    run_dir = Path(parsing.path(values.run_dir)) if values.run_dir else rundir.containing(Path(values.model))
     own = run_dir is not None and rundir.is_own(rundir.finished(run_dir)[0], values.dataset)
     split = values.split or _usual_split(values.dataset, own)
     if values.model:
         from xkd_keras.ship import evaluate_file
 
         result = evaluate_file.evaluate_model(
-            Path(values.model), run_dir, values.dataset, split, values.skip_unreadable
+            Path(parsing.path(values.model)), run_dir, values.dataset, split, values.skip_unreadable
         )
     else:
         result = evaluation.evaluate_run(
@@ -59,7 +59,7 @@ def _usual_split(dataset: str, own: bool) -> str:
         dataset: Its name; empty: the run's.
         own: Whether the run was trained on it: a part of its images is held out for the test.
     """
-    folder = Path(dataset.removeprefix("folder:")).expanduser()
+    folder = Path(parsing.path(dataset.removeprefix("folder:")))
     whole = dataset.startswith("folder:") and not own and not datasets.has_test(folder)
     return "all" if whole else "test"
 

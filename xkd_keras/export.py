@@ -10,7 +10,7 @@ from absl import flags
 
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
-from xkd_keras.flags import command_line
+from xkd_keras.flags import command_line, parsing
 from xkd_keras.ship.variants import CHOICES, PRECISION, SAVED_MODEL, check_variants
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts  # after what may be wrong with the flags
 
-    run_dir = Path(values.run_dir)
+    run_dir = Path(parsing.path(values.run_dir))
     manifest = artifacts.export(
         *(run_dir, values.peer, values.variant, values.version, values.precision)
     )

@@ -74,6 +74,20 @@ def test_a_wrong_command_on_a_run_is_one_line(module, flags, code, part):
     fails(here(module, *flags), code, part)
 
 
+@pytest.mark.parametrize(
+    ("module", "flags"),
+    [
+        ("evaluate", ["--run_dir=~/there"]),
+        ("evaluate", ["--model=~/there"]),
+        ("export", ["--run_dir=~/there"]),
+        ("compress", ["--run_dir=~/there", "--peer=y", "--recipe=qat"]),
+    ],
+)
+def test_a_command_looks_for_a_run_at_home(module, flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fails(here(module, *flags), 1, str(tmp_path / "there"))
+
+
 @pytest.mark.parametrize("module", ["train", "evaluate", "export", "compress", "study"])
 def test_a_command_ends_with_its_line_and_code_in_a_process_of_its_own(module):
     fails(run(module, "--run_dri=x"), 2, "--run_dri: no such flag. Did you mean --run_dir?")

@@ -1,6 +1,7 @@
 """Flags: what is parsed, what is refused and how, and that a run's own file repeats it."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_the_file_of_a_run_repeats_it(tmp_path):
     path = tmp_path / "config.flags"
     path.write_text(config.flags())
     assert configs.read(path) == config
+
+
+def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config(run_dir="~/a", teacher_run="~/b", data_dir="~/c", peer=("file:~/d.e.keras",))
+    there = (config.run_dir, config.teacher_run, config.data_dir)
+    assert there == tuple(str(tmp_path / name) for name in "abc")
+    assert Config(run_dir="./~/a").run_dir == "./~/a"
+    assert config.peers()[0].builder == f"file:{tmp_path}/d.e.keras"
+    assert peer_options.parse_peer("alexnet,start=~/f.keras", config).start == f"{tmp_path}/f.keras"
+
+
+def test_the_file_of_a_run_is_read_where_it_is_and_not_at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~" / "run").mkdir(parents=True)
+    Path("~/run/config.flags").write_text("--epochs=3\n")
+    assert configs.read(Path("~/run/config.flags")).epochs == 3
 
 
 def test_every_field_that_has_a_value_is_written_to_the_file():

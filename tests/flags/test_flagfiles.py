@@ -30,6 +30,14 @@ def test_a_file_of_the_users_comes_before_a_configuration_of_that_name(tmp_path,
     assert "--dataset=digits" in expanded("--flagfile=digits")
 
 
+def test_a_file_at_home_is_found_and_a_home_that_is_nobodys_is_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.flags").write_text("--epochs=3\n")
+    assert expanded("--flagfile=~/mine.flags") == ["--epochs=3"]
+    with pytest.raises(FlagError, match=r"'~nobody-there/x' does not exist"):
+        expanded("--flagfile=~nobody-there/x")
+
+
 def test_the_lines_of_a_file_stand_where_it_was_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inner").write_text("--seed=1\n")

@@ -48,6 +48,14 @@ def test_flags_that_cannot_be_used_are_told_in_a_line(start, flags, code, line):
     assert ended == code
 
 
+def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(
+    start, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, errors = start("--model_base_path=/m", "--ssl_config_file=~/no")
+    assert errors.splitlines()[-1].startswith(f"error: {tmp_path}/no: cannot be read")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

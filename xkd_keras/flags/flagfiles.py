@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xkd_keras.errors import FlagError, nearest
+from xkd_keras.flags import parsing
 
 # A link to configs/ in the repository; a copy of it in what is installed.
 HOME = (Path(__file__).parent.parent / "configs").resolve()
@@ -30,17 +31,18 @@ def find(text: str) -> Path:
     """Return the file that `--flagfile=TEXT` means.
 
     Args:
-        text: A path; or, if nothing is there, the name of a packaged configuration. Its path in the
-            repository, as configs/base.flags, is a name of it too.
+        text: A path as it is, or with its ~ expanded; or, if nothing is there, the name of a
+            packaged configuration. Its path in the repository, as configs/base.flags, is a name of
+            it too.
 
     Raises:
         FlagError: It is neither.
     """
-    path = Path(text).expanduser()
-    if path.exists() and not path.is_dir():  # maybe a pipe
-        return path
+    for path in (Path(text), Path(parsing.path(text))):
+        if path.exists() and not path.is_dir():  # maybe a pipe
+            return path
     known = packaged()
-    name = path.as_posix().removeprefix("configs/").removesuffix(".flags")
+    name = Path(text).as_posix().removeprefix("configs/").removesuffix(".flags")
     if name in known:
         return known[name]
     near = nearest(name, known)

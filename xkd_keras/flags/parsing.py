@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from typing import Any
 
@@ -63,6 +64,11 @@ def check_epochs(where: str, text: str | None) -> None:
         raise FlagError(
             f"{where}: received '{text}'; valid: epochs above 0, each later than the one before."
         )
+
+
+def path(text: str) -> str:
+    """Return a path with its ~ expanded: shells leave it as it is after `--name=`, files always."""
+    return os.path.expanduser(text)  # ~nobody/x stays what it is
 
 
 def shown(value: Any) -> str:

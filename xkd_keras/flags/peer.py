@@ -69,6 +69,9 @@ def parse_peer(text: str, config: Fields) -> Peer:
             extra[option] = value if kind is str else parsing.number(where, value, kind)
         else:
             values[option] = parsing.parse(where, value, field(option))
+    if builder.startswith(FILE):
+        builder = FILE + parsing.path(builder.removeprefix(FILE))
+    extra["start"] = parsing.path(extra["start"])
     _check(text, builder, extra)
     return Peer(builder=builder, learning=learning(builder, values, extra["start"]), **extra)
 
