@@ -167,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.crop_ratio is not None and not 0 < options.crop_ratio <= 1:
         parser.error(f"--crop_ratio: received {options.crop_ratio}; valid: above 0, up to 1.")
     failed = False
+    sys.stdout.reconfigure(errors="backslashreplace")  # whatever a file is called, print its name
     try:
         interpreter, labels = load(options.model)
         least = packed(options.model, "threshold.txt", 0.0)

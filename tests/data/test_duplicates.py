@@ -57,6 +57,19 @@ def test_dropping_keeps_the_test_and_no_file_of_two_labels(birds):
     assert dataset.fingerprint != load(birds).fingerprint
 
 
+@pytest.mark.parametrize("parts", [False, True])
+def test_dropping_a_whole_class_stops_the_run(birds, parts):
+    root = birds if parts else birds / "train"
+    train = birds / "train"
+    shutil.copytree(train / "wren", train / "crow")  # the same files under two labels
+    shutil.copytree(train / "robin", train / "rook")
+    plain_picture(train / "crow" / "own.png", (9, 9, 9))
+    plain_picture(train / "rook" / "own.png", (8, 8, 8))
+    with pytest.raises(InputError, match="no image of classes 'robin', 'wren' is left: all") as e:
+        load(root, duplicates="drop")
+    assert "\n" not in str(e.value)
+
+
 def test_they_stop_the_run_in_one_line(birds):
     copy(birds, "train/robin/1.png", "test/robin/same.png")
     copy(birds, "train/robin/2.png", "validation/robin/same.png")

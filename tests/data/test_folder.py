@@ -126,6 +126,24 @@ def test_damaged_files_stop_the_run_or_are_listed(tmp_path):
     assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 28
 
 
+def test_a_name_that_is_not_utf_8_stops_the_run_or_is_listed(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red" / "3.png").rename(tmp_path / "red" / "caf\udce9.png")  # on disk: Latin-1
+    line = r"red/caf\\udce9\.png cannot be read \(its path is not UTF-8\); skip_unreadable leaves"
+    refused(tmp_path, line)
+    dataset = load(tmp_path, skip_unreadable=True)
+    assert dataset.skipped == (("red/caf\\udce9.png", "its path is not UTF-8"),)
+    assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 29
+
+
+def test_a_class_without_a_readable_image_stops_the_run_though_files_are_skipped(tmp_path):
+    fill(tmp_path)
+    for path in (tmp_path / "green").iterdir():
+        path.write_bytes(b"\0\0\0\x18ftypheic")
+    line = r"no image of class 'green' is left: all are unreadable, or copies of others"
+    refused(tmp_path, line, skip_unreadable=True)
+
+
 def test_what_tensorflow_cannot_read_is_named(tmp_path):
     fill(tmp_path)
     picture(tmp_path / "red" / "scan.tif", COLOURS["red"])

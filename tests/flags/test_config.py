@@ -212,6 +212,12 @@ def test_names_that_one_file_would_have_where_case_does_not_count_are_set_apart(
         Config(peer=("vgg11,name=AlexNet-2", "alexnet", "alexnet")).peers()
 
 
+def test_what_no_file_of_flags_could_hold_is_refused():
+    for flags in ({"run_dir": "caf\udce9"}, {"peer": ("file:caf\udce9.keras",)}):
+        with pytest.raises(FlagError, match=r"received .*caf\\udce9.*; valid: text in UTF-8"):
+            Config(**flags)
+
+
 def test_a_missing_flag_is_named_with_what_it_is():
     with pytest.raises(FlagError, match=r"^dataset: missing\. digits, glyphs, cifar10"):
         Config(run_dir="a").require("run_dir", "dataset")

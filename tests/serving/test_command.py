@@ -56,6 +56,13 @@ def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(
     assert errors.splitlines()[-1].startswith(f"error: {tmp_path}/no: cannot be read")
 
 
+def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch, capsys):
+    monkeypatch.setattr(command.app, "run", lambda main, flags_parser: main(["command"]))
+    monkeypatch.setattr(command.logging, "use_absl_handler", lambda: None)
+    command.run(lambda: print("caf\udce9.png"))
+    assert capsys.readouterr().out == "caf\\udce9.png\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

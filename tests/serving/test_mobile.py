@@ -186,6 +186,13 @@ def test_options_that_make_no_sense_are_told(model, tmp_path, capsys, option):
     assert f"{name}: received {float(value) if '.' in name or 'crop' in name else value}" in error
 
 
+def test_a_name_that_is_not_utf_8_is_printed_all_the_same(model, tmp_path, capsys):
+    path = tmp_path / "caf\udce9.png"
+    Image.fromarray(smooth(20, 20)).save(path)
+    assert classify.main([str(model), str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/caf\\udce9.png  ")
+
+
 def test_one_broken_image_does_not_lose_the_others(model, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

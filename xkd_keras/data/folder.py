@@ -18,6 +18,7 @@ from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
+from xkd_keras.files import printable
 
 _PARTS = ("train", "validation", "test")
 _SMALLEST = 32  # pixels; what most networks need
@@ -60,8 +61,9 @@ def read(name: str, request: Request) -> Content:
         raise InputError(_unreadable(name, skipped), argument="dataset")
     readable = [(file, image) for file, image in zip(files, images, strict=True) if image]
     readable, dropped = _without_duplicates(root, readable, request.duplicates)
+    asked = files
     files, images = ([pair[i] for pair in readable] for i in (0, 1))
-    class_names = request.class_names or _class_names(name, files)
+    class_names = request.class_names or _class_names(name, files, asked)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = _splits(name, files, class_names, labels, request, "test" in parts)
     source = _source(files, images, labels, keep)
@@ -73,7 +75,7 @@ def read(name: str, request: Request) -> Content:
         _digest(root, files, images),
         skipped,
         dropped or _harmful(name, root, readable, splits, request.duplicates),
-        notes + _enlarged(images, min(chosen.image_size), request.image_size),
+        (*map(printable, notes), *_enlarged(images, min(chosen.image_size), request.image_size)),
     )
 
 
@@ -90,7 +92,7 @@ def _enlarged(images: list[_Image], side: int, asked) -> tuple[str, ...]:
 
 
 def _shown(root: pathlib.Path, file: File) -> str:
-    return file.path.relative_to(root).as_posix()
+    return printable(file.path.relative_to(root).as_posix())
 
 
 def _without_duplicates(root: pathlib.Path, pairs: list, wish: str) -> tuple[list, tuple]:
@@ -134,6 +136,8 @@ def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
     look = _resizer(image_size) if keep == "arrays" else _look
 
     def attempt(file: File) -> _Image | str:
+        if printable(str(file.path)) != str(file.path):
+            return "its path is not UTF-8"  # and what is written of it would not be, either
         try:
             encoded = file.path.read_bytes()
             image, side = look(encoded)
@@ -200,9 +204,24 @@ def _check_known(name: str, files: list[File], known: tuple[str, ...]) -> None:
         )
 
 
-def _class_names(name: str, files: list[File]) -> tuple[str, ...]:
-    """Sorted names of the classes of train; the other parts may have no others."""
-    classes = {file.label for file in files if file.part in ("", "train")}
+def _class_names(name: str, files: list[File], asked: list[File]) -> tuple[str, ...]:
+    """Sorted names of the classes of train; the other parts may have no others.
+
+    Args:
+        name: Of the data set, for messages.
+        files: Those that are kept.
+        asked: All that were found: none of their classes may disappear.
+    """
+    classes, wanted = (
+        {file.label for file in each if file.part in ("", "train")} for each in (files, asked)
+    )
+    if lost := sorted(wanted - classes):
+        noun = "class" if len(lost) == 1 else "classes"
+        raise InputError(
+            f"{name}: no image of {noun} {', '.join(map(repr, lost))} is left: all are unreadable,"
+            " or copies of others. Valid: one or more; or a folder without that class.",
+            argument="dataset",
+        )
     if len(classes) < 2:
         raise InputError(
             f"{name} has {len(classes)} class with readable images to train on "

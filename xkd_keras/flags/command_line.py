@@ -17,7 +17,8 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv):
         logging.set_verbosity(logging.ERROR)  # libraries' notices; ours are printed
-        sys.stdout.reconfigure(line_buffering=True)  # also into a pipe or a file
+        # Also into a pipe or a file; and whatever a file is called, its name is printed.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         signals.handle_interrupt()
         try:
             if len(argv) > 1:

@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from xkd_keras.errors import FlagError, InputError
+from xkd_keras.files import printable
 
 
 def parse(where: str, text: str, field: dataclasses.Field) -> Any:
@@ -41,9 +42,14 @@ def number(where: str, text: str, kind: type) -> Any:
 
 
 def check(where: str, value: Any, facts) -> None:
-    """Raise FlagError where a value is not finite, or not what `low`, `high`, `choices` allow."""
+    """Raise FlagError where a value is not finite, or not what `low`, `high`, `choices` allow.
+
+    Nor can it be text that no flag file could hold, such as a path that is not UTF-8.
+    """
     if value is None:
         return
+    if (said := shown(value)) != printable(said):
+        raise FlagError(f"{where}: received {said!a}; valid: text in UTF-8.")
     low, high, choices = facts["low"], facts["high"], facts["choices"]
     if choices and value not in choices:
         raise FlagError.unknown(where, value, choices)
