@@ -121,6 +121,24 @@ def test_top5_counts_labels_among_the_five_largest_beyond_ten_classes():
     assert "top5" not in evaluation.scores(y % 10, z[:, :10])
 
 
+def test_equal_answers_are_ranked_as_the_first_of_them_is_chosen():
+    """As of an int8 file, most of whose probabilities are 0."""
+    rng = np.random.default_rng(1)
+    z, y = np.log(np.maximum(rng.integers(-9, 4, (500, 12)), 1e-7)), rng.integers(0, 12, 500)
+    first = np.argsort(-z, axis=-1, kind="stable")
+    got = scoring.scores(y, z)
+    assert got["top5"] == np.mean((first[:, :5] == y[:, None]).any(-1))
+    assert got["top1"] == np.mean(first[:, 0] == y)
+
+
+def test_what_is_not_a_number_is_wrong():
+    z, y = np.zeros((4, 12)), np.zeros(4, int)
+    z[1], z[2, 0], z[3, 7] = np.nan, np.nan, np.nan
+    got = scoring.scores(y, z)
+    assert (got["top1"], got["balanced_accuracy"], got["top5"]) == (0.25, 0.25, 0.25)
+    assert np.isnan([got["cross_entropy"], got["brier"], got["ece"]]).all()
+
+
 def test_calibration_error_is_the_weighted_gap_of_confidence_and_accuracy():
     """Two bins of (0, 1]: 0.4, 0.5 (the upper edge belongs to the bin) and 0.7, 0.9, 0.8."""
     confidence = np.array([0.4, 0.5, 0.7, 0.9, 0.8])
