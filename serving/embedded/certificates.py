@@ -1,7 +1,11 @@
 """TLS for gRPC, from an SSLConfig. gRPC itself takes a wrong key without a word."""
 
+import contextlib
 import os
 import ssl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 
@@ -35,12 +39,10 @@ def credentials(config) -> grpc.ServerCredentials:
 
 def _check_pair(certificate: str, key: str) -> None:
     """Raise ConfigError unless a key belongs to a certificate."""
-    files = [os.memfd_create(name) for name in ("certificate", "key")]  # never on a disk
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        for file, text in zip(files, (certificate, key), strict=True):
-            os.write(file, text.encode())
-        paths = [f"/proc/self/fd/{file}" for file in files]
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*paths, password=lambda: "")
+        with _files(certificate, key) as paths:
+            context.load_cert_chain(*paths, password=lambda: "")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(
@@ -52,6 +54,20 @@ def _check_pair(certificate: str, key: str) -> None:
             " text without a password.",
             _ARGUMENT,
         ) from None
-    finally:
-        for file in files:
-            os.close(file)
+
+
+@contextlib.contextmanager
+def _files(*texts: str) -> Iterator[list[str]]:
+    """Give the paths of files that hold these texts: `ssl` reads a pair from files alone."""
+    with contextlib.ExitStack() as held:
+        if hasattr(os, "memfd_create"):  # Linux: never on a disk
+            files = [os.memfd_create("pem") for _ in texts]
+            for file in files:
+                held.callback(os.close, file)
+            paths = [f"/proc/self/fd/{file}" for file in files]
+        else:
+            directory = held.enter_context(tempfile.TemporaryDirectory())  # this user's alone
+            paths = [os.path.join(directory, str(i)) for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            Path(path).write_text(text, encoding="utf-8")
+        yield paths

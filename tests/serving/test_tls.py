@@ -1,6 +1,8 @@
 """TLS and mutual TLS for gRPC."""
 
+import os
 import subprocess
+import tempfile
 
 import grpc
 import pytest
@@ -8,6 +10,9 @@ import requests
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from serving.client import Client, RefusedError
+from serving.embedded import certificates as embedded_certificates
+from serving.embedded.errors import ConfigError
+from serving.embedded.protos import SSLConfig
 from tests.serving import served_models
 from tests.serving.grpc_calls import error, predict
 
@@ -26,6 +31,20 @@ def certificates(path):
         openssl(*request, "-keyout", f"{name}.key", "-out", f"{name}.csr")
         sign = ("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key")
         openssl(*sign, "-CAcreateserial", "-out", f"{name}.pem", "-extfile", "extensions")
+
+
+def test_a_pair_is_checked_without_files_in_memory_and_none_stays(tmp_path, monkeypatch):
+    certificates(tmp_path)
+    texts = {name: (tmp_path / name).read_text() for name in ("server.key", "server.pem")}
+    (tmp_path / "here").mkdir()
+    monkeypatch.delattr(os, "memfd_create", raising=False)  # macOS has none
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "here"))
+    config = SSLConfig(server_key=texts["server.key"], server_cert=texts["server.pem"])
+    assert isinstance(embedded_certificates.credentials(config), grpc.ServerCredentials)
+    config.server_key = (tmp_path / "client.key").read_text()
+    with pytest.raises(ConfigError, match="server_key does not match server_cert"):
+        embedded_certificates.credentials(config)
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 @pytest.mark.parametrize("mutual", [False, True])
