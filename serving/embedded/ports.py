@@ -3,11 +3,12 @@
 import errno
 import re
 import socket
+import stat
 from pathlib import Path
 
 from serving.embedded.errors import ConfigError
 
-_ARGUMENTS = "grpc_channel_arguments"
+_ARGUMENTS, _SOCKET = "grpc_channel_arguments", "grpc_socket_path"
 
 
 def bound(argument: str, host: str, port: int) -> socket.socket:
@@ -49,11 +50,24 @@ def bracketed(host: str) -> str:
 
 def unix_address(path: str) -> str:
     """Return the address of a UNIX socket for gRPC; raises ConfigError."""
-    if not Path(path).parent.is_dir():
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise ConfigError(f"received '{path}'; valid: a path in a directory that exists.", _SOCKET)
+    if (file.exists() or file.is_symlink()) and not stat.S_ISSOCK(file.lstat().st_mode):
         raise ConfigError(
-            f"received '{path}'; valid: a path in a directory that exists.", "grpc_socket_path"
+            f"received '{path}', which is no socket; valid: a path where nothing is, or the socket"
+            " of an earlier server.",
+            _SOCKET,
         )
-    Path(path).unlink(missing_ok=True)  # left by an earlier server
+    try:
+        file.unlink(missing_ok=True)  # left by an earlier server
+        with socket.socket(socket.AF_UNIX) as tried:  # gRPC's own message is C++, and vague
+            tried.bind(path)
+        file.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"'{path}' cannot be bound: {error.strerror or error}.", _SOCKET
+        ) from None
     return f"unix:{path}"
 
 

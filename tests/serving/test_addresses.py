@@ -33,6 +33,27 @@ def test_a_server_listens_on_ipv6(half, host):
         server.stop(1)
 
 
+def test_a_unix_socket_replaces_one_that_was_left_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as earlier:
+        earlier.bind("left")
+    assert ports.unix_address("left") == "unix:left"
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("left")
+    for name in ("file", "folder", "link"):
+        with pytest.raises(ConfigError, match=f"received '{name}', which is no socket; valid: a"):
+            ports.unix_address(name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+def test_a_unix_socket_that_cannot_be_bound_is_told_as_that(half, tmp_path):
+    path = tmp_path / ("s" * 120)
+    line = served_models.refused(model_base_path=str(half), grpc_socket_path=str(path))
+    assert line.startswith(f"--grpc_socket_path: '{path}' cannot be bound: ")
+    assert "too long" in line
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

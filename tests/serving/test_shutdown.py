@@ -1,6 +1,7 @@
 """How a server ends: at a signal, with what was asked answered, and at once when told twice."""
 
 import signal
+import socket
 import threading
 import time
 
@@ -13,9 +14,10 @@ from tests.serving.served_models import Running
 
 
 def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
-    socket = tmp_path / "s"
-    socket.write_text("left by an earlier server")
-    flags = f"--model_base_path={half}", "--model_name=half", f"--grpc_socket_path={socket}"
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as earlier:
+        earlier.bind(str(path))  # and left
+    flags = f"--model_base_path={half}", "--model_name=half", f"--grpc_socket_path={path}"
     with Running(*flags) as server:
         assert server.lines == [
             "serving half",
@@ -23,7 +25,7 @@ def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
             f"REST  http://127.0.0.1:{server.rest}/v1/models/...",
             f"page  http://127.0.0.1:{server.rest}/",
         ]
-        with grpc.insecure_channel(f"unix:{socket}") as channel:
+        with grpc.insecure_channel(f"unix:{path}") as channel:
             assert predict(channel, 1, 2) == [2.5, 3]
         server.process.send_signal(signal.SIGTERM)
         output, errors = server.process.communicate(timeout=300)
