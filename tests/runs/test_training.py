@@ -1,6 +1,7 @@
 """A whole run on real images, and what it leaves behind."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from tests.data.test_folder import picture
 from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
 from xkd_keras import train
+from xkd_keras.devices import collectives
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import building, history, training
@@ -42,6 +44,23 @@ def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path)
     config = configuration(tmp_path / "run", data_dir, epochs=1)
     assert training.run(config)["training"]["steps"] == 4
     assert configs.read(tmp_path / "run/config.flags") == building.resolved(config)
+
+
+def test_all_machines_are_told_all_that_a_run_was_begun_with(data_dir, tmp_path, monkeypatch):
+    config = configuration(tmp_path, data_dir)
+    begun = {"distill_similarity": 0.0, "distill_adapt": 0.5, "optimizer": "adamw"}
+    monkeypatch.setattr(rundir, "claim", lambda *_: dataclasses.replace(config, **begun))
+    told = {}
+
+    def tell(strategy, text):
+        told.update(json.loads(text))
+        raise InputError("enough")
+
+    monkeypatch.setattr(collectives, "text_from_chief", tell)
+    with pytest.raises(InputError, match="enough"):
+        training.run(config)
+    assert told.items() >= begun.items()
+    assert set(told) == {name for name in vars(config) if getattr(configs.Config(), name) is None}
 
 
 def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):

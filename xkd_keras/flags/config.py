@@ -59,15 +59,19 @@ class Config(fields.Fields):
         """Return the learning options of all peers by name; None for those that were not given."""
         return {name: getattr(self, name) for name in fields.LEARNING}
 
+    def open_options(self) -> dict[str, Any]:
+        """Return by name the options that have no default of their own; None if not given."""
+        names = [field.name for field in dataclasses.fields(self) if field.default is None]
+        return {name: getattr(self, name) for name in names}
+
     def continuing(self, before: "Config") -> "Config":
         """Return this configuration of a run that was begun as `before`.
 
         Options that are not given and have no default of their own are those that it was begun
         with: earlier versions gave all networks and methods the same.
         """
-        names = [field.name for field in dataclasses.fields(self)]
-        open_ = [name for name in names if getattr(self, name) is None]
-        return dataclasses.replace(self, **{name: getattr(before, name) for name in open_})
+        left = [name for name, value in self.open_options().items() if value is None]
+        return dataclasses.replace(self, **{name: getattr(before, name) for name in left})
 
     def differences(self, other: "Config") -> list[str]:
         """Return a line for each flag that makes `other` another run than this one."""

@@ -33,8 +33,9 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
             if chief:
                 config = rundir.claim(config, run_dir)
                 held.enter_context(files.lock(run_dir))
-        learning = collectives.text_from_chief(strategy, json.dumps(config.learning()))
-        config = building.resolved(dataclasses.replace(config, **json.loads(learning)))
+        # What a run was begun with, the chief alone has read.
+        begun = collectives.text_from_chief(strategy, json.dumps(config.open_options()))
+        config = building.resolved(dataclasses.replace(config, **json.loads(begun)))
         if collectives.from_chief(strategy, chief and (run_dir / "metrics.json").exists()):
             return _complete(run_dir) if chief else {}
         with collectives.agreed(strategy):
