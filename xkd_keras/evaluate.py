@@ -31,14 +31,15 @@ def main() -> None:
     from xkd_keras.runs import directory as rundir
     from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
-    run_dir = Path(parsing.path(values.run_dir)) if values.run_dir else rundir.containing(Path(values.model))
+    run_dir, model = (Path(parsing.path(each)) for each in (values.run_dir, values.model))
+    run_dir = run_dir if values.run_dir else rundir.containing(model)
     own = run_dir is not None and rundir.is_own(rundir.finished(run_dir)[0], values.dataset)
     split = values.split or _usual_split(values.dataset, own)
     if values.model:
         from xkd_keras.ship import evaluate_file
 
         result = evaluate_file.evaluate_model(
-            Path(parsing.path(values.model)), run_dir, values.dataset, split, values.skip_unreadable
+            model, run_dir, values.dataset, split, values.skip_unreadable
         )
     else:
         result = evaluation.evaluate_run(
