@@ -61,6 +61,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     ("more", "code", "parts"),
     [
         (["--compare=mcd"], 2, ["--compare: unknown value 'mcd'", "Did you mean 'mcod'"]),
+        (["--jobs=-1"], 2, ["--jobs: received '-1'; valid: 0 or more."]),
         (["--seeds=0"], 2, ["--seeds: received '0'; valid: 1 or more."]),
         (["--preset=papers"], 2, ["--preset: unknown value 'papers'", "Did you mean 'paper'"]),
         (["--sweep=temperature=0:1"], 2, ["--sweep: temperature: received 0.0; valid: 0.01"]),

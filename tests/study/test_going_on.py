@@ -10,7 +10,7 @@ from tests import small_studies
 from tests.small_studies import base
 from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
-from xkd_keras.study import orchestration, workers
+from xkd_keras.study import machine, orchestration, workers
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
 
@@ -38,6 +38,18 @@ def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(copy, capsys
     assert "9 runs, 6 of them there already" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in files] == before
     assert more["summary"]["networks"]["plain"]["mcod"]["n"] == 3
+
+
+def test_a_study_that_chooses_its_jobs_says_how_and_asks_for_no_more_than_runs_left(
+    copy, capsys, monkeypatch
+):
+    (copy.directory / "runs" / "mcod" / "seed-1.json").unlink()
+    monkeypatch.setattr(machine, "here", lambda: machine.Machine(4, 64 * machine.GIB, gpu=False))
+    again = orchestration.run(dataclasses.replace(copy, jobs=0))
+    out = capsys.readouterr().out
+    assert "jobs: 1, threads of each: 4 (4 cores, 64 GiB available)" in out
+    assert again["jobs"] == 4  # as the whole of its six runs has it
+    assert "--jobs=0\n" in (copy.directory / "study.flags").read_text()
 
 
 def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):

@@ -54,12 +54,13 @@ def define(values: flags.FlagValues) -> None:
         " first, and takes its best.",
         **kwargs,
     )
-    for name, default, text in (
-        ("seeds", 5, "Runs of every method, from --seed on."),
-        ("jobs", 1, "Runs side by side, each in its own process."),
-        ("sweep_seeds", 3, "Seeds of the search, others than --seeds."),
+    beside = "Runs side by side, each in its own process; 0: as many as suit the machine."
+    for name, default, text, least in (
+        ("seeds", 5, "Runs of every method, from --seed on.", 1),
+        ("jobs", 1, beside, 0),
+        ("sweep_seeds", 3, "Seeds of the search, others than --seeds.", 1),
     ):
-        flags.DEFINE_integer(name, default, text, 1, **kwargs)
+        flags.DEFINE_integer(name, default, text, least, **kwargs)
 
 
 def plan(values: flags.FlagValues) -> Plan:

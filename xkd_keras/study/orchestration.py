@@ -12,7 +12,7 @@ from xkd_keras.console import clock
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
-from xkd_keras.study import report, results, search, statistics, together, workers
+from xkd_keras.study import machine, report, results, search, statistics, together, workers
 from xkd_keras.study.plan import Plan, Task
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
@@ -130,8 +130,9 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         files.write(plan.directory / "study.flags", flags(plan))  # what is there belongs to it
     ready = len(tasks) - len(todo)
     print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
+    jobs = plan.jobs or _choose(len(todo))
     began = time.monotonic()
-    for count, (task, error) in enumerate(workers.run_all(todo, plan.jobs), start=1):
+    for count, (task, error) in enumerate(workers.run_all(todo, jobs), start=1):
         left = (time.monotonic() - began) / count * (len(todo) - count)
         if error:
             errors[task.result] = parsing.as_typed(error)
@@ -140,6 +141,15 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         print(f"{where}  {outcome}  {clock(left)} left", flush=True)
         if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
             raise InputError(f"every run failed, the first with: {errors[task.result]}")
+
+
+def _choose(runs: int) -> int:
+    """Return how many of so many runs are done side by side on this machine, and say it."""
+    here = machine.here()
+    jobs = here.jobs(runs)
+    if runs:
+        print(f"jobs: {jobs}, threads of each: {here.cores // jobs} ({here})")
+    return jobs
 
 
 def _line(task: Task) -> str:

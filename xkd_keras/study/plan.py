@@ -70,7 +70,7 @@ class Plan:
         seeds: One run of every arm for each.
         grid: Flag -> values to try on validation images first; empty: no search.
         sweep_seeds: Seeds of the search.
-        jobs: Processes side by side.
+        jobs: Processes side by side; 0: as many as suit the machine.
     """
 
     base: configs.Config

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras.errors import InputError
-from xkd_keras.study import search
+from xkd_keras.study import machine, search
 from xkd_keras.study.plan import Plan, Task
 
 
@@ -64,7 +64,7 @@ def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) 
         "data": some["data"],
         "peers": peers,
         "config": {k: v for k, v in dataclasses.asdict(plan.base).items() if k != "method"},
-        "jobs": plan.jobs,
+        "jobs": plan.jobs or machine.here().jobs(len(tasks)),
         "seeds": list(plan.seeds),
         "methods": _methods(plan, search.chosen(table) if table else {}),
         "main": [arm.name for arm in plan.arms if arm.main],

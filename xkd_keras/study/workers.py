@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 
 from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import InputError
+from xkd_keras.study import machine
 from xkd_keras.study.plan import Task
 
 _SECONDS = 10  # to end in an orderly way
@@ -72,7 +73,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, InputError
         jobs: Processes side by side; the cores are divided among them.
     """
     waiting, ahead = list(tasks), {task.result for task in tasks}
-    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0
+    threads = max(1, machine.cores() // jobs) if jobs > 1 else 0
     with contextlib.ExitStack() as stack:
         workers: list[Worker] = []
         stack.callback(lambda: [worker.stop() for worker in workers])
