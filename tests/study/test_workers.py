@@ -19,6 +19,12 @@ def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_d
     assert worker.outcome() == (task, "its process died (SIGKILL)")
 
 
+def test_a_last_run_without_its_teacher_is_told_and_is_not_waited_for(tmp_path, data_dir):
+    config = base("", data_dir, method="kd", teacher_run=str(tmp_path / "solo"))
+    taught = Task("kd", config, tmp_path / "kd.json", after=tmp_path / "solo.json")
+    assert list(workers.run_all([taught], jobs=1)) == [(taught, "its teacher was not trained")]
+
+
 @pytest.mark.slow
 def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_path, data_dir):
     good = base("", data_dir, method="solo", epochs=1)

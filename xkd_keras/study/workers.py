@@ -89,7 +89,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, InputError
                 waiting.remove(task)
                 worker.give(task)
             busy = [worker for worker in workers if worker.task]
-            for pipe in wait([worker.pipe for worker in busy]):
+            for pipe in wait([worker.pipe for worker in busy]) if busy else ():
                 worker = next(worker for worker in busy if worker.pipe is pipe)
                 task, error = worker.outcome()
                 ahead.discard(task.result)
