@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.invented_studies import Study
 from tests.shell import ENV, ROOT, fails, here, run
 from tests.small_runs import PLAIN
 from tests.small_studies import NORMALISED, base
+from xkd_keras.study import orchestration, statistics
 
 
 def words(directory, data_dir, *more):
@@ -79,6 +81,18 @@ def test_the_first_words_come_before_a_network_of_the_users_is_looked_at(tmp_pat
     fails(result, 2, "cannot import module 'no_such_module'")
     told = f"comparing 2 methods, into {tmp_path / 'study'}; loading TensorFlow ..."
     assert result.stdout.splitlines() == [told]
+
+
+def test_what_the_study_cannot_show_is_a_warning_at_its_end(tmp_path, data_dir, monkeypatch):
+    content = Study(main=("solo", "mcod"), seeds=2).content
+    study = {**content, "summary": statistics.summarize(content)}
+    monkeypatch.setattr(orchestration, "run", lambda plan: study)
+    result = here(*words(tmp_path / "study", data_dir))
+    assert result.returncode == 0, result.stderr
+    *_, seeds, images, last = result.stdout.splitlines()
+    assert seeds.startswith("warning: 2 seeds do not show the difference of mcod to solo")
+    assert images.startswith("warning: 361 test images are few for the difference of mcod to solo")
+    assert last.startswith("report  ")
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path, data_dir):

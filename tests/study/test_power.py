@@ -1,4 +1,4 @@
-"""What seeds can show: against published tables, a simulation and a report's own sentence."""
+"""What seeds and test images can show: against tables, simulations and a report's sentence."""
 
 import numpy as np
 import pytest
@@ -43,3 +43,17 @@ def test_other_images_move_a_difference_by_that_much_at_the_most():
     one, two = rng.binomial(500, 0.7, (2, 100_000)) / 500
     low, high = np.percentile(one - two, (2.5, 97.5))
     assert power.of_images(0.7, 500) == pytest.approx((high - low) / 2, rel=0.03)
+
+
+@pytest.mark.parametrize("accuracy", [0.3, 0.88])
+@pytest.mark.parametrize("difference", [0.03, -0.01, 0.0042])
+def test_so_many_images_and_no_fewer_move_a_difference_by_no_more_than_it_is(accuracy, difference):
+    count = power.images_for(difference, accuracy)
+    moved = [power.of_images(accuracy, n) for n in (count - 1, count)]
+    assert moved[0] > abs(difference) >= moved[1]
+
+
+def test_the_images_that_nobody_labels_are_not_counted():
+    assert power.images_for(0.0, 0.7) is None
+    assert power.images_for(0.0001, 0.7) is None
+    assert power.images_for(0.01, 1.0) == 1

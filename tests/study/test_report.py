@@ -15,7 +15,7 @@ from scipy import stats
 from tests.html_page import Page
 from tests.invented_studies import MAIN, VARIANTS, Study
 from xkd_keras.report import plots
-from xkd_keras.study import statistics
+from xkd_keras.study import report, statistics
 from xkd_keras.study.report import document, figures
 
 
@@ -59,13 +59,37 @@ def test_it_says_what_its_seeds_can_show_and_what_the_difference_seen_would_need
     one = np.random.default_rng(0).normal(least, gains.std(ddof=1), (4000, 5))
     found = np.mean(stats.ttest_1samp(one, 0.0, axis=1).pvalue < 0.05)
     assert found == pytest.approx(0.8, abs=0.06)  # least is rounded to a tenth of a point
-    seeds, seen = re.search(r"need (\d+) seeds for alexnet \(([+−][\d.]+)\)", line).groups()
+    seeds, seen = re.search(r"need (\d+) seeds for alexnet \(([+−][\d.]+) points\)", line).groups()
     assert float(seen.replace("−", "-")) == pytest.approx(100 * gains.mean(), abs=0.006)
     drawn = np.random.default_rng(1).normal(gains.mean(), gains.std(ddof=1), (4000, int(seeds)))
     found = np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05)
     assert found == pytest.approx(0.8, abs=0.03)
     assert "seeds for resnet20" not in line  # that difference is shown already
-    assert "points to a difference)" in text
+    assert "points to a difference; 11,000 images would add no more than one)" in text
+    images, again = re.search(
+        r"up to ([\d,]+) test images for alexnet \((.*?) points\)", line
+    ).groups()
+    assert again == seen
+    # Two digits, rounded up: just enough for the difference of two shares of independent images.
+    p, images = 1 - np.mean([runs["solo", seed] for seed in range(5)]), int(images.replace(",", ""))
+    half = 1.96 * np.sqrt(2 * p * (1 - p) / images)
+    assert gains.mean() / 1.05 <= half <= gains.mean()
+
+
+def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
+    def warned(**shape):
+        content = Study(**{"main": ("solo", "mcod"), **shape}).content
+        return report.warnings(content, statistics.summarize(content))
+
+    seeds, images = warned(effects={"mcod": (0.6, 4.0)}, seeds=5, images=5000)
+    assert re.fullmatch(r"5 seeds do not show .* need \d+ seeds for alexnet \(\S+ points\)", seeds)
+    assert re.match(r"5,000 test images are few .* up to [\d,]+ test images for alexnet \(", images)
+    assert warned(effects={"mcod": (4.0, 4.0)}, images=5000) == []
+    (images,) = warned(effects={"mcod": (4.0, 4.0)})  # of 361 images, one is 0.28 points
+    assert images.startswith("361 test images are few")
+    (seeds,) = warned(seeds=1)
+    assert seeds.startswith("one seed proves nothing")
+    assert warned(main=("kd", "mcod")) == []
 
 
 def test_a_study_of_xkd_is_about_it_and_mcod_is_a_rival(tmp_path, unpictured):

@@ -26,6 +26,8 @@ def main() -> None:
         sys.exit(130)
     print(f"\ntest images, {study['data']['examples']['test']} of {study['dataset']}:")
     print(report.table(study))
+    for line in report.warnings(study, study["summary"]):
+        print(f"warning: {line}")
     failed = [run for run in study["runs"] if run["status"] == "failed"]
     if failed:
         print(f"{len(failed)} runs failed; the same command tries them again")

@@ -1,4 +1,4 @@
-"""What a number of seeds can show: the power of the paired t-test.
+"""What numbers of seeds and of test images can show: the power of the paired t-test, intervals.
 
 Differences and their standard deviations are in one unit, whichever it is.
 """
@@ -12,6 +12,7 @@ from xkd_keras.study.statistics import ALPHA
 
 POWER = 0.8  # of finding a difference that is there
 MOST = 1000  # seeds; nobody trains more
+MOST_IMAGES = 1_000_000  # nobody labels more
 _MIDDLES = (np.arange(4000) + 0.5) / 4000
 
 
@@ -74,3 +75,19 @@ def of_images(accuracy: float, images: int) -> float:
         images: N.
     """
     return 1.96 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
+
+
+def images_for(difference: float, accuracy: float) -> int | None:
+    """Return from how many test images on `of_images` is no more than such a difference.
+
+    Args:
+        difference: Of two accuracies; its sign does not matter.
+        accuracy: Of both.
+
+    Returns:
+        The number; None: over `MOST_IMAGES`.
+    """
+    if not difference:
+        return None
+    count = max(1, math.ceil((of_images(accuracy, 1) / abs(difference)) ** 2))
+    return count if count <= MOST_IMAGES else None

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from xkd_keras.report import findings
 from xkd_keras.report.page import both, escape, many
-from xkd_keras.study import power, statistics
+from xkd_keras.study import statistics
+from xkd_keras.study.report import reach
 from xkd_keras.study.report.figures import signed
 from xkd_keras.study.statistics import BETTER, SAME, UNKNOWN, WORSE
 
@@ -76,7 +77,7 @@ def opening(study: Mapping, summary: Mapping) -> list[str]:
         points = [
             _compared(study),
             _sure(study, summary),
-            *_shown(said),
+            *reach.bullets(study, summary, said),
             _failures(study, summary, said),
             *_rivals(said),
             *_weakest(study, summary, said),
@@ -146,7 +147,7 @@ def _sure(study: Mapping, summary: Mapping) -> str:
     images = (
         f"Every number is of the same {n:,} test images, of which one is {100 / n:.2g} points;"
         " intervals are over seeds, and other images would add to them"
-        f"{_of_images(study, summary, n)}."
+        f"{reach.of_images(study, summary)}."
     )
     if len(study["seeds"]) < 2:
         return f"**How sure:** not at all, because one seed proves nothing. {images}"
@@ -160,36 +161,6 @@ def _sure(study: Mapping, summary: Mapping) -> str:
         f" Holm's correction for the number of comparisons{number}; “no detectable difference” does"
         f" not mean equal. {images}"
     )
-
-
-def _of_images(study: Mapping, summary: Mapping, images: int) -> str:
-    """Return how much other test images may add to a difference, in brackets; empty if unknown."""
-    alone = [summary["networks"][peer].get("solo", {}).get("mean") for peer in study["peers"]]
-    moved = [power.of_images(mean, images) for mean in alone if mean is not None]
-    return f" (up to {100 * max(moved):.1f} points to a difference)" if moved else ""
-
-
-def _shown(said: Mapping) -> list[str]:
-    """Return which differences to solo so many seeds can show, and what the others would need."""
-    able, more = [], []
-    for peer, result in said["against"].get("solo", {}).items():
-        if result["n"] < 2 or result["low"] is None:
-            continue
-        spread = power.deviation(result["high"] - result["mean"], result["n"])
-        able.append(f"{100 * power.least(spread, result['n']):.1f} points for {escape(peer)}")
-        if result["answer"] == SAME:
-            needed = power.seeds_for(result["mean"], spread)
-            count = many(needed, "seed") if needed else f"more than {power.MOST:,} seeds"
-            more.append(f"{count} for {escape(peer)} ({signed(100 * result['mean'])})")
-    if not able:
-        return []
-    text = (
-        f"**What these seeds can show:** a difference to solo of at least {both(able)} is found"
-        " with a probability of 80 %, before Holm's correction."
-    )
-    if more:
-        text += f" At the same spread, the difference that was seen would need {both(more)}."
-    return [text]
 
 
 def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
