@@ -2,7 +2,7 @@
 
 from xkd_keras.ship import latency
 
-VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
+VARIANTS = ("float32", "float16", "dynamic", "int8")
 PEERS = ("plain", "normalised")
 FILES = {
     *(f"tflite/{peer}-{variant}.tflite" for peer in PEERS for variant in VARIANTS),

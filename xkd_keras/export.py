@@ -51,8 +51,8 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "variant",
         [],
-        "Only this: savedmodel, or float32, float16, dynamic, int8, int16x8 (TFLite), or onnx (only"
-        " if asked for, and with the extra `onnx` installed); repeated.",
+        "Only this: savedmodel, or float32, float16, dynamic, int8 (TFLite); or, made only if asked"
+        " for, int16x8 (TFLite) or onnx (with the extra `onnx` installed); repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
     flags.DEFINE_float("precision", None, PRECISION, 0, 1)

@@ -49,6 +49,15 @@ def test_a_variant_answers_as_keras_does(model, convert, variant, tolerance):
     np.testing.assert_allclose(answers, expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_images_that_are_computed_side_by_side_keep_their_places(convert, threads):
+    content, given = convert("int8", images(50)), images(8)
+    call, alone = lite.Lite(content, threads), [lite.Lite(content, 1)(i[None])[0] for i in given]
+    for chosen in (slice(0), slice(1), slice(None), slice(None, None, -1)):
+        answers = call(given[chosen])
+        np.testing.assert_array_equal(answers, np.reshape(alone[chosen], (-1, call.classes)))
+
+
 @pytest.mark.parametrize(("variant", "tolerance"), [("float32", 1e-5), ("int8", 0.05)])
 def test_a_temperature_divides_the_logits_whichever_way_it_comes_in(model, variant, tolerance):
     given = images(32)
