@@ -1,6 +1,7 @@
 """ONNX files against Keras; where the extra is not installed, the line that says what to do."""
 
 import json
+import re
 import shutil
 
 import keras
@@ -9,32 +10,32 @@ import pytest
 from scipy.special import softmax
 
 from tests import shipped_files
-from tests.shell import fails, here
+from tests.shell import ROOT, fails, here
 from tests.shipped_files import FILES
 from xkd_keras.errors import InputError
 from xkd_keras.ship import artifacts, onnx_file, quality, variants
 
 MISSING = variants.missing_for_onnx()
+NEEDED = f"the extra onnx is not installed: {', '.join(MISSING)}"  # .ci/run installs it
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 @pytest.fixture
 def without(monkeypatch):
     """Let the packages of the extra not be installed."""
-    monkeypatch.setattr(variants, "_OF_ONNX", ("absent_onnx", "absent_runtime"))
+    needed = {"absent_onnx": "absent_onnx>=1,<2", "absent_runtime": "absent_runtime<3"}
+    monkeypatch.setattr(variants, "_OF_ONNX", needed)
 
 
 @pytest.fixture(scope="module")
 def shipped(exported, tmp_path_factory):
-    """A run with the ONNX file of one network, the file, and its entry; None without the extra."""
+    """A run with the ONNX file of one network, the file, and its entry."""
+    if MISSING:
+        pytest.skip(NEEDED)
     run_dir = tmp_path_factory.mktemp("onnx") / "run"
     shutil.copytree(exported[0].run_dir, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         shipped_files.say_latency(patch)
-        if MISSING:
-            with pytest.raises(InputError, match=r"^variant: onnx needs .*pip install"):
-                artifacts.export(run_dir, ["normalised"], ["onnx"])
-            return None
         listed = artifacts.export(run_dir, ["normalised"], ["onnx"])
     assert not listed["failed"]
     (entry,) = (e for e in listed["artifacts"] if e["kind"] == "onnx")
@@ -42,10 +43,19 @@ def shipped(exported, tmp_path_factory):
 
 
 def test_without_the_extra_a_line_says_how_to_install_it(without):
-    words = ["--variant: onnx needs absent_onnx and absent_runtime; run `pip install '.[onnx]'`"]
-    fails(here("export", "--run_dir=x", "--variant=onnx"), 1, *words, "Valid without: savedmodel,")
+    needs = "onnx needs absent_onnx and absent_runtime; run"
+    needs += " `pip install 'absent_onnx>=1,<2' 'absent_runtime<3'`. Valid without: savedmodel,"
+    fails(here("export", "--run_dir=x", "--variant=onnx"), 1, f"--variant: {needs}")
+    with pytest.raises(InputError, match=r"^variant: onnx needs absent_onnx"):
+        artifacts.check_variants(["onnx"])
     line = "--model: x.onnx: onnx needs absent_onnx and absent_runtime"
     fails(here("evaluate", "--model=x.onnx"), 1, line)
+
+
+def test_what_is_to_be_installed_is_the_extra_of_the_project():
+    extra = re.search(r"^onnx = (\[.+\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert [*variants._OF_ONNX.values()] == json.loads(extra[1])
+    assert all(line.startswith(name) for name, line in variants._OF_ONNX.items())
 
 
 def test_the_ensemble_has_no_onnx_file():
@@ -59,8 +69,6 @@ def test_onnx_is_made_only_if_asked_for(exported):
 
 
 def test_a_file_answers_as_keras_does_for_any_batch(shipped):
-    if shipped is None:
-        return
     run_dir, file, _ = shipped
     model = keras.models.load_model(run_dir / "peers" / "normalised.keras")
     metrics = json.loads((run_dir / "metrics.json").read_text())
@@ -77,8 +85,6 @@ def test_a_file_answers_as_keras_does_for_any_batch(shipped):
 
 
 def test_a_file_says_what_goes_in_and_out_and_which_classes_there_are(shipped, exported):
-    if shipped is None:
-        return
     import onnx
 
     model = onnx.load(shipped[1])
@@ -100,8 +106,6 @@ def test_a_file_says_what_goes_in_and_out_and_which_classes_there_are(shipped, e
 
 
 def test_the_manifest_and_the_report_have_it_as_any_other_artifact(shipped):
-    if shipped is None:
-        return
     run_dir, file, entry = shipped
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert entry["top1"] == pytest.approx(metrics["peers"]["normalised"]["top1"])
@@ -117,8 +121,6 @@ def test_the_manifest_and_the_report_have_it_as_any_other_artifact(shipped):
 def test_an_export_without_the_runtime_keeps_the_file_and_its_latency(
     shipped, without, monkeypatch, capsys
 ):
-    if shipped is None:
-        return
     run_dir, file, _ = shipped
     other = {"min": 2.0, "median": 2.5}
     monkeypatch.setattr(artifacts.latency, "measure", lambda paths, image: [other for _ in paths])
@@ -133,9 +135,6 @@ def test_an_export_without_the_runtime_keeps_the_file_and_its_latency(
 def test_a_layer_that_onnx_lacks_is_listed_as_failed_and_loses_nothing(
     shipped, run_dir, monkeypatch
 ):
-    if shipped is None:
-        return
-
     def fails(*_, **__):
         raise ValueError("no such operation\nand pages more")
 
@@ -147,10 +146,10 @@ def test_a_layer_that_onnx_lacks_is_listed_as_failed_and_loses_nothing(
     assert {e["file"] for e in listed["artifacts"]} == FILES
 
 
+@pytest.mark.skipif(bool(MISSING), reason=NEEDED)
 @pytest.mark.parametrize("content", [b"", b"no file of ONNX", None])
 def test_what_is_no_onnx_file_of_ours_is_refused(tmp_path, content):
     path = tmp_path / "x.onnx"
     if content is not None:
         path.write_bytes(content)
-    if not MISSING:
-        fails(here("evaluate", f"--model={path}"), 1, f"--model: {path}: ", "xkd_keras.export")
+    fails(here("evaluate", f"--model={path}"), 1, f"--model: {path}: ", "xkd_keras.export")

@@ -1,7 +1,7 @@
 """What a network can be shipped as. Imports nothing large: a wrong flag is reported at once."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xkd_keras.errors import InputError
 
@@ -24,7 +24,11 @@ SAVED_MODEL = "savedmodel"
 KINDS = (SAVED_MODEL, "float32", "float16", "dynamic", "int8")
 ONNX = "onnx"
 CHOICES = (SAVED_MODEL, *VARIANTS, ONNX)
-_OF_ONNX = ("onnx", "onnxruntime", "tf2onnx")  # the packages of the extra
+_OF_ONNX = {  # the packages of the extra in pyproject.toml, and which versions of them
+    "onnx": "onnx>=1.18,<1.24",
+    "onnxruntime": "onnxruntime>=1.20,<2",
+    "tf2onnx": "tf2onnx>=1.17,<1.18",
+}
 
 
 def check_variants(names: Iterable[str]) -> None:
@@ -38,10 +42,10 @@ def check_variants(names: Iterable[str]) -> None:
         raise InputError(line, argument="variant")
 
 
-def without_onnx(missing: Iterable[str]) -> str:
+def without_onnx(missing: Sequence[str]) -> str:
     """Return what to do about missing packages, as a sentence."""
-    packages = " and ".join(missing)
-    return f"onnx needs {packages}; run `pip install '.[onnx]'` in the project's directory."
+    packages = " ".join(f"'{_OF_ONNX[name]}'" for name in missing)
+    return f"onnx needs {' and '.join(missing)}; run `pip install {packages}`."
 
 
 def missing_for_onnx() -> list[str]:
