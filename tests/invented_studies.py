@@ -98,6 +98,7 @@ class Study:
                 "top1": round(min(percent, 100) / 100 * self.images) / self.images,
                 "cross_entropy": 5 * (1 - percent / 100) + abs(rng.normal(0, 0.02)),
                 "ece": 0.03 + abs(rng.normal(0, 0.005)),
+                "brier": 1.5 * (1 - percent / 100),
             }
 
         return {

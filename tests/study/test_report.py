@@ -153,6 +153,36 @@ def test_tables_hold_the_numbers_of_scipy_and_of_the_paper(tmp_path, unpictured)
     assert f"| growth\\_only | alexnet | {figures.signed(mean)} (" in text
 
 
+def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_path, unpictured):
+    study = Study(main=("solo", "kd", "mcod"), effects={"mcod": (2.0, 0.0)}, seeds=6)
+    section = study.write(tmp_path).partition("## Calibration")[2].partition("\n## ")[0]
+    values = {
+        key: np.array(
+            [
+                [r["peers"]["alexnet"][key] for r in study.content["runs"] if r["method"] == method]
+                for method in ("mcod", "solo")
+            ]
+        )
+        for key in ("ece", "cross_entropy", "brier")
+    }
+    cells = []
+    for key, (factor, digits) in {
+        "ece": (100, 2),
+        "cross_entropy": (1, 3),
+        "brier": (1, 3),
+    }.items():
+        mcod, solo = factor * values[key]
+        low, high = stats.ttest_rel(mcod, solo).confidence_interval(0.95)
+        mean, low, high = (figures.signed(x, digits) for x in ((mcod - solo).mean(), low, high))
+        cells.append(f"{mean} ({low} … {high})")
+    assert f"\n| alexnet | {' | '.join(cells)} |\n" in section
+    assert "| mcod to solo | ECE % | cross-entropy, nats | Brier score |" in section
+    _, brier = section.split("| Brier score | alexnet | resnet20 | ensemble |")
+    assert f"| solo | {values['brier'][1].mean():.3f} ± " in brier
+    text = Study(main=("kd", "mcod")).write(tmp_path / "without")
+    assert "to solo | ECE" not in text
+
+
 def test_the_page_needs_no_other_file_and_embeds_every_picture(tmp_path):
     Study(variants=tuple(VARIANTS)).write(tmp_path)
     page = Page((tmp_path / "report.html").read_text())

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from xkd_keras.study import statistics
+from xkd_keras.study.report import paper
 
 SOLO = [0.80, 0.82, 0.79, 0.83, 0.81, 0.80, 0.84, 0.78]
 MCOD = [0.83, 0.83, 0.80, 0.86, 0.81, 0.83, 0.85, 0.82]
@@ -22,7 +23,8 @@ def study(peers=("alexnet",), main=None, **top1):
     """
 
     def result(value, i):
-        return {"top1": value + 0.05 * i, "cross_entropy": 1 - value, "ece": value / 10}
+        top1, error = value + 0.05 * i, 1 - value
+        return {"top1": top1, "cross_entropy": error, "ece": value / 10, "brier": error**2}
 
     runs = [
         {
@@ -101,6 +103,30 @@ def test_a_method_is_described_by_its_own_numbers():
     assert values["cross_entropy"]["mean"] == pytest.approx(1 - np.mean(MCOD))
 
 
+def test_calibration_is_compared_with_solo_by_seed():
+    by = statistics.summarize(study(solo=SOLO, mcod=MCOD))["networks"]["alexnet"]
+    solo, mcod = np.array(SOLO), np.array(MCOD)
+    for metric, of in (("ece", lambda x: x / 10), ("brier", lambda x: (1 - x) ** 2)):
+        assert by["mcod"][metric]["mean"] == pytest.approx(of(mcod).mean())
+        assert by["solo"][metric]["to_solo"] is None
+        test = stats.ttest_rel(of(mcod), of(solo))
+        low, high = test.confidence_interval(0.95)
+        expected = {"n": 8, "mean": (of(mcod) - of(solo)).mean(), "low": low, "high": high}
+        assert by["mcod"][metric]["to_solo"] == pytest.approx({**expected, "p": test.pvalue})
+    # By hand: differences -3 -1 -1 -3 0 -3 -1 -4 hundredths have the mean -2, a sum of squares of
+    # 46 - 32 = 14 and so a standard error of sqrt(14 / 7 / 8) = 0.5; t(0.975, 7) = 2.364624.
+    found = by["mcod"]["cross_entropy"]["to_solo"]
+    hand = [-0.02, -0.02 - 0.005 * 2.364624, -0.02 + 0.005 * 2.364624]
+    np.testing.assert_allclose([found[key] for key in ("mean", "low", "high")], hand, rtol=1e-6)
+
+
+def test_calibration_without_solo_or_without_shared_seeds_is_not_compared():
+    found = statistics.summarize(study(kd=SOLO, mcod=MCOD))["networks"]["alexnet"]["mcod"]
+    assert found["brier"]["to_solo"] is None
+    found = statistics.summarize(study(solo=[0.8, None], mcod=[None, 0.9]))["networks"]["alexnet"]
+    assert found["mcod"]["brier"]["to_solo"] is None
+
+
 def test_a_comparison_is_the_one_sample_test_of_the_differences():
     found = against(statistics.summarize(study(solo=SOLO, mcod=MCOD)))
     difference = np.subtract(MCOD, SOLO)
@@ -154,7 +180,7 @@ def test_error_reduction_and_its_interval_against_a_plain_bootstrap():
 
 def test_the_papers_gain_for_alexnet_is_our_error_reduction_of_its_accuracies():
     found = statistics.error_reduction(np.array([1 - 0.4979]), np.array([1 - 0.4385]))
-    assert found["mean"] == pytest.approx(statistics.PAPER["alexnet"]["error_reduction"], abs=5e-4)
+    assert found["mean"] == pytest.approx(paper.PAPER["alexnet"]["error_reduction"], abs=5e-4)
     assert found["low"] is None
 
 
@@ -295,4 +321,4 @@ def test_curves_are_means_over_seeds():
     ],
 )
 def test_family(builder, expected):
-    assert statistics.family(builder) == expected
+    assert paper.family(builder) == expected

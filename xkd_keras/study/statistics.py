@@ -5,7 +5,6 @@ Accuracies and their differences are fractions, not percent; times are seconds. 
 """
 
 import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,25 +12,11 @@ import numpy as np
 from scipy import stats
 
 LEVEL, ALPHA = 0.95, 0.05
-SOURCE = "Gao et al., Entropy 2019, 21(4), 357"
-# What SOURCE reports for CIFAR-100, by family of networks: the gain over training alone in points,
-# and the same as the part of the errors that went away (AlexNet 43.85 -> 49.79: 5.94 / 56.15).
-PAPER = {
-    "alexnet": {"points": 5.94, "error_reduction": 0.106},
-    "vgg": {"points": 2.88, "error_reduction": 0.103},
-    "resnet": {"points": 5.07, "error_reduction": 0.176},
-    "densenet": {"points": 1.28, "error_reduction": 0.056},
-}
 BETTER, SAME, WORSE = "better", "no detectable difference", "worse"
 UNKNOWN = "too few seeds"
+CALIBRATION = ("ece", "cross_entropy", "brier")  # of each of them, less is better
 _RESAMPLES = 9999
 _EQUAL = 1e-9  # accuracies are counts of images over their number: closer than this is the same
-
-
-def family(builder: str) -> str | None:
-    """Return the family in PAPER of one of our networks, or None: not in it, or the user's own."""
-    match = re.match(r"(?:imagenet_)?(alexnet|vgg|resnet|densenet)[^:]*$", builder)
-    return match and match[1]
 
 
 def networks(study: Mapping) -> list[str]:
@@ -193,9 +178,10 @@ def summarize(study: Mapping) -> dict:
     """Return the numbers of a study, JSON-serialisable.
 
     Returns:
-        networks: network -> method -> n, mean, sd, low, high, min, max of top-1; mean, low, high of
-            ece and cross_entropy; against: reference -> `compare` with it. Holm's adjustment is
-            over the peers and all main methods (or all ablations) compared with one reference.
+        networks: network -> method -> n, mean, sd, low, high, min, max of top-1; against: reference
+            -> `compare` with it. Holm's adjustment is over the peers and all main methods (or all
+            ablations) compared with one reference. Each of CALIBRATION -> mean, low, high; to_solo:
+            n, mean, low, high and p of `paired` with solo; None of solo itself, or without it.
         cost: method -> median, low and high quartile of the seconds of a run, its teacher's
             included; the teacher's own median; ratio of the median to that of solo.
         runs: how many are expected, done, failed and missing.
@@ -204,9 +190,9 @@ def summarize(study: Mapping) -> dict:
     for network in networks(study):
         top1 = scores(study, network, "top1")
         table[network] = {method: _describe(list(top1[method].values())) for method in top1}
-        for metric in ("ece", "cross_entropy"):
-            for method, values in scores(study, network, metric).items():
-                table[network][method][metric] = interval(list(values.values()))
+        for metric in CALIBRATION:
+            for method, values in _calibration(study, network, metric).items():
+                table[network][method][metric] = values
         for reference, methods in _families(study):
             for method in methods:
                 result = compare(top1[method], top1[reference])
@@ -227,6 +213,17 @@ def _describe(values: Sequence[float]) -> dict:
         "max": max(values, default=None),
         "against": {},
     }
+
+
+def _calibration(study: Mapping, network: str, metric: str) -> dict[str, dict]:
+    """Return one of CALIBRATION by method: its interval, and its paired difference to solo."""
+    values, found = scores(study, network, metric), {}
+    for method, by in values.items():
+        result = paired(by, values.get("solo", {})) if method != "solo" else None
+        # (Without the seeds won: they would be those with the larger value, which is worse.)
+        to_solo = result and {key: result[key] for key in ("n", "mean", "low", "high", "p")}
+        found[method] = {**interval(list(by.values())), "to_solo": to_solo}
+    return found
 
 
 def _cost(study: Mapping) -> dict[str, dict]:

@@ -11,7 +11,7 @@ from xkd_keras import files
 from xkd_keras.report import page
 from xkd_keras.report.page import both, escape, grid, many, picture
 from xkd_keras.study import statistics, together
-from xkd_keras.study.report import appendix, figures, words
+from xkd_keras.study.report import appendix, calibration, figures, paper, words
 from xkd_keras.study.report.words import difference, mean, p_value
 
 _WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
@@ -43,7 +43,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
             *_ablations(study, summary, pictures),
             *_cost(study, summary, pictures),
             *_diversity(pictures),
-            *_calibration(study, summary),
+            *calibration.parts(study, summary),
         ]
     parts += appendix.parts(study)
     text = "\n\n".join(parts) + "\n"
@@ -124,13 +124,13 @@ def _best(study: Mapping, by: Mapping) -> str | None:
 
 
 def _family(study: Mapping, network: str) -> str | None:
-    return statistics.family(study["peers"].get(network, {}).get("builder", ""))
+    return paper.family(study["peers"].get(network, {}).get("builder", ""))
 
 
 def _claim(study: Mapping, network: str) -> Mapping | None:
     """Return what the paper reports for a network's family; nothing beside a user's own images."""
     own = study["dataset"].startswith(("folder:", "tfds:"))
-    return None if own else statistics.PAPER.get(_family(study, network))
+    return None if own else paper.PAPER.get(_family(study, network))
 
 
 def _headings(reference: str) -> list[str]:
@@ -161,7 +161,7 @@ def _explained(study: Mapping) -> str:
         text += " With so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
-            f" Paper: the same share in {statistics.SOURCE}, for this family of networks on"
+            f" Paper: the same share in {paper.SOURCE}, for this family of networks on"
             f" CIFAR-100, where it reports {both(_gains(study))} points."
             + (
                 " Its learning options are not fully known."
@@ -175,7 +175,7 @@ def _explained(study: Mapping) -> str:
 def _gains(study: Mapping) -> list[str]:
     """Return the paper's gains of the families of networks that are in the study."""
     families = dict.fromkeys(_family(study, peer) for peer in study["peers"])
-    claims = {name: statistics.PAPER[name]["points"] for name in families if name}
+    claims = {name: paper.PAPER[name]["points"] for name in families if name}
     return [f"+{points} for {name}" for name, points in claims.items()]
 
 
@@ -278,22 +278,3 @@ def _diversity(pictures: Mapping) -> list[str]:
         "How much the networks differ on validation images: mean over seeds, 95 % interval shaded.",
         picture("diversity.svg", "Disagreement and pairwise KL of the networks over the epochs"),
     ]
-
-
-def _calibration(study: Mapping, summary: Mapping) -> list[str]:
-    table = summary["networks"]
-    parts = [
-        "## Calibration",
-        "Expected calibration error (ECE, 15 equal-width bins; Guo et al. 2017) and cross-entropy"
-        " on the test images, mean ± half of the 95 % interval; less is better.",
-    ]
-    for heading, key, factor, digits in (
-        ("ECE %", "ece", 100, 2),
-        ("cross-entropy, nats", "cross_entropy", 1, 3),
-    ):
-        rows = [
-            [escape(method), *(mean(by[method][key], factor, digits) for by in table.values())]
-            for method in study["methods"]
-        ]
-        parts.append(grid([heading, *map(escape, table)], rows))
-    return parts

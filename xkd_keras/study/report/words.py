@@ -43,14 +43,14 @@ def mean(values: Mapping, factor: float = 100, digits: int = 2, best: bool = Fal
     return f"{text} ± {factor * (values['high'] - values['mean']):.{digits}f}"
 
 
-def difference(result: Mapping | None, digits: int = 2) -> str:
-    """Return a paired difference in points with its interval; a dash for none."""
+def difference(result: Mapping | None, digits: int = 2, factor: float = 100) -> str:
+    """Return a paired difference in points (times `factor`), its interval; a dash for none."""
     if not result or result["mean"] is None:
         return "–"
-    text = signed(100 * result["mean"], digits)
+    text = signed(factor * result["mean"], digits)
     if result["low"] is None:
         return text
-    low, high = (signed(100 * result[key], digits) for key in ("low", "high"))
+    low, high = (signed(factor * result[key], digits) for key in ("low", "high"))
     return f"{text} ({low} … {high})"
 
 

@@ -1,0 +1,54 @@
+"""How far the probabilities of a study's networks can be trusted, and what its method changes."""
+
+from collections.abc import Mapping
+
+from xkd_keras.report.page import escape, grid
+from xkd_keras.study import statistics
+from xkd_keras.study.report.words import difference, mean
+
+_SHOWN = {  # heading, factor, digits
+    "ece": ("ECE %", 100, 2),
+    "cross_entropy": ("cross-entropy, nats", 1, 3),
+    "brier": ("Brier score", 1, 3),
+}
+
+
+def parts(study: Mapping, summary: Mapping) -> list[str]:
+    """Return the section as Markdown: each measure of every method, and the differences to solo."""
+    table = summary["networks"]
+    text = [
+        "## Calibration",
+        "Expected calibration error (ECE, 15 equal-width bins; Guo et al. 2017), cross-entropy and"
+        " Brier score (Brier 1950, the sum over the classes) on the test images, mean ± half of the"
+        " 95 % interval; less is better.",
+    ]
+    for key, (heading, factor, digits) in _SHOWN.items():
+        rows = [
+            [escape(method), *(mean(by[method][key], factor, digits) for by in table.values())]
+            for method in study["methods"]
+        ]
+        text.append(grid([heading, *map(escape, table)], rows))
+    return text + _to_solo(study, table)
+
+
+def _to_solo(study: Mapping, table: Mapping) -> list[str]:
+    """Return what the method that the study is about changes, compared with solo."""
+    ours = statistics.subject(study)
+    if not {ours, "solo"} <= set(study["methods"]):
+        return []
+    rows = [
+        [
+            escape(network),
+            *(
+                difference(by[ours][key]["to_solo"], digits, factor)
+                for key, (_, factor, digits) in _SHOWN.items()
+            ),
+        ]
+        for network, by in table.items()
+    ]
+    return [
+        f"What {ours} changes compared with solo: differences paired by seed with their 95 %"
+        " t-interval, not adjusted for their number. Below zero, the probabilities are better; an"
+        " interval that reaches above zero does not exclude that they are worse.",
+        grid([f"{ours} to solo", *(heading for heading, *_ in _SHOWN.values())], rows),
+    ]
