@@ -147,4 +147,6 @@ def test_how_far_peers_hear_their_teachers_is_known_by_name():
     cohort = compiled([linear("a"), linear("b")], adapt=1.0)
     cohort.mastery.cross_entropy.assign(-np.log([0.25, 0.5]))
     assert cohort.heard() == pytest.approx({"a": 0.5, "b": 0.25}, rel=1e-5)
+    cohort = compiled([linear("a"), linear("b")], adapt=1.0, distill={"a": 0.0, "b": 0.5})
+    assert cohort.heard() == pytest.approx({"a": 0.0, "b": 0.125}, rel=1e-5)  # all guess
     assert compiled([linear("a"), linear("b")]).heard() == {"a": 1.0, "b": 1.0}

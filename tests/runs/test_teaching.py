@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from tests import uneven
 from tests.small_runs import PLAIN, configuration
+from xkd_keras.flags import config as configs
+from xkd_keras.runs import building, history, teaching, training
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import history, training
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,18 @@ def test_of_two_peers_each_is_the_others_teacher_where_it_knows_more(taught):
         assert worth["top1"] == pytest.approx(right[other].mean())
         assert worth["cross_entropy"] == pytest.approx(losses[other].mean(), rel=1e-4)
         assert worth["agreement"] == pytest.approx(same)
+        assert worth["teachers"] == [("plain", "b")[other]]
+        assert worth["features"]
         assert worth["gate"] == pytest.approx(np.mean(losses[other] < losses[own]), abs=0.01)
+
+
+def test_a_network_that_nobody_teaches_has_no_teacher_and_one_of_the_ensemble_has_all():
+    config = configs.Config(peer=(PLAIN + ",distill=0", PLAIN + ",name=b"), method="mcod")
+    data = uneven.uneven()
+    found = teaching.worth(building.build_cohort(config, data, steps=4), data, batch_size=50)
+    assert list(found) == ["b"]
+    assert found["b"]["teachers"] == ["plain", "b"]
+    assert (found["b"]["heard"], found["b"]["features"]) == (1.0, False)
 
 
 def test_a_run_without_teaching_has_no_teachers(tmp_path, data_dir):

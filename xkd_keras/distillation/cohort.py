@@ -209,9 +209,11 @@ class Cohort(KerasSide):
         return logits, taught, tf.broadcast_to(gate, tf.shape(logits)[:2])
 
     def heard(self) -> dict[str, float]:
-        """Return by the peer's name how far it hears its teachers now, 0..1; 1 without `adapt`."""
-        factors = self.mastery.heard(self._shares())[1] if self.mastery else [1.0] * len(self.peers)
-        return dict(zip(self.peers, map(float, factors), strict=True))
+        """Return by the peer's name how far it hears its teachers now: what multiplies lambda.
+
+        That is its own factor `distill` and, with `adapt`, how far its teachers have learned, 0..1.
+        """
+        return dict(zip(self.peers, map(float, self._hearing()[1][:, 0]), strict=True))
 
     def _taught(self, images, labels, logits):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""

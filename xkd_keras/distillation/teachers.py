@@ -215,6 +215,10 @@ TEACHERS = {
 }
 
 
+# Those whose teacher of a peer is the other peers, without itself.
+OF_OTHERS = ("leave_one_out", "gated", "pairwise")
+
+
 def get(teacher: str | Callable) -> Callable:
     """Return the teacher of that name, or the one given, if it can be called as one.
 

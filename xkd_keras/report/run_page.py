@@ -110,7 +110,7 @@ def compose(
         *(deployment_page.section(manifest, pictures) if manifest else []),
         *_use(metrics, network),
         *_training(metrics, rows, answered.distill_weights, pictures),
-        *teaching.section(metrics),
+        *teaching.section(metrics, rows),
         *learning.section(metrics),
         *trust.section(metrics, pictures),
         *by_class.section(metrics, labels, given, network),

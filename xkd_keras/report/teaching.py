@@ -1,54 +1,104 @@
-"""What each network learned from the others: in a sentence and in numbers."""
+"""What each network learned from the others: in sentences and in numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from xkd_keras.report.page import escape, grid
+from xkd_keras.report.page import both, escape, grid
 
 
-def section(metrics: Mapping) -> list[str]:
-    """Return what each peer's teacher was worth; nothing where nobody taught."""
+def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
+    """Return what each peer's teacher was worth; nothing where nobody taught.
+
+    Args:
+        metrics: What RUN/metrics.json holds.
+        rows: One mapping per epoch, what RUN/logs/history.csv holds; may be empty.
+    """
     worth = metrics.get("teaching")  # a run of an earlier version has none
     if not worth:
         return []
     count = metrics["data"]["examples"]["validation"]
-    headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE", "agreement", "gate"]
-    adapted = any(values.get("heard", 1.0) < 1.0 for values in worth.values())
-    headings += ["heard"] if adapted else []
-    rows = []
-    for name, values in worth.items():
-        shares = [values[key] for key in ("own_top1", "top1")]
-        kinds = ("ece", "agreement", "gate", *(["heard"] if adapted else []))
-        rest = [values[key] for key in kinds]
-        rows.append(
-            [escape(name)]
-            + [f"{100 * share:.1f} %" for share in shares]
-            + [f"{values['cross_entropy']:.2f}"]
-            + [f"{100 * share:.1f} %" for share in rest]
-        )
+    weighted = any(values.get("heard", 1.0) != 1.0 for values in worth.values())
     return [
         "## What the teachers were worth",
-        " ".join(_sentence(escape(name), values) for name, values in worth.items()),
-        grid(headings, rows),
-        f"Measured on {count:,} validation images after the last epoch. Cross-entropy and ECE"
-        " (calibration error) are the teacher's; agreement is the share of images on which the"
-        " network and its teacher name the same class; the gate is the share on which the teacher"
-        " may teach."
+        " ".join(_sentence(name, values, rows) for name, values in worth.items()),
+        *_features(metrics, worth),
+        _table(worth, weighted),
+        f"Measured on {count:,} validation images, of the networks as they are kept. Cross-entropy"
+        " and ECE (calibration error) are the teacher's; agreement is the share of images on which"
+        " the network and its teacher name the same class; the gate is the share on which the"
+        " teacher may teach."
         + (
-            " Heard is how far the network hears its teacher, by what that has learned of the"
-            " training images." * adapted
+            " Heard is the part of λ with which the teacher's logits taught at the end of training:"
+            " what the teacher has learned of the training images, times the network's own"
+            " `distill`." * weighted
         ),
     ]
 
 
-def _sentence(name: str, values: Mapping) -> str:
+def _table(worth: Mapping, weighted: bool) -> str:
+    headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE", "agreement", "gate"]
+    kinds = ["ece", "agreement", "gate", *(["heard"] if weighted else [])]
+    rows = [
+        [escape(name)]
+        + [f"{100 * values[kind]:.1f} %" for kind in ("own_top1", "top1")]
+        + [f"{values['cross_entropy']:.2f}"]
+        + [f"{100 * values[kind]:.1f} %" for kind in kinds]
+        for name, values in worth.items()
+    ]
+    return grid(headings + kinds[3:], rows)
+
+
+def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
+    """Return from whom a network learned, on what, and how far it heard them."""
+    teacher, several = _teacher(name, values)
     gain = 100 * (values["top1"] - values["own_top1"])
     if values["gate"] < 0.995:
-        return f"{name} learned from its teacher on {100 * values['gate']:.0f} % of the images."
-    compared = (
-        f"{gain:.1f} points more often right than it"
-        if gain >= 0.05
-        else f"{-gain:.1f} points less often right than it"
-        if gain <= -0.05
-        else "as often right as it"
-    )
-    return f"The teacher of {name} is {compared}."
+        text = (
+            f"{escape(name)} learned from {teacher} on {100 * values['gate']:.0f} % of the images"
+        )
+    else:
+        compared = (
+            f"{gain:.1f} points more often right"
+            if gain >= 0.05
+            else f"{-gain:.1f} points less often right"
+            if gain <= -0.05
+            else "as often right"
+        )
+        which = "which together are" if several else "which is"
+        text = f"{escape(name)} learned from {teacher}, {which} {compared}"
+    end = values.get("heard", 1.0)
+    epochs = [row[f"{name}_heard"] for row in rows if f"{name}_heard" in row]
+    if epochs:
+        mean = sum(epochs) / len(epochs)
+        whom = "them" if several else "it"
+        text += f", and heard {whom} at {_percent(mean)} of the full weight on average,"
+        text += f" at {_percent(end)} in the end"
+    elif end != 1.0:
+        text += f", at {_percent(end)} of the full weight"
+    return text + "."
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def _teacher(name: str, values: Mapping) -> tuple[str, bool]:
+    """Return who taught a network, and whether that is a plural."""
+    names = values.get("teachers", ())  # a run of an earlier version does not say it
+    if name in names:
+        return "the ensemble", False
+    if len(names) == 1:
+        return escape(names[0]), False
+    return ("the others", True) if names else ("its teacher", False)
+
+
+def _features(metrics: Mapping, worth: Mapping) -> list[str]:
+    """Return who learned from features too."""
+    names = [escape(name) for name, values in worth.items() if values.get("features")]
+    if not names:
+        return []
+    weight = metrics["config"]["distill_similarity"]
+    return [
+        f"{both(names)} also learned from {'each other’s' if len(names) > 1 else 'the others’'}"
+        f" features which images are alike (--distill_similarity={weight:g}). There the teachers"
+        " count in full, whatever they have learned."
+    ]

@@ -5,22 +5,26 @@ import tensorflow as tf
 
 from xkd_keras import data as datasets
 from xkd_keras.data import pipeline
+from xkd_keras.distillation import similar, teachers
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.runs import evaluation
 
 
 def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, dict]:
-    """Return for each peer the scores of its teacher on the validation images.
+    """Return for each peer that is taught the scores of its teacher on the validation images.
 
     Args:
-        cohort: Trained.
+        cohort: Trained, its peers with the weights that are kept.
         data: Its images.
         batch_size: Of the evaluation.
 
     Returns:
         By the peer's name: what `evaluation.scores` returns of the teacher's logits; `own_top1` of
         the peer itself; `agreement`, the share of images on which both name the same class; `gate`,
-        the mean of the teacher's gate, 1 where it has none; and `heard`, what multiplies lambda.
+        the mean of the teacher's gate, 1 where it has none; `heard`, what multiplies lambda at the
+        end of training; `teachers`, the names of the peers whose mean teaches it, none where the
+        teacher is another; and `features`, whether it learns from other peers' features too. A peer
+        with the factor `distill` 0 is left out.
     """
     ask = tf.function(cohort.teaching, autograph=False)  # as Keras traces its steps
     parts = []
@@ -33,8 +37,10 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
     labels, *answers = zip(*parts, strict=True)
     labels = np.concatenate(labels)
     logits, taught, gate = (np.concatenate(each, axis=1) for each in answers)
-    result, heard = {}, cohort.heard()
+    result, heard, comparing = {}, cohort.heard(), _comparing(cohort)
     for i, name in enumerate(cohort.peers):
+        if not cohort.distill[name]:
+            continue
         own, target = logits[i].argmax(-1), taught[i].argmax(-1)
         result[name] = {
             **evaluation.scores(labels, taught[i]),
@@ -42,5 +48,21 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
             "agreement": float(np.mean(own == target)),
             "gate": float(gate[i].mean()),
             "heard": heard[name],
+            "teachers": _teachers(cohort, name),
+            "features": name in comparing,
         }
     return result
+
+
+def _teachers(cohort: Cohort, name: str) -> list[str]:
+    """Return the names of the peers that a peer's teacher is the mean of, or none."""
+    if cohort.teacher == "mean":
+        return list(cohort.peers)
+    of_others = cohort.teacher in teachers.OF_OTHERS
+    return [other for other in cohort.peers if other != name] if of_others else []
+
+
+def _comparing(cohort: Cohort) -> list[str]:
+    """Return the names of the peers whose features are compared."""
+    read = [name for name, peer in cohort.peers.items() if similar.features(peer) is not None]
+    return read if cohort.similarity and len(read) > 1 else []
