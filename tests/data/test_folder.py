@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from xkd_keras import console, data
-from xkd_keras.data import preparation
+from xkd_keras.data import dataset as dataset_module
+from xkd_keras.data import pipeline, preparation
 from xkd_keras.errors import InputError
 
 COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 50), "red": (210, 30, 20)}
@@ -142,6 +143,29 @@ def test_a_class_without_a_readable_image_stops_the_run_though_files_are_skipped
         path.write_bytes(b"\0\0\0\x18ftypheic")
     line = r"no image of class 'green' is left: all are unreadable, or copies of others"
     refused(tmp_path, line, skip_unreadable=True)
+
+
+def test_statistics_are_those_of_numpy_and_need_few_pixels_at_a_time(tmp_path, monkeypatch):
+    fill(tmp_path)
+    rng = np.random.default_rng(1)
+    for path in sorted(tmp_path.rglob("*.png")):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+    sizes, batches = [], pipeline.eval_batches
+
+    def counted(split, *, dataset, batch_size):
+        sizes.append(batch_size)
+        return batches(split, dataset=dataset, batch_size=batch_size)
+
+    monkeypatch.setattr(pipeline, "eval_batches", counted)
+    found = []
+    for most in (2**22, 4 * 40 * 50, 1):
+        monkeypatch.setattr(dataset_module, "_PIXELS", most)
+        found.append(data.load(f"folder:{tmp_path}", image_size="40x50"))
+    assert sizes == [256, 4, 1]
+    seen = data.images(found[0].train, range(len(found[0].train)), found[0]).reshape(-1, 3)
+    np.testing.assert_allclose(found[0].mean, seen.mean(0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(found[0].std, seen.std(0, dtype=np.float64), rtol=1e-9)
+    assert len({(each.mean, each.std) for each in found}) == 1
 
 
 def test_what_tensorflow_cannot_read_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from xkd_keras.data.splits import FIXED_SEED, stratified_subset
 from xkd_keras.errors import FlagError, InputError
 
 _SAMPLE = 4096  # images that stand for all in mean and std, where decoding all would take long
+_PIXELS = 2**22  # of which statistics are computed at a time: some 300 MB with all that is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,8 @@ def _statistics(dataset: Dataset) -> tuple[tuple, tuple]:
         chosen = np.random.RandomState(FIXED_SEED).permutation(len(split))[:_SAMPLE]
         split = split.part(np.sort(chosen))
     total, squares, count = np.zeros(3), np.zeros(3), 0
-    for images, _, weights in pipeline.eval_batches(split, dataset=dataset, batch_size=256):
+    batch = max(1, min(256, _PIXELS // math.prod(dataset.image_shape[:2])))
+    for images, _, weights in pipeline.eval_batches(split, dataset=dataset, batch_size=batch):
         pixels = images.numpy()[weights.numpy() > 0].reshape(-1, 3).astype(np.int64)
         total += pixels.sum(0)  # exact: pixels are whole numbers
         squares += (pixels**2).sum(0)
