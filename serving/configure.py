@@ -6,6 +6,7 @@ models.config is written for the container, where the models are in --models_dir
 --models_dir=RUN/export/savedmodel it also works for `python -m serving.server`.
 """
 
+import json
 import os
 import re
 import string
@@ -102,7 +103,7 @@ def main() -> int:
         "most_replicas": 5 * given.replicas,
         "batch": given.max_batch_size,
         "cpus": given.cpus,
-        "savedmodel": os.path.relpath(savedmodels.resolve(), out.resolve()),
+        "models_volume": _volume(os.path.relpath(savedmodels.resolve(), out.resolve()), base),
     }
     texts = {"models.config": models_config(models, base)}
     for name in ("batching.config", "monitoring.config", "compose.yaml"):
@@ -115,6 +116,15 @@ def main() -> int:
         _write(out / name, text)
         print(out / name)
     return 0
+
+
+def _volume(path: str, there: str) -> str:
+    """Return an item of Compose's volumes, quoted: a relative path, and where the container has it.
+
+    Without a dot before it, Compose would take a path for a volume's name; it reads $$ as $.
+    """
+    relative = path if path.startswith(".") else f"./{path}"
+    return json.dumps(f"{relative}:{there}:ro".replace("$", "$$"), ensure_ascii=False)
 
 
 def _filled(name: str, values: Mapping[str, object]) -> str:

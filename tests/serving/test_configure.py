@@ -84,6 +84,26 @@ def test_compose_mounts_the_models_and_the_configuration(export, write, tmp_path
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
+@pytest.mark.parametrize(
+    ("inside", "out", "path"),
+    [
+        ("run", "run", "./export/savedmodel"),
+        ("run", ".", "./run/export/savedmodel"),
+        ("run", "run/export/savedmodel/serving", ".."),
+        ('a #1 "b" $c', ".", './a #1 "b" $$c/export/savedmodel'),  # Compose reads $$ as $
+    ],
+)
+def test_compose_finds_the_models_wherever_it_is_written(
+    export, write, tmp_path, monkeypatch, inside, out, path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / inside).mkdir()
+    export.rename(tmp_path / inside / "export")
+    write(export_dir=f"{inside}/export", out_dir=out)
+    compose = yaml.safe_load((tmp_path / out / "compose.yaml").read_text())
+    assert compose["services"]["birds"]["volumes"][0] == f"{path}:/models:ro"
+
+
 def test_kubernetes_has_all_it_needs_and_its_parts_fit(export, write):
     write()
     documents = list(yaml.safe_load_all((export / "serving" / "kubernetes.yaml").read_text()))
