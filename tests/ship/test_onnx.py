@@ -100,7 +100,9 @@ def test_a_file_says_what_goes_in_and_out_and_which_classes_there_are(shipped, e
         "probabilities": ["batch", len(classes)],
     }
     assert {i.version for i in model.opset_import if not i.domain} == {onnx_file.OPSET}
-    assert json.loads({p.key: p.value for p in model.metadata_props}["labels"]) == classes
+    told = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(told["labels"]) == classes
+    assert float(told["crop_ratio"]) == exported[1]["crop_ratio"]
     assert onnx_file.read(shipped[1]).labels == tuple(classes)
     assert model.doc_string == "normalised on digits."
 

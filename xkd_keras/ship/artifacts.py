@@ -175,9 +175,11 @@ def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> 
     run, reference = tested.run, tested.predictions["test"].logits[name][: len(tested.examples)]
 
     def make(entry):
-        about = f"{name} on {run.config.dataset}."
-        temperature = tested.temperatures[name]
-        content = onnx_file.convert(run.models[name], about, run.data.class_names, temperature)
+        about, data = f"{name} on {run.config.dataset}.", run.data
+        content = onnx_file.convert(
+            *(run.models[name], about, data.class_names),
+            *(tested.temperatures[name], data.crop_ratio),
+        )
         call = onnx_file.Onnx(content)
         scores = tested.quality(name, call)
         quality.same(entry["file"], scores["max_difference"])

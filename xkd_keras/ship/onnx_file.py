@@ -23,7 +23,11 @@ _BATCH = 64
 
 
 def convert(
-    model: keras.Model, about: str, class_names: Sequence[str], temperature: float = 1.0
+    model: keras.Model,
+    about: str,
+    class_names: Sequence[str],
+    temperature: float = 1.0,
+    crop_ratio: float = 1.0,
 ) -> bytes:
     """Return a peer as an ONNX file.
 
@@ -32,6 +36,7 @@ def convert(
         about: A line for people.
         class_names: In the order of the outputs; a JSON list in the file's metadata, as `labels`.
         temperature: By which the logits are divided.
+        crop_ratio: As in evaluation, see `data.preparation.evaluation`; in the metadata, too.
 
     Raises:
         InputError: A layer of the network has no counterpart in ONNX.
@@ -59,12 +64,12 @@ def convert(
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise InputError(f"onnx: cannot be made of this network: {reason}") from None
         made = onnx.load(path)
-    _name(made, about, class_names)
+    _name(made, about, class_names, crop_ratio)
     onnx.checker.check_model(made, full_check=True)
     return made.SerializeToString()
 
 
-def _name(made, about: str, class_names: Sequence[str]) -> None:
+def _name(made, about: str, class_names: Sequence[str], crop_ratio: float) -> None:
     """Give outputs and the batch the names that we promise, and put the metadata in."""
     names = {tensor.name: name for tensor, name in zip(made.graph.output, _OUTPUTS, strict=True)}
     for node in made.graph.node:
@@ -78,6 +83,7 @@ def _name(made, about: str, class_names: Sequence[str]) -> None:
     for key, value in (
         ("labels", json.dumps(list(class_names))),
         ("pixels", "RGB, 0 to 255; the model normalises them itself"),
+        ("crop_ratio", repr(float(crop_ratio))),
     ):
         made.metadata_props.add(key=key, value=value)
 
