@@ -74,3 +74,8 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def printable(text: str) -> str:
+    """Return text that a file can hold: bytes of a name that are not UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()

@@ -32,11 +32,6 @@ def write(path: Path, content: str) -> None:
         beside.write_text(content, encoding="utf-8")
 
 
-def printable(text: str) -> str:
-    """Return text that a file can hold: bytes of a name that are not UTF-8 are escaped."""
-    return text.encode(errors="backslashreplace").decode()
-
-
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Hold the directory for this process; the system lets go of it however the process ends.

@@ -4,7 +4,7 @@ python tests/benchmarks/input_pipeline.py [--rounds=5] [--steps=40] [--cases=dig
 
 A case's step within `fit`, fed by `train_batches`, without its first, over that on one batch in
 memory; the pipeline's own time for a batch, of which nobody learns, is what the two have to hide.
-Folders are drawn: PNGs of 32x32 and JPEGs of 500x375. "files" are read again each epoch, as folders
+Folders are drawn: PNGs of 32x32, JPEGs of 500x375 and of 4000x3000. "files" are read again each epoch, as folders
 beyond --cache_gib are; otherwise they are in memory, PNGs decoded and JPEGs encoded. Memory is a
 process' VmRSS after one epoch of AlexNet on PNGs read from files (Linux: read from /proc).
 """
@@ -22,6 +22,7 @@ flags.DEFINE_integer("rounds", 5, "How often each is measured.")
 flags.DEFINE_integer("steps", 40, "Steps of a measurement.")
 flags.DEFINE_integer("pngs", 2000, "Images of 32x32; 70 % are trained on.")
 flags.DEFINE_integer("jpegs", 600, "Images of 500x375.")
+flags.DEFINE_integer("photos", 100, "Images of 4000x3000, as phones make them.")
 flags.DEFINE_list("growth", ["1", "4", "16"], "Times --pngs, for memory.")
 
 
@@ -53,6 +54,8 @@ CASES = {
     "cifar-files": Case("png", image_size=32, cache_gib=0),
     "imagenet": MOBILE,
     "imagenet-files": dataclasses.replace(MOBILE, cache_gib=0),
+    "phone": dataclasses.replace(MOBILE, data="photo"),
+    "phone-files": dataclasses.replace(MOBILE, data="photo", cache_gib=0),
     "cifar-colour": Case("png", image_size=32, augment="crop+flip+colour"),
     "imagenet-all": dataclasses.replace(MOBILE, augment="inception+randaugment+erase"),
 }
@@ -80,7 +83,7 @@ def prepared(case: Case, folder: str):
     from xkd_keras.devices import start_up
 
     start_up.load_tensorflow()
-    name = f"folder:{folder}/{case.data}" if case.data in ("png", "jpeg") else case.data
+    name = f"folder:{folder}/{case.data}" if case.data in ("png", "jpeg", "photo") else case.data
     data = datasets.load(
         name, image_size=case.image_size, augment=case.augment, cache_gib=case.cache_gib
     )
@@ -169,6 +172,8 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder) / "png", values.pngs, "png", (32, 32))
         draw(Path(folder) / "jpeg", values.jpegs, "jpeg", (500, 375))
+        if any(CASES[name].data == "photo" for name in values.cases):
+            draw(Path(folder) / "photo", values.photos, "jpeg", (4000, 3000))
         rows = [measure(name, folder) for name in values.cases]
     head = ["case", "batch", "pipeline alone, ms", "bare step, ms", "step in fit, ms", "fit / bare"]
     measured.table(head, rows)

@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras import console
-from xkd_keras.data import duplicates, layout, names, preparation
+from xkd_keras.console import printable
+from xkd_keras.data import duplicates, layout, names, preparation, shrunk
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 from xkd_keras.errors import InputError
-from xkd_keras.files import printable
 
 _PARTS = ("train", "validation", "test")
 _SMALLEST = 32  # pixels; what most networks need
@@ -26,11 +26,15 @@ _SMALLEST = 32  # pixels; what most networks need
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """A file that could be decoded: digest, shorter side, and what is to be kept in memory."""
+    """A file that could be decoded: digest, shorter side, and what is to be kept in memory.
+
+    `copy` is what training reads instead, see `shrunk`.
+    """
 
     digest: bytes
     side: int
     kept: np.ndarray | bytes | None
+    copy: bytes | None
 
 
 def read(name: str, request: Request) -> Content:
@@ -55,7 +59,8 @@ def read(name: str, request: Request) -> Content:
     files, parts, notes = layout.find(name, root, request.class_names)
     _check_known(name, files, request.class_names)
     keep = _what_to_keep(files, chosen, request.cache_bytes)
-    images, bad = _decode_all(files, chosen.image_size, keep)
+    copies = shrunk.Copies(chosen.image_size, request.cache_bytes) if chosen.cuts else None
+    images, bad = _decode_all(files, chosen.image_size, keep, copies)
     skipped = tuple((_shown(root, file), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
         raise InputError(_unreadable(name, skipped), argument="dataset")
@@ -66,12 +71,14 @@ def read(name: str, request: Request) -> Content:
     class_names = request.class_names or _class_names(name, files, asked)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = _splits(name, files, class_names, labels, request, "test" in parts)
-    source = _source(files, images, labels, keep)
-    source.names = tuple(_shown(root, file) for file in files)
+    trained = copies and copies.source([image.copy for image in images], labels)
+    source = _source(files, images, labels, "files" if trained else keep)
+    trained = trained or source
+    trained.names = source.names = tuple(_shown(root, file) for file in files)
     return Content(
         class_names,
         chosen,
-        *(Split(source, positions) for positions in splits),
+        *map(Split, (trained, source, source), splits),
         _digest(root, files, images),
         skipped,
         dropped or _harmful(name, root, readable, splits, request.duplicates),
@@ -131,7 +138,7 @@ def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
     return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
 
 
-def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
+def _decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies):
     """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
     look = _resizer(image_size) if keep == "arrays" else _look
 
@@ -144,7 +151,9 @@ def _decode_all(files: list[File], image_size: tuple[int, int], keep: str):
         except (OSError, ValueError, tf.errors.OpError) as error:
             return _reason(file.path, error)
         kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()
-        return _Image(hashlib.sha256(encoded).digest(), int(side), kept)
+        trains = copies and file.part in ("", "train")
+        copy = copies.of(encoded, image.numpy()) if trains else None
+        return _Image(hashlib.sha256(encoded).digest(), int(side), kept, copy)
 
     # Threads suffice: TensorFlow decodes outside of Python's lock.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())

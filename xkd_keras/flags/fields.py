@@ -201,9 +201,8 @@ class Fields:
     )
     exits: int = _flag(
         0,
-        "Heads on the last so many stages of each network before its final one; during training"
-        " they learn from the labels and the heads of the other networks, then they are dropped."
-        " These heads all teach alike, by kl, whatever --teacher and --distill_term.",
+        "Heads on the last so many stages of each network before its final one, for training only:"
+        " they learn from the labels, and from the others' heads by kl, whatever the teacher.",
         low=0,
         high=4,
     )

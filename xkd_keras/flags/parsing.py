@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import flags
 
+from xkd_keras.console import printable
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.files import printable
 
 
 def parse(where: str, text: str, field: dataclasses.Field) -> Any:
