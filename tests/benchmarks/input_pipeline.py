@@ -4,9 +4,10 @@ python tests/benchmarks/input_pipeline.py [--rounds=5] [--steps=40] [--cases=dig
 
 A case's step within `fit`, fed by `train_batches`, without its first, over that on one batch in
 memory; the pipeline's own time for a batch, of which nobody learns, is what the two have to hide.
-Folders are drawn: PNGs of 32x32, JPEGs of 500x375 and of 4000x3000. "files" are read again each epoch, as folders
-beyond --cache_gib are; otherwise they are in memory, PNGs decoded and JPEGs encoded. Memory is a
-process' VmRSS after one epoch of AlexNet on PNGs read from files (Linux: read from /proc).
+Folders are drawn: PNGs of 32x32, JPEGs of 500x375 and of 4000x3000. "files" are read again each
+epoch, as folders beyond --cache_gib are; otherwise they are in memory, PNGs decoded and JPEGs
+encoded (large ones as smaller copies). Memory is a process' VmRSS after one epoch of AlexNet on
+PNGs read from files (Linux: read from /proc).
 """
 
 import dataclasses

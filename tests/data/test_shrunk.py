@@ -47,7 +47,8 @@ def test_the_smallest_random_crop_of_a_copy_has_as_many_pixels_as_the_network_ta
             aspect_ratio_range=[aspect * wide for aspect in preparation.ASPECT],
             use_image_if_no_bounding_boxes=True,
         )
-        assert height >= size[0] - 1 and width >= size[1] - 1
+        assert height >= size[0] - 1
+        assert width >= size[1] - 1
 
 
 def test_training_reads_copies_and_evaluation_reads_the_files(tmp_path):
@@ -65,7 +66,8 @@ def test_a_copy_differs_from_its_file_by_a_level_or_two(tmp_path):
     large, files = load(tmp_path), load(tmp_path, cache_gib=0)
     assert isinstance(files.train.source, sources.Files)
     difference = np.abs(seen(large.train, large) - seen(files.train, files))
-    assert difference.mean() < 1 and difference.max() <= 6
+    assert difference.mean() < 1
+    assert difference.max() <= 6
     for split in ("validation", "test"):
         np.testing.assert_array_equal(
             seen(getattr(large, split), large), seen(getattr(files, split), files)
