@@ -30,7 +30,7 @@ def whole(directory, data_dir):
     )
 
 
-def in_process(tasks, jobs):
+def in_process(tasks, jobs, part):
     """Do what `workers.run_all` does here: nothing is imported or traced a second time."""
     for task in tasks:
         yield task, workers._attempt(measurement.run, task)

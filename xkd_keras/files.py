@@ -33,15 +33,27 @@ def write(path: Path, content: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(directory: Path) -> Iterator[None]:
+def turn(directory: Path) -> Iterator[None]:
+    """Do something in the directory while no other process does, each in its turn."""
+    with open(directory / ".turn", "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def lock(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the directory for this process; the system lets go of it however the process ends.
+
+    Args:
+        directory: To hold.
+        shared: Together with other processes that share it.
 
     Raises:
         InputError: Another process holds it.
     """
-    with open(directory / ".lock", "w") as file:
+    with open(directory / ".lock", "a+") as file:  # to share it on NFS, it has to be readable
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
                 f"'{directory}' is in use by another process; valid: wait for it, or"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import workers as processes
 from tests.invented_studies import Study
 from tests.shell import ENV, ROOT, fails, here, run
 from tests.small_runs import PLAIN
@@ -38,9 +39,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     log = open(tmp_path / "log", "w")  # noqa: SIM115
     process = subprocess.Popen(line, cwd=ROOT, env=ENV, stdout=log, stderr=log)
     first = tmp_path / "killed" / "runs" / "solo" / "seed-0.json"
-    deadline = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(first.exists)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done = len(list((tmp_path / "killed" / "runs").rglob("*.json")))
@@ -51,12 +50,61 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     assert f"run: 4 runs, {done} of them there already" in result.stdout
     whole = command(tmp_path / "whole", data_dir, *flags)
     subprocess.run(whole, cwd=ROOT, env=ENV, capture_output=True, check=True)
-    tops = []
-    for name in ("killed", "whole"):
-        study = json.loads((tmp_path / name / "study.json").read_text())
-        assert len(study["runs"]) == 4
-        tops.append([[row["top1"] for row in run["peers"].values()] for run in study["runs"]])
+    tops = [measured(tmp_path / name) for name in ("killed", "whole")]
+    assert len(tops[0]) == 4
     assert tops[0] == tops[1]
+
+
+def measured(directory):
+    """Return what a finished study says of its runs, without their times."""
+    runs = json.loads((directory / "study.json").read_text())["runs"]
+    for each in runs:
+        each["seconds"] = each["teacher_seconds"] = 0
+        for row in [*each["peers"].values(), each["ensemble"]]:
+            row.pop("milliseconds_per_image", None)
+    return runs
+
+
+@pytest.mark.slow
+def test_parts_of_which_one_is_stopped_and_one_is_killed_report_as_one_study(tmp_path, data_dir):
+    flags = ("--compare=kd", "--seeds=1", "--epochs=6", "--deterministic", "--sweep_seeds=1")
+    flags = (*flags, "--sweep=temperature=1:4")
+    shared, claims = tmp_path / "shared", tmp_path / "shared" / "claims"
+
+    def start(index):
+        line = command(shared, data_dir, *flags, f"--shard={index}/2")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(line, cwd=ROOT, env=ENV, start_new_session=True, **pipes)
+
+    one, other = start(0), start(1)
+    wait_for(lambda: list(claims.glob("sweep-*.1")))
+    wait_for(lambda: len(list(claims.glob("part-*"))) == 2)
+    os.killpg(other.pid, signal.SIGTERM)  # as Slurm sends it: to the runs' processes, too
+    codes, outputs = processes.ended([other])
+    assert codes == [75], outputs
+    assert not list(claims.glob("part-1-*"))
+    assert not any(path.read_text() for path in claims.glob("*.ended"))
+    other = start(1)
+    wait_for(lambda: list(claims.glob("runs-*.1")) and list(claims.glob("part-1-*")))
+    one.send_signal(signal.SIGKILL)
+    one.communicate()
+    (sign,) = claims.glob("part-0-*")
+    os.utime(sign, (0, 0))  # as if it had been silent for minutes
+    codes, outputs = processes.ended([other])
+    assert codes == [0], outputs
+    whole = command(tmp_path / "whole", data_dir, *flags)
+    subprocess.run(whole, cwd=ROOT, env=ENV, capture_output=True, check=True)
+    assert measured(shared) == measured(tmp_path / "whole")
+    assert len(measured(shared)) == 3
+    chosen = [(tmp_path / name / "sweep.json").read_text() for name in ("shared", "whole")]
+    assert chosen[0] == chosen[1]
+
+
+def wait_for(there):
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +112,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     [
         (["--compare=mcd"], 2, ["--compare: unknown value 'mcd'", "Did you mean 'mcod'"]),
         (["--jobs=-1"], 2, ["--jobs: received '-1'; valid: 0 or more."]),
+        (["--shard=2/2"], 2, ["--shard: received '2/2'; valid: INDEX/COUNT with INDEX from 0 to"]),
         (["--seeds=0"], 2, ["--seeds: received '0'; valid: 1 or more."]),
         (["--preset=papers"], 2, ["--preset: unknown value 'papers'", "Did you mean 'paper'"]),
         (["--sweep=temperature=0:1"], 2, ["--sweep: temperature: received 0.0; valid: 0.01"]),

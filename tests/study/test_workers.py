@@ -6,8 +6,10 @@ import pytest
 
 from tests.small_studies import base
 from xkd_keras.errors import InputError
-from xkd_keras.study import workers
+from xkd_keras.study import shards, workers
 from xkd_keras.study.plan import Task
+
+ALONE = shards.Alone()
 
 
 def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_dir):
@@ -22,7 +24,7 @@ def test_a_process_that_is_dead_when_it_is_given_a_task_is_told(tmp_path, data_d
 def test_a_last_run_without_its_teacher_is_told_and_is_not_waited_for(tmp_path, data_dir):
     config = base("", data_dir, method="kd", teacher_run=str(tmp_path / "solo"))
     taught = Task("kd", config, tmp_path / "kd.json", after=tmp_path / "solo.json")
-    assert list(workers.run_all([taught], jobs=1)) == [(taught, "its teacher was not trained")]
+    assert list(workers.run_all([taught], 1, ALONE)) == [(taught, "its teacher was not trained")]
 
 
 @pytest.mark.slow
@@ -34,7 +36,7 @@ def test_a_run_whose_process_dies_is_told_and_the_next_gets_a_new_process(tmp_pa
         Task("taught", good, tmp_path / "taught.json", after=tmp_path / "bad.json"),
         Task("good", good, tmp_path / "good.json"),
     ]
-    outcomes = {task.name: error for task, error in workers.run_all(tasks, jobs=1)}
+    outcomes = {task.name: error for task, error in workers.run_all(tasks, 1, ALONE)}
     assert "SIGKILL" in outcomes["bad"]
     assert outcomes["taught"] == "its teacher was not trained"
     assert outcomes["good"] == ""
@@ -50,7 +52,9 @@ def test_a_run_waits_for_its_teacher_that_another_process_trains(tmp_path, data_
         "kd", dataclasses.replace(alone, **teach), tmp_path / "kd.json", after=teacher.result
     )
     other = Task("other", alone, tmp_path / "other.json")
-    outcomes = [(task.name, error) for task, error in workers.run_all([teacher, taught, other], 2)]
+    outcomes = [
+        (task.name, error) for task, error in workers.run_all([teacher, taught, other], 2, ALONE)
+    ]
     assert sorted(outcomes) == [("kd", ""), ("other", ""), ("solo", "")]
     assert outcomes.index(("solo", "")) < outcomes.index(("kd", ""))
     assert taught.result.exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from xkd_keras.errors import FlagError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
 from xkd_keras.flags import peer as peer_options
+from xkd_keras.study import shards
 from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
 
 PRESETS = {
@@ -54,6 +56,13 @@ def define(values: flags.FlagValues) -> None:
         " first, and takes its best.",
         **kwargs,
     )
+    flags.DEFINE_string(
+        "shard",
+        "",
+        "INDEX/COUNT: this process' part of the runs, where several share --run_dir;"
+        " auto in a Slurm array, auto/COUNT in a Kubernetes Indexed Job.",
+        **kwargs,
+    )
     beside = "Runs side by side, each in its own process; 0: as many as suit the machine."
     for name, default, text, least in (
         ("seeds", 5, "Runs of every method, from --seed on.", 1),
@@ -85,6 +94,7 @@ def plan(values: flags.FlagValues) -> Plan:
         grid,
         tuple(range(first, first + (values.sweep_seeds if grid else 0))),
         values.jobs,
+        shards.parse(values.shard, os.environ),
     )
     check(made)
     return made

@@ -12,7 +12,16 @@ from xkd_keras.console import clock
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
-from xkd_keras.study import machine, report, results, search, statistics, together, workers
+from xkd_keras.study import (
+    machine,
+    report,
+    results,
+    search,
+    shards,
+    statistics,
+    together,
+    workers,
+)
 from xkd_keras.study.plan import Plan, Task
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
@@ -33,17 +42,20 @@ def run(plan: Plan) -> dict:
     """
     _claim(plan)
     plan = _continuing(plan)
-    with files.lock(plan.directory):
+    with files.lock(plan.directory, shared=bool(plan.shard)):
         table = _search(plan) if plan.grid else None
         tasks = plan.tasks(search.chosen(table) if table else {})
         errors: dict[Path, str] = {}
         try:
             _execute(plan, tasks, errors)
         except KeyboardInterrupt:
-            if any(task.result.exists() for task in tasks):
+            if not plan.shard and any(task.result.exists() for task in tasks):
                 _finish(plan, tasks, table, errors)
             raise
-        return _finish(plan, tasks, table, errors)
+        with shards.turn(plan):
+            if plan.shard and shards.reported(plan.directory):
+                return json.loads((plan.directory / "study.json").read_text())
+            return _finish(plan, tasks, table, errors)
 
 
 def _claim(plan: Plan) -> None:
@@ -51,15 +63,16 @@ def _claim(plan: Plan) -> None:
     directory = plan.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        known = (directory / "study.flags").exists()
-        if not known and any(path.name[0] != "." for path in directory.iterdir()):
-            raise InputError(
-                f"'{directory}' is not empty and not a study; valid: a new or empty directory.",
-                argument="run_dir",
-            )
-        (directory / ".lock").touch()
-        if not known:
-            files.write(directory / "study.flags", flags(plan))
+        with shards.turn(plan):
+            known = (directory / "study.flags").exists()
+            if not known and any(path.name[0] != "." for path in directory.iterdir()):
+                raise InputError(
+                    f"'{directory}' is not empty and not a study; valid: a new or empty directory.",
+                    argument="run_dir",
+                )
+            (directory / ".lock").touch()
+            if not known:
+                files.write(directory / "study.flags", flags(plan))
     except OSError as error:
         raise InputError(
             f"cannot write to '{directory}' ({error.strerror}); valid: a directory that"
@@ -91,6 +104,17 @@ def _search(plan: Plan) -> dict[str, list[dict]]:
     asked = dataclasses.replace(plan, arms=tuple(alone + new))
     tasks, errors = asked.sweep_tasks(), {}
     _execute(asked, tasks, errors)
+    with shards.turn(plan):
+        known = _known_search(plan, path)  # another part may have written it meanwhile
+        if any(arm.method not in known for arm in new):
+            known |= _chosen(asked, tasks, errors)
+            about = {"seeds": list(plan.sweep_seeds), "table": known}
+            files.write(path, json.dumps(about, indent=1) + "\n")
+    return {arm.method: known[arm.method] for arm in plan.arms if plan.candidates(arm)}
+
+
+def _chosen(asked: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> dict[str, list[dict]]:
+    """Return the scores of the settings; raises InputError for a method of which none ran."""
     table = search.choose(asked, results.results(tasks))
     for method, rows in table.items():
         if not any(row["chosen"] for row in rows):
@@ -98,10 +122,7 @@ def _search(plan: Plan) -> dict[str, list[dict]]:
             raise InputError(
                 f"no setting of {method} ran, the first with: {reason}", argument="sweep"
             )
-    table = {**known, **table}
-    about = {"seeds": list(plan.sweep_seeds), "table": table}
-    files.write(path, json.dumps(about, indent=1) + "\n")
-    return {arm.method: table[arm.method] for arm in plan.arms if plan.candidates(arm)}
+    return table
 
 
 def _known_search(plan: Plan, path: Path) -> dict[str, list[dict]]:
@@ -124,23 +145,31 @@ def _known_search(plan: Plan, path: Path) -> dict[str, list[dict]]:
 
 def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None:
     """Run the tasks without a result; put what goes wrong into `errors`, by result."""
-    word = "run" if tasks[0].test else "search"
-    todo = [task for task in tasks if not _done(plan, task)]
-    if tasks[0].test:
-        files.write(plan.directory / "study.flags", flags(plan))  # what is there belongs to it
-    ready = len(tasks) - len(todo)
-    print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
-    jobs = plan.jobs or _choose(len(todo))
-    began = time.monotonic()
-    for count, (task, error) in enumerate(workers.run_all(todo, jobs), start=1):
-        left = (time.monotonic() - began) / count * (len(todo) - count)
-        if error:
-            errors[task.result] = parsing.as_typed(error)
-        outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
-        where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
-        print(f"{where}  {outcome}  {clock(left)} left", flush=True)
-        if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
-            raise InputError(f"every run failed, the first with: {errors[task.result]}")
+    with shards.part(plan, tasks, lambda task: _done(plan, task)) as part:
+        todo = [task for task in tasks if not _done(plan, task)]
+        if tasks[0].test:
+            with shards.turn(plan):
+                _say_flags(plan)  # what is there belongs to it
+        word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
+        print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
+        jobs = plan.jobs or _choose(len(todo))
+        began = time.monotonic()
+        for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
+            left = (time.monotonic() - began) / count * (len(todo) - count)
+            if error:
+                errors[task.result] = parsing.as_typed(error)
+            outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
+            where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
+            print(f"{where}  {outcome}  {clock(left)} left", flush=True)
+            if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
+                raise InputError(f"every run failed, the first with: {errors[task.result]}")
+
+
+def _say_flags(plan: Plan) -> None:
+    """Write study.flags; untouched, where it says the same, it is not newer than the report."""
+    path, text = plan.directory / "study.flags", flags(plan)
+    if path.read_text(encoding="utf-8") != text:
+        files.write(path, text)
 
 
 def _choose(runs: int) -> int:

@@ -71,6 +71,7 @@ class Plan:
         grid: Flag -> values to try on validation images first; empty: no search.
         sweep_seeds: Seeds of the search.
         jobs: Processes side by side; 0: as many as suit the machine.
+        shard: Index and number of this process' part, where several share the directory.
     """
 
     base: configs.Config
@@ -79,6 +80,7 @@ class Plan:
     grid: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     sweep_seeds: tuple[int, ...] = ()
     jobs: int = 1
+    shard: tuple[int, int] | None = None
 
     @property
     def directory(self) -> Path:

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 
 from xkd_keras import WANTS_LOGS
 from xkd_keras.errors import InputError
-from xkd_keras.study import machine
+from xkd_keras.study import machine, shards
 from xkd_keras.study.plan import Task
 
 _SECONDS = 10  # to end in an orderly way
@@ -57,41 +57,48 @@ class Worker:
     def stop(self) -> None:
         """End the process: at once where it is busy, else by telling it that there is no more."""
         self.pipe.close()
-        if self.task:
-            self.process.terminate()
-        self.process.join(_SECONDS)
+        if not self.task:
+            self.process.join(_SECONDS)
         self.process.kill()
         self.process.join()
 
 
-def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, InputError | str]]:
+def run_all(
+    tasks: Sequence[Task], jobs: int, part: shards.Alone
+) -> Iterator[tuple[Task, InputError | str]]:
     """Run tasks, each after the one that it needs, and yield (task, error or "") as they finish.
 
     Args:
         tasks: In the order in which they should start. A task whose `after` is neither among them
             nor on disk, or has failed, fails.
         jobs: Processes side by side; the cores are divided among them.
+        part: Who else takes tasks of these; what others have run is yielded, too.
     """
-    waiting, ahead = list(tasks), {task.result for task in tasks}
+    waiting, ahead = part.order(tasks), {task.result for task in tasks}
     threads = max(1, machine.cores() // jobs) if jobs > 1 else 0
     with contextlib.ExitStack() as stack:
         workers: list[Worker] = []
         stack.callback(lambda: [worker.stop() for worker in workers])
         while waiting or any(worker.task for worker in workers):
-            for task in [t for t in waiting if _orphan(t, ahead)]:
-                waiting.remove(task)
-                ahead.discard(task.result)
-                yield task, "its teacher was not trained"
+            part.look()
+            for task in list(waiting):
+                orphan = _orphan(task, ahead)
+                error = "its teacher was not trained" if orphan else part.outcome(task)
+                if error is not None:
+                    waiting.remove(task)
+                    ahead.discard(task.result)
+                    yield task, error
             for task in [t for t in waiting if t.after not in ahead]:
-                worker = _free(workers, jobs, threads)
-                if not worker:
+                if sum(bool(worker.task) for worker in workers) == jobs:
                     break
-                waiting.remove(task)
-                worker.give(task)
+                if part.take(task):
+                    waiting.remove(task)
+                    _free(workers, threads).give(task)
             busy = [worker for worker in workers if worker.task]
-            for pipe in wait([worker.pipe for worker in busy]) if busy else ():
+            for pipe in part.wait([worker.pipe for worker in busy], len(waiting)):
                 worker = next(worker for worker in busy if worker.pipe is pipe)
                 task, error = worker.outcome()
+                part.end(task, error)
                 ahead.discard(task.result)
                 yield task, error
 
@@ -100,23 +107,22 @@ def _orphan(task: Task, ahead: set) -> bool:
     return task.after is not None and task.after not in ahead and not task.after.exists()
 
 
-def _free(workers: list[Worker], jobs: int, threads: int) -> Worker | None:
-    """Return a process with nothing to do, a new one where there may be more, or None."""
+def _free(workers: list[Worker], threads: int) -> Worker:
+    """Return a process with nothing to do, or a new one."""
     for worker in [w for w in workers if not w.task and w.left <= 0]:
         worker.stop()
         workers.remove(worker)
     for worker in workers:
         if not worker.task:
             return worker
-    if len(workers) < jobs:
-        workers.append(Worker(threads))
-        return workers[-1]
-    return None
+    workers.append(Worker(threads))
+    return workers[-1]
 
 
 def _serve(pipe, threads: int, wants_logs: bool) -> None:
     """Run tasks until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends us
+    for each in (signal.SIGINT, signal.SIGTERM):  # sent to all, they are the study's, which ends us
+        signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run = _load(threads, wants_logs)
     while True:
