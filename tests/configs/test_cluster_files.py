@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from absl import flags
 
 from tests import workers
 from xkd_keras.devices import cluster
+from xkd_keras.study import options
 
 CLUSTER = Path(__file__).parent.parent.parent / "configs" / "cluster"
 
@@ -32,6 +34,11 @@ def stand_in(tmp_path):
 def shell(tmp_path, *words, **environment):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(words, env={"PATH": path, **environment}, check=False).returncode
+
+
+@pytest.fixture
+def study_job():
+    return yaml.safe_load((CLUSTER / "kubernetes_study.yaml").read_text())["spec"]
 
 
 @pytest.fixture
@@ -65,14 +72,18 @@ def test_each_pod_of_the_job_is_told_all_workers_and_its_own_index(job, stand_in
     assert spec["parallelism"] == spec["completions"]
 
 
-def test_the_job_starts_a_pod_again_that_was_preempted_and_no_other(job):
-    _, spec = job
+@pytest.mark.parametrize("kind", ["run", "study"])
+def test_the_job_starts_a_pod_again_that_was_preempted_and_no_other(job, study_job, kind):
+    spec = job[1] if kind == "run" else study_job
     rules = spec["podFailurePolicy"]["rules"]
     actions = {
         code: r["action"] for r in rules for code in r.get("onExitCodes", {}).get("values", ())
     }
     assert actions == {1: "FailJob", 2: "FailJob", 75: "Ignore"}
-    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # the policy asks for it
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # the policy asks for it
+    names = {rule["onExitCodes"]["containerName"] for rule in rules if "onExitCodes" in rule}
+    assert names == {container["name"] for container in pod["containers"]}
 
 
 @pytest.mark.parametrize(
@@ -83,15 +94,38 @@ def test_the_batch_script_puts_a_job_back_into_the_queue_that_can_go_on(
     stand_in, tmp_path, code, restarts, requeued
 ):
     step, control = stand_in("srun", code), stand_in("scontrol")
-    words = ["bash", CLUSTER / "slurm.sbatch", "a.flags", "runs/a b", "--epochs=3"]
-    ended = shell(tmp_path, *words, SLURM_JOB_ID="17", SLURM_RESTART_COUNT=str(restarts))
-    assert ended == (0 if requeued else code)
-    assert control.exists() == requeued
-    if requeued:
-        assert control.read_text().split() == ["requeue", "17"]
-    arguments = step.read_text().splitlines()
-    assert {"--flagfile=a.flags", "--run_dir=runs/a b", "--epochs=3"} < set(arguments)
-    assert "--strategy=multiworker" in arguments
+    for script, job, flag in SCRIPTS:
+        control.unlink(missing_ok=True)
+        words = ["bash", CLUSTER / script, "a.flags", "runs/a b", "--epochs=3"]
+        ended = shell(tmp_path, *words, **ARRAY, SLURM_RESTART_COUNT=str(restarts))
+        assert ended == (0 if requeued else code)
+        assert control.exists() == requeued
+        if requeued:
+            assert control.read_text().split() == ["requeue", job]
+        arguments = step.read_text().splitlines()
+        assert {"--flagfile=a.flags", "--run_dir=runs/a b", "--epochs=3", flag} < set(arguments)
+
+
+ARRAY = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "2"}
+SCRIPTS = [
+    ("slurm.sbatch", "17", "--strategy=multiworker"),
+    ("slurm_study.sbatch", "15_2", "--shard=auto"),  # 15 alone may mean all of the array
+]
+
+
+def test_the_pods_of_a_study_are_its_parts(study_job, monkeypatch):
+    (container,) = study_job["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "xkd_keras.study"]
+    monkeypatch.chdir(CLUSTER.parent.parent)
+    parts = []
+    for index in range(study_job["completions"]):
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(index))
+        values = flags.FlagValues()
+        options.define(values)
+        values(["study", *container["args"]])
+        parts.append(options.plan(values).shard)
+    count = study_job["parallelism"]
+    assert parts == [(index, count) for index in range(count)]
 
 
 @pytest.mark.slow
