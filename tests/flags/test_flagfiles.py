@@ -49,6 +49,11 @@ def test_the_lines_of_a_file_stand_where_it_was_named(tmp_path, monkeypatch):
     assert expanded("--", "--flagfile=outer") == ["--", "--flagfile=outer"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_flag(tmp_path):
+    (tmp_path / "mine").write_text("--epochs=3\n--seed=1\n", encoding="utf-8-sig")  # Windows'
+    assert expanded(f"--flagfile={tmp_path / 'mine'}") == ["--epochs=3", "--seed=1"]
+
+
 @pytest.mark.parametrize("words", [["--flagfile"], ["--flagfile="]])
 def test_a_flagfile_without_a_name_is_refused(words):
     with pytest.raises(FlagError, match=r"^--flagfile: missing"):

@@ -6,6 +6,7 @@ import pytest
 from absl import flags as absl_flags
 
 from serving import command, server
+from serving.embedded import protos
 from serving.embedded.errors import StatusError
 from tests.serving import served_models
 
@@ -86,6 +87,12 @@ def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch, capsys):
 def test_a_configuration_that_cannot_be_used_is_told(flags, message):
     base = {} if "Both" in message else {"model_base_path": "/m"}
     assert served_models.refused(**base, **flags).startswith(message)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path):
+    (tmp_path / "b.config").write_text("max_batch_size { value: 7 }", encoding="utf-8-sig")
+    read = protos.read(tmp_path / "b.config", protos.BatchingParameters)
+    assert read.max_batch_size.value == 7
 
 
 def test_ports_that_are_taken_are_told(half):

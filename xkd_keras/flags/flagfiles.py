@@ -84,7 +84,8 @@ def expanded(arguments: Sequence[str], within: tuple[Path, ...] = ()) -> list[st
 def _lines(path: Path) -> Iterator[str]:
     """Yield the flags of a file; raises FlagError where it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors of Windows begin with a mark.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise FlagError(f"--flagfile: '{path}': {error.strerror}.") from None
     except UnicodeDecodeError:
