@@ -237,7 +237,9 @@ def channel_to(address: str, ca_file: str = ""):
 
 
 def port_of(given) -> int:
-    """Return the port that flags `port` and `rest` mean."""
+    """Return the port that flags `port` and `rest` mean; raises MistakeError."""
+    if given.port > 65535:
+        raise command.MistakeError(f"--port: received {given.port}; valid: 0 to 65535.")
     return given.port or (8501 if given.rest else 8500)
 
 

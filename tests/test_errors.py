@@ -7,7 +7,7 @@ from absl import flags
 
 from tests.shell import fails, here
 from xkd_keras import data
-from xkd_keras.errors import FlagError, InputError, nearest
+from xkd_keras.errors import FlagError, InputError, first_line, nearest
 from xkd_keras.flags import command_line, fields, parsing, peer
 
 
@@ -17,6 +17,11 @@ def test_the_text_begins_with_the_argument(kind):
     assert (error.message, error.argument) == ("received 3; valid: 4.", "batch_size")
     assert str(error) == "batch_size: received 3; valid: 4."
     assert isinstance(error, ValueError)
+
+
+def test_of_another_error_the_first_line_is_told_or_its_kind():
+    assert first_line(RuntimeError("\n  why\n  and pages more")) == "why"
+    assert first_line(AssertionError()) == "AssertionError"
 
 
 def test_an_error_about_no_argument_is_its_message():

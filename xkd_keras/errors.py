@@ -70,6 +70,11 @@ class PreemptedError(BaseException):
     exit_code = 75
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what another program's error says; its kind where it is mute."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(received: str, valid: Iterable[str]) -> str:
     """Return the valid choice most like what was received; of equals the longest common start."""
 

@@ -63,6 +63,16 @@ def test_all_machines_are_told_all_that_a_run_was_begun_with(data_dir, tmp_path,
     assert set(told) == {name for name in vars(config) if getattr(configs.Config(), name) is None}
 
 
+def test_a_network_that_fails_without_a_word_when_it_is_saved_is_told_in_a_line():
+    class Mute(keras.layers.Layer):
+        def get_config(self):
+            raise NotImplementedError
+
+    model = keras.Sequential([keras.Input([2]), Mute()])
+    with pytest.raises(InputError, match=r"'x' could not be loaded after saving \(NotImpl"):
+        rundir.check_loads("x", model)
+
+
 def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
     wild = (PLAIN.replace("0.01", "1e30"), NORMALISED)
     config = configuration(tmp_path, data_dir, peer=wild, on_nonfinite="skip", method="solo")

@@ -199,6 +199,11 @@ def test_one_bad_image_does_not_cost_the_others(run, tmp_path):
     assert errors.startswith(f"error: {tmp_path / 'b.png'}: Unknown image file format")
 
 
+def test_a_port_that_cannot_be_is_told(run):
+    with pytest.raises(command.MistakeError, match=r"^--port: received 70000; valid: 0 to 65535"):
+        run("-", port=70_000)  # gRPC would take it for 4464
+
+
 def test_what_is_not_there_is_told(run, tmp_path):
     with pytest.raises(command.MistakeError, match="No such file"):
         run(tmp_path / "no.png")

@@ -22,6 +22,18 @@ def test_the_model_is_the_file_that_was_named(root):
     assert requests.get(f"{root}/model.tflite?1", timeout=60).content == b"a model"
 
 
+@pytest.mark.parametrize("port", [70_000, -1])
+def test_a_port_that_cannot_be_is_told_in_a_line(port, tmp_path, monkeypatch, capsys):
+    (tmp_path / "node_modules" / "@litertjs" / "core").mkdir(parents=True)
+    (tmp_path / "m.tflite").touch()
+    monkeypatch.setattr(web, "HERE", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        web.main([str(tmp_path / "m.tflite"), f"--port={port}"])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"--port: received {port}; valid: 0 to 65535." in line
+
+
 @pytest.mark.parametrize("path", ["/", "/app.js", "/model.tflite", "/nothing"])
 def test_nothing_leaves_the_page(root, path):
     headers = requests.get(root + path, timeout=60).headers

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tf_keras
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 # What only says how weights begin or are kept in bounds: the twin gets trained weights.
 _DROPPED = ("initializer", "regularizer", "constraint")
@@ -50,7 +50,7 @@ class Maker:
         try:
             return self(kind, "", layer.get_weights(), **{**config, **changes})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            reason = first_line(error)[:120]
             raise self.told(f"cannot be made in tf_keras: {reason}") from None
 
     def told(self, reason: str, valid: str = LISTED):

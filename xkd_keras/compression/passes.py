@@ -22,7 +22,7 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 )
 
 from xkd_keras.compression import making, quantizing
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 _cluster = tfmot.clustering.keras
 # Recipe -> its passes.
@@ -77,7 +77,7 @@ def run(chain: str, model: tf_keras.Model, tune: Tune, sparsity: float, clusters
     except InputError:
         raise
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error)[:150]
         raise blamed(layers, f"cannot take '{chain}': {reason}", str(error)) from None
     return model
 

@@ -16,7 +16,7 @@ from xkd_keras.data.content import Content, Request
 from xkd_keras.data.duplicates import CHOICES as DUPLICATES
 from xkd_keras.data.sources import Arrays, Split
 from xkd_keras.data.splits import FIXED_SEED, stratified_subset
-from xkd_keras.errors import FlagError, InputError
+from xkd_keras.errors import FlagError, InputError, first_line
 
 _SAMPLE = 4096  # images that stand for all in mean and std, where decoding all would take long
 _PIXELS = 2**22  # of which statistics are computed at a time: some 300 MB with all that is made
@@ -129,7 +129,7 @@ def readable(name: str) -> Iterator[None]:
         short = "expected to contain" in str(error)  # a file that ends between two records
         if not short and not isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
             raise
-        reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", str(error).splitlines()[0]).strip()
+        reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", first_line(error)).strip()
         raise InputError(
             f"{name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
             " delete what was prepared in data_dir for it to be prepared again.",

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 _SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -73,7 +73,7 @@ def _multiworker() -> tf.distribute.Strategy:
         with _waiting():
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"multiworker cannot start: {reason}", argument="strategy") from None
 
 

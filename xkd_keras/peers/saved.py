@@ -5,7 +5,7 @@ import zipfile
 
 import keras
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 from xkd_keras.peers import catalogue, graphs, layers
 
 SUFFIXES = (".keras", ".h5")
@@ -27,7 +27,7 @@ def load(path: str, argument: str) -> keras.Model:
             warnings.simplefilter("ignore")
             return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(":. ")
+        reason = first_line(error)[:200].rstrip(":. ")
         raise InputError(
             f"'{path}' cannot be read as a Keras model ({reason}); valid: a .keras file.",
             argument=argument,

@@ -15,7 +15,7 @@ import numpy as np
 
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 from xkd_keras.flags import config as configs
 
 SPLITS = ("train", "validation", "test")
@@ -206,7 +206,7 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
                 warnings.simplefilter("ignore")
                 loaded[name] = keras.models.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            reason = first_line(error).rstrip(":. ")
             raise InputError(
                 f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
             ) from None
@@ -223,7 +223,7 @@ def check_loads(name: str, model: keras.Model) -> None:
         except OSError:  # the disk, not the network
             raise
         except Exception as error:  # a user's classes may fail in any way
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"'{name}' could not be loaded after saving ({reason}); valid: Keras"
                 " layers, or classes with get_config() and"

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ai_edge_litert import interpreter, schema_py_generated
 
 from xkd_keras.devices.start_up import quiet
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 INTEGER = ("int8", "int16x8")
 _TYPES = schema_py_generated.TensorType
@@ -97,7 +97,7 @@ def _reason(error: Exception) -> str:
     """Return what matters of the converter's pages."""
     if missing := re.search(r"(?:Custom|Flex) ops: (.+)", str(error)):
         return f"TFLite has no operation {missing[1].strip()}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]
 
 
 def floats(model: bytes) -> list[str]:

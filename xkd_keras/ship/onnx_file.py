@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras.devices.start_up import quiet
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 OPSET = 15  # tf2onnx's own choice; runtimes know it since 2021
 _OUTPUTS = ("logits", "probabilities")  # in the order in which a dictionary's are flattened
@@ -61,7 +61,7 @@ def convert(
                     opset_version=OPSET,
                 )
         except Exception as error:  # tf2onnx's own errors are plain ones
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
             raise InputError(f"onnx: cannot be made of this network: {reason}") from None
         made = onnx.load(path)
     _name(made, about, class_names, crop_ratio)

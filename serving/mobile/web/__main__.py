@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--port", type=int, default=8010, help="port to listen on (8010)")
     options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port: received {options.port}; valid: 0 to 65535.")
     problem = None
     if not options.model.is_file():
         problem = f"{options.model}: there is no such file."
