@@ -1,5 +1,6 @@
 """Any image-classification data set of TFDS: which splits serve as what, and what is refused."""
 
+import errno
 from typing import ClassVar
 
 import numpy as np
@@ -158,3 +159,25 @@ def test_however_images_are_kept_they_are_the_same(load, gib):
     np.testing.assert_array_equal(one, other)
     kind = {2.0: "Arrays", 2e-5: "Encoded", 0.0: "Records"}[gib]
     assert type(dataset.train.source).__name__ == kind
+
+
+@pytest.mark.parametrize("left", [0, 30, 400])
+def test_labels_that_were_cut_off_on_the_disk_are_read_again(load, tmp_path, left):
+    whole = load("tfds:tiny_competition", cache_gib=0)
+    path = next(tmp_path.rglob("xkd_labels-train.npz"))
+    content = path.read_bytes()
+    path.write_bytes(content[:left])
+    again = load("tfds:tiny_competition", cache_gib=0)
+    assert again.fingerprint == whole.fingerprint
+    np.testing.assert_array_equal(data.labels(again.train), data.labels(whole.train))
+    assert len(path.read_bytes()) == len(content)
+
+
+def test_labels_that_find_no_room_leave_nothing_behind(load, tmp_path, monkeypatch):
+    def full(path, **arrays):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert len(load("tfds:tiny_competition", cache_gib=0).train) == 18
+    assert [path.name for path in tmp_path.rglob("*xkd_labels*")] == []

@@ -1,15 +1,18 @@
 """TFDS's image-classification data sets: prepared, checked, and read into memory where they fit."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
+import pathlib
+import zipfile
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from xkd_keras import files
 from xkd_keras.data import names, preparation
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.download import prepared_builder
@@ -211,20 +214,18 @@ def _digest(hashes: list[bytes], labels: np.ndarray) -> str:
 
 def _remembered(builder, split: str, records: Records, native) -> tuple[np.ndarray, str]:
     """Labels and digest of a split too large for memory: read once, then kept beside its files."""
-    path = builder.data_path / f"xkd_labels-{split}.npz"
-    if path.exists():
+    path = pathlib.Path(builder.data_path) / f"xkd_labels-{split}.npz"
+    try:
         with np.load(path) as stored:
             return stored["labels"], str(stored["digest"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        pass  # not there yet, or cut off on the disk
     ((_, labels, digest),) = _collect(
         [records], native, lambda encoded, _: tf.strings.length(encoded)
     )
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            np.savez(file, labels=labels, digest=digest)
-        os.replace(draft, path)
-    except OSError:
-        pass  # a read-only data directory: all will be read again at the next start
+    # Where there is no room, or no right to write, all will be read again at the next start.
+    with contextlib.suppress(OSError), files.whole(path) as beside:
+        np.savez(beside, labels=labels, digest=digest)
     return labels, digest
 
 
