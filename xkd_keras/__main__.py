@@ -18,7 +18,7 @@ def main() -> None:
         print(f"  python -m xkd_keras.{name:<10}{_about(name)}")
     print("\nconfigurations, for --flagfile=NAME; those under study/ are for xkd_keras.study:")
     known = flagfiles.packaged()
-    width = max(map(len, known))
+    width = max(map(len, known), default=0)
     for name, path in known.items():
         print(f"  {name:<{width}}  {flagfiles.about(path)}")
     notebook = Path(__file__).with_name("photos.ipynb")

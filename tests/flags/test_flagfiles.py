@@ -70,6 +70,25 @@ def test_a_file_that_reads_itself_or_is_no_text_is_refused(tmp_path):
         expanded(f"--flagfile={tmp_path / 'c'}")
 
 
+def test_configurations_are_found_where_a_clone_has_a_file_for_the_link(tmp_path):
+    package = tmp_path / "xkd_keras"
+    for place in (package, tmp_path / "configs"):
+        place.mkdir()
+    (package / "configs").write_text("../configs")  # as Git for Windows writes a link
+    assert flagfiles.home(package) == (tmp_path / "configs").resolve()
+    (package / "configs").unlink()
+    (package / "configs").mkdir()  # as it is installed
+    assert flagfiles.home(package) == (package / "configs").resolve()
+
+
+def test_the_package_lists_what_there_is_without_any_configuration(tmp_path, monkeypatch, capsys):
+    from xkd_keras import __main__
+
+    monkeypatch.setattr(flagfiles, "HOME", tmp_path)
+    __main__.main()
+    assert "python -m xkd_keras.train" in capsys.readouterr().out
+
+
 def test_an_unknown_name_is_one_line_with_the_nearest_and_how_to_list_them():
     parts = ["--flagfile: 'quikstart'", "Did you mean 'quickstart'?", "`python -m xkd_keras` lists"]
     fails(run("train", "--flagfile=quikstart"), 2, *parts)

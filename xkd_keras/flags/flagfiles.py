@@ -11,8 +11,18 @@ from pathlib import Path
 from xkd_keras.errors import FlagError, nearest
 from xkd_keras.flags import parsing
 
-# A link to configs/ in the repository; a copy of it in what is installed.
-HOME = (Path(__file__).parent.parent / "configs").resolve()
+
+def home(package: Path) -> Path:
+    """Return the directory of the configurations that come with a package.
+
+    It is a link to configs/ in the repository, and a copy of it in what is installed. Git for
+    Windows makes a text file of the link.
+    """
+    own = package / "configs"
+    return (own if own.is_dir() else package.parent / "configs").resolve()
+
+
+HOME = home(Path(__file__).parent.parent)
 _DIRECTIVE = re.compile(r"--?flagfile(?:=(.*))?")
 
 
