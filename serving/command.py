@@ -37,7 +37,10 @@ def run(main: Callable[..., int | None], operands: str = "") -> None:
             return 130
 
     logging.use_absl_handler()
-    app.run(guarded, flags_parser=_parse)
+    try:
+        app.run(guarded, flags_parser=_parse)
+    except BrokenPipeError:  # `... | head`: the reader is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> None:

@@ -7,6 +7,7 @@ functions below: load, packed, prepare (with orientation and as_seen) and classi
 """
 
 import argparse
+import os
 import sys
 import time
 import zipfile
@@ -167,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.crop_ratio is not None and not 0 < options.crop_ratio <= 1:
         parser.error(f"--crop_ratio: received {options.crop_ratio}; valid: above 0, up to 1.")
     failed = False
-    sys.stdout.reconfigure(errors="backslashreplace")  # whatever a file is called, print its name
+    # Whatever a file is called, its name is printed, and at once.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         interpreter, labels = load(options.model)
         least = packed(options.model, "threshold.txt", 0.0)
@@ -193,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MistakeError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `... | head`: the reader is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(failed)
 
 

@@ -1,5 +1,6 @@
 """What the server's command refuses, and in which words: one line each."""
 
+import subprocess
 import sys
 
 import pytest
@@ -87,6 +88,16 @@ def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch, capsys):
 def test_a_configuration_that_cannot_be_used_is_told(flags, message):
     base = {} if "Both" in message else {"model_base_path": "/m"}
     assert served_models.refused(**base, **flags).startswith(message)
+
+
+def test_a_reader_that_goes_ends_a_command_without_a_word():
+    program = "from serving import command; command.run(lambda: [print(i) for i in range(9)] and 0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+    process.stderr.close()
 
 
 def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path):

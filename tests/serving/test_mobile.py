@@ -211,6 +211,19 @@ def test_one_broken_image_does_not_lose_the_others(model, tmp_path, capsys):
     assert "b.png" in captured.out
 
 
+def test_a_reader_that_goes_ends_an_app_without_a_word(model, tmp_path):
+    Image.fromarray(smooth(20, 20)).save(tmp_path / "x.png")
+    words = ["-m", "serving.mobile.classify", str(model), str(tmp_path / "x.png")]
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0, errors
+    assert "Broken" not in errors  # LiteRT has words of its own
+
+
 def test_an_app_needs_no_tensorflow(model, tmp_path):
     Image.fromarray(smooth(20, 20)).save(tmp_path / "x.png")
     code = (
