@@ -89,6 +89,7 @@ def downloaded(tmp_path, monkeypatch):
     return write, asked
 
 
+@pytest.mark.filterwarnings("ignore:.input_shape. is undefined or non-square")  # of Keras' model
 def test_imagenet_is_what_keras_downloads(downloaded, tmp_path):
     write, asked = downloaded
     write("MobileNetV3Small")
