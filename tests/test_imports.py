@@ -13,7 +13,8 @@ PACKAGE = ROOT / "xkd_keras"
 # A file may import its own room and rooms of lower floors; study measures all that is below it.
 FLOORS = [
     {"errors", "console"},
-    {"files", "signals", "devices", "data", "peers"},
+    {"files"},
+    {"signals", "devices", "data", "peers"},
     {"flags", "distillation"},
     {"runs"},
     {"report"},

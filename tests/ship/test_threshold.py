@@ -72,8 +72,6 @@ def test_a_precision_that_is_out_of_reach_is_asked_for_again(run_dir, monkeypatc
 
     assert export(precision=0.999) == (0.999, None)
     assert export() == (0.999, None)
-    assert export(precision=0.0) == (0.0, "none")
-    assert export() == (0.0, "none")
 
 
 def test_a_manifest_of_an_earlier_version_has_its_precision_in_a_threshold():
