@@ -52,7 +52,7 @@ def test_the_smallest_random_crop_of_a_copy_has_as_many_pixels_as_the_network_ta
 
 
 def test_training_reads_copies_and_evaluation_reads_the_files(tmp_path):
-    large = load(photographs(tmp_path / "large", 400))
+    large = load(photographs(tmp_path / "large", 160))
     assert isinstance(large.train.source, sources.Encoded)
     assert isinstance(large.test.source, sources.Files)
     copy = large.train.source.image(large.train.positions[0])
@@ -62,7 +62,7 @@ def test_training_reads_copies_and_evaluation_reads_the_files(tmp_path):
 
 
 def test_a_copy_differs_from_its_file_by_a_level_or_two(tmp_path):
-    photographs(tmp_path, 400)
+    photographs(tmp_path, 160)
     large, files = load(tmp_path), load(tmp_path, cache_gib=0)
     assert isinstance(files.train.source, sources.Files)
     difference = np.abs(seen(large.train, large) - seen(files.train, files))
@@ -74,14 +74,14 @@ def test_a_copy_differs_from_its_file_by_a_level_or_two(tmp_path):
         )
 
 
-@pytest.mark.parametrize(("side", "gib"), [(90, 2.0), (400, 3e-5)])
+@pytest.mark.parametrize(("side", "gib"), [(90, 2.0), (160, 1e-5)])
 def test_there_are_no_copies_of_what_is_not_large_or_does_not_fit(tmp_path, side, gib):
     dataset = load(photographs(tmp_path, side), cache_gib=gib)
     assert dataset.train.source is dataset.test.source
 
 
 def test_resumed_or_not_the_views_of_copies_are_the_same(tmp_path):
-    photographs(tmp_path, 400)
+    photographs(tmp_path, 160)
     once, again = (load(tmp_path) for _ in range(2))
     pairs = (data.train_batches(d, batch_size=7, epochs=2, seed=3) for d in (once, again))
     for (images, labels), (same, also) in zip(*pairs, strict=True):
