@@ -1,8 +1,9 @@
 """Smaller copies of large photographs, for training: a phone's has ten times the pixels it needs.
 
 Training on random crops (inception) decodes every photograph in every epoch. A copy whose smallest
-crop still has as many pixels as the network takes is decoded in a tenth of the time, and ten times
-as many fit into memory. Evaluation reads the files themselves.
+crop still has as many pixels as the network takes is decoded and cropped in a sixth of the time (at
+224 pixels, of a photograph of 4000x3000: 11 ms, not 62), and takes a sixth of the memory.
+Evaluation reads the files themselves.
 """
 
 import io
