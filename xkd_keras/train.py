@@ -74,6 +74,12 @@ def check_flags(config: configs.Config) -> None:
             " twice; valid: one of the two.",
             argument="class_weights",
         )
+    if 0 < config.train_examples < config.batch_size:
+        raise FlagError(
+            f"{config.batch_size} is out of range for --train_examples={config.train_examples};"
+            f" valid: 1 to {config.train_examples}.",
+            argument="batch_size",
+        )
     if config.exits and config.distill_similarity:
         raise FlagError(
             f"is {config.distill_similarity:g} and --exits is {config.exits}, which do not go"

@@ -66,7 +66,7 @@ def test_class_counts_stand_under_the_result():
     text = report(train=[500, 25, 90], test=[30, 320, 10])
     result = text.partition("## Result")[2].partition("\n## ")[0]
     assert "360 test images; the largest class, dog, has 88.9 % of them." in result
-    assert "Of the training images, cat has 500, the most, and dog 25." in result
+    assert "Training images by class: at most 500 (cat), at least 25 (dog)." in result
     assert "Every class has 70 training images." in report(train=[70] * 3)
     assert "raining image" not in report(train=[], test=[]).partition("## Result")[2][:600]
 

@@ -193,7 +193,7 @@ def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
         ({"peer": ("tests.small_peers:one_too_many",)}, InputError, "11"),
         ({"dataset": "folder:/no/such/place"}, InputError, "does not exist"),
         ({"peer": ()}, FlagError, "peer: missing."),
-        ({"train_examples": 5}, InputError, "train_examples: 5 is out of range"),
+        ({"train_examples": 5, "batch_size": 5}, InputError, "train_examples: 5 is out of range"),
         (
             {"class_weights": "sqrt", "sampling": "balanced"},
             *(FlagError, "class_weights: is sqrt and --sampling is balanced"),

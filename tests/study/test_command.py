@@ -117,7 +117,7 @@ def wait_for(there):
         (["--preset=papers"], 2, ["--preset: unknown value 'papers'", "Did you mean 'paper'"]),
         (["--sweep=temperature=0:1"], 2, ["--sweep: temperature: received 0.0; valid: 0.01"]),
         (["--dataset=digit"], 2, ["--dataset: unknown value 'digit'", "Did you mean 'digits'"]),
-        (["--batch_size=200"], 1, ["every run failed", "batch_size: 200 is out of range"]),
+        (["--batch_size=200"], 2, ["--batch_size: 200 is out of range for --train_examples=100"]),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, data_dir, more, code, parts):

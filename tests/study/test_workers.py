@@ -1,6 +1,7 @@
 """Runs in processes of their own: one that dies takes no other with it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,3 +67,14 @@ def test_a_mistake_reaches_the_study_with_the_argument_that_it_is_of(tmp_path, d
 
     error = workers._attempt(run, Task("x", base("", data_dir), tmp_path / "x.json"))
     assert (type(error), error.argument) == (InputError, "batch_size")
+
+
+def test_a_busy_process_is_ended_before_its_pipe_is_closed_of_which_it_would_complain():
+    worker, done = object.__new__(workers.Worker), []
+    worker.task = "busy"
+    worker.pipe = SimpleNamespace(close=lambda: done.append("close"))
+    worker.process = SimpleNamespace(
+        kill=lambda: done.append("kill"), join=lambda *_: done.append("join")
+    )
+    worker.stop()
+    assert done[:2] == ["kill", "close"]

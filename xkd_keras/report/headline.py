@@ -61,7 +61,7 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         interval = f"{100 * low:.1f} – {100 * high:.1f}"
         rows.append([escape(name), cells[0], interval, *cells[1:]])
     agreement = (
-        f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of them"
+        f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of the test images"
         f"{' (the mean over all pairs)' if len(peers) > 2 else ''}."
     )
     return [
@@ -96,7 +96,7 @@ def _trained_on(data: Mapping) -> str:
     if most == least:
         return f" Every class has {many(most, 'training image')}."
     first, last = (escape(data["class_names"][counts.index(n)]) for n in (most, least))
-    return f" Of the training images, {first} has {most:,}, the most, and {last} {least:,}."
+    return f" Training images by class: at most {most:,} ({first}), at least {least:,} ({last})."
 
 
 def _skipped(counts: Mapping[str, int]) -> str:

@@ -56,9 +56,10 @@ class Worker:
 
     def stop(self) -> None:
         """End the process: at once where it is busy, else by telling it that there is no more."""
+        if self.task:  # before the pipe is gone, of which it would complain
+            self.process.kill()
         self.pipe.close()
-        if not self.task:
-            self.process.join(_SECONDS)
+        self.process.join(_SECONDS)
         self.process.kill()
         self.process.join()
 
