@@ -117,6 +117,11 @@ def wait_for(there):
         (["--preset=papers"], 2, ["--preset: unknown value 'papers'", "Did you mean 'paper'"]),
         (["--sweep=temperature=0:1"], 2, ["--sweep: temperature: received 0.0; valid: 0.01"]),
         (["--dataset=digit"], 2, ["--dataset: unknown value 'digit'", "Did you mean 'digits'"]),
+        (
+            ["--train_examples=2000"],
+            1,
+            ["every run failed", "train_examples: 2000 is out of range"],
+        ),
         (["--batch_size=200"], 2, ["--batch_size: 200 is out of range for --train_examples=100"]),
     ],
 )
