@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from xkd_keras import data as datasets
+from xkd_keras.data import names
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line, parsing
@@ -60,8 +61,8 @@ def _usual_split(dataset: str, own: bool) -> str:
         dataset: Its name; empty: the run's.
         own: Whether the run was trained on it: a part of its images is held out for the test.
     """
-    folder = Path(parsing.path(dataset.removeprefix("folder:")))
-    whole = dataset.startswith("folder:") and not own and not datasets.has_test(folder)
+    plain = dataset.startswith("folder:") and not own
+    whole = plain and not datasets.has_test(Path(names.folder_path(dataset)))
     return "all" if whole else "test"
 
 
