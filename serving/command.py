@@ -63,11 +63,10 @@ def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Import TensorFlow without C++'s notices. Setting TF_CPP_MIN_LOG_LEVEL shows them."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    """Import TensorFlow without C++'s notices. TF_CPP_MIN_LOG_LEVEL=0 shows them."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "2":
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     sys.stderr.flush()
     shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

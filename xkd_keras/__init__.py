@@ -55,9 +55,10 @@ def _check(configured: dict[str, str]) -> None:
             )
 
 
-# TensorFlow's start-up notices say nothing about the user's run.
-WANTS_LOGS = "TF_CPP_MIN_LOG_LEVEL" in os.environ
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's start-up notices say nothing about the user's run. 2 is what we set ourselves, and
+# what the processes inherit that a program starts after it has imported this package.
+QUIET = "2"
+WANTS_LOGS = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET) != QUIET
 if _runs_a_command():  # which is ours from its first line: `start_up` sets the rest
     os.environ |= {"KERAS_BACKEND": "tensorflow", _MARK: "1"}
 else:

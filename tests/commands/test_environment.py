@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = "tests.small_peers:plain"
@@ -49,6 +50,26 @@ def test_commands_are_tensorflow_channels_last_float32_whatever_stands_there(
     pixels = ((height - 5) // 4 + 1) * ((width - 5) // 4 + 1)
     counted = 4 * (5 * 5 * channels + 1) + (pixels * 4 + 1) * 10
     assert metrics["peers"]["plain"]["parameters"] == counted
+
+
+@pytest.mark.slow
+def test_a_command_that_a_program_starts_says_nothing_on_stderr_even_of_photographs(tmp_path):
+    for place, count in (("train", 12), ("test", 4)):
+        for i in range(2 * count):
+            path = tmp_path / "images" / place / ("ant", "bee")[i % 2] / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # turned by a quarter, as telephones write it
+            Image.new("RGB", (40, 30), (9 * i, 90, 90)).save(path, exif=exif)
+    flags = [f"--run_dir={tmp_path / 'run'}", f"--dataset=folder:{tmp_path / 'images'}"]
+    flags += [f"--peer={PEER}", "--image_size=32", "--epochs=1", "--batch_size=8"]
+    program = f"""
+import subprocess, sys, xkd_keras
+subprocess.run([sys.executable, "-m", "xkd_keras.train", *{flags}], check=True)
+"""
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

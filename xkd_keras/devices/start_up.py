@@ -9,7 +9,7 @@ from xkd_keras import WANTS_LOGS
 
 
 def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
-    """Import TensorFlow without its start-up notices, unless TF_CPP_MIN_LOG_LEVEL was set.
+    """Import TensorFlow without its start-up notices; TF_CPP_MIN_LOG_LEVEL=0 shows them.
 
     It takes seconds, so commands call this only after their flags have been found right. Keras is
     then configured as the package needs it, whatever keras.json says.
