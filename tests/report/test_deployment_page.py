@@ -66,8 +66,8 @@ def test_no_file_is_advised_that_is_no_better_than_a_guess(counts, named, guess)
 def test_of_few_validation_images_the_advice_says_how_many_it_needs():
     line = deployment_page.advice({**MANIFEST, "examples": {"validation": 179, "test": 2000}})
     assert line == (
-        "No file is advised: 0.5 points are less than one of the 179 validation images; the advice"
-        " needs 200 of them."
+        "No file is advised: the 179 validation images are too few to compare files that differ by"
+        " little; the advice needs 200 of them."
     )
 
 

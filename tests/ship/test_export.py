@@ -192,7 +192,7 @@ def test_the_command_prints_a_table_and_the_advice(run_dir):
     done = command("xkd_keras.export", f"--run_dir={run_dir}", "--peer=plain", "--variant=int8")
     assert (done.returncode, done.stderr) == (0, "")
     assert "gzip MB" in done.stdout
-    assert "\nNo file is advised: 0.5 points are less than one of the 179" in done.stdout
+    assert "\nNo file is advised: the 179 validation images are too few" in done.stdout
     wrong = command("xkd_keras.export", f"--run_dir={run_dir}", "--peer=pain")
     assert wrong.returncode == 1
     assert "plain" in wrong.stderr

@@ -285,8 +285,9 @@ def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> Non
     if sizes.min() < parts:
         smallest = class_names[int(sizes.argmin())]
         raise InputError(
-            f"{name}: class '{smallest}' has {sizes.min()} readable images, too few to "
-            f"cut into {parts} splits. Valid: {parts} or more a class.",
+            f"{name}: class '{smallest}' has {sizes.min()} readable"
+            f" image{'' if sizes.min() == 1 else 's'}, too few to cut into {parts} splits. Valid:"
+            f" {parts} or more a class.",
             argument="dataset",
         )
 

@@ -76,8 +76,8 @@ def advice(manifest: Mapping) -> str:
         return ""
     if entry is None:
         return (
-            f"No file is advised: {100 * findings.NEAR:g} points are less than one of the {n:,}"
-            f" validation images; the advice needs {findings.ENOUGH} of them."
+            f"No file is advised: the {n:,} validation images are too few to compare files that"
+            f" differ by little; the advice needs {findings.ENOUGH} of them."
         )
     if findings.guesses(entry["top1"], manifest):
         return (
@@ -86,9 +86,9 @@ def advice(manifest: Mapping) -> str:
         )
     return (
         f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
-        f" and {entry['latency_ms']['median']:.2f} ms. Of the TFLite files within"
-        f" {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
-        " validation images, it is the fastest."
+        f" and {entry['latency_ms']['median']:.2f} ms. It is the fastest of the TFLite files that"
+        f" come within {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
+        " validation images."
     )
 
 

@@ -110,11 +110,11 @@ def sentence(metrics: Mapping) -> str:
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
     together = together if len(peers) > 1 else ""
     if findings.guesses(peers[best]["top1"], metrics["data"]):
-        known = escape(guess(metrics["data"]))
-        together += (
-            f". **{escape(best)}** is not clearly better than {known}: train longer, or look"
+        return (
+            f"No network is clearly better than {escape(guess(metrics['data']))}: the most"
+            f" accurate, {escape(best)}, reaches {100 * peers[best]['top1']:.1f} % top-1 on"
+            f" {escape(metrics['dataset'])}{together}. Train longer, or look at the learning rates."
         )
-        together += " at the learning rates"
     balanced = ""
     if _uneven(metrics) and "balanced_accuracy" in peers[best]:
         share = 100 * peers[best]["balanced_accuracy"]

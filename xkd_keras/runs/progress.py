@@ -8,7 +8,9 @@ from xkd_keras.console import Line, clock
 
 
 class Progress(keras.callbacks.Callback):
-    """One line per epoch: accuracies, lambda, step rate, time left; on a terminal, also within it.
+    """One line per epoch: accuracies, step rate, time left; on a terminal, also within it.
+
+    Lambda is shown as it teaches: the mean over the peers, with what multiplies it for each.
 
     Args:
         peers: Names, in the order to show.
@@ -40,7 +42,9 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         names = [*self.peers, "ensemble"] if len(self.peers) > 1 else self.peers
         shown = [f"{name} {self._top1(logs, name)}" for name in names]
-        text = f"lambda {logs['distill_weight']:.2f}  {'  '.join(shown)}"
+        heard = self.model.heard().values()
+        taught = logs["distill_weight"] * sum(heard) / len(heard)
+        text = f"lambda {taught:.2f}  {'  '.join(shown)}"
         pace = self._pace((epoch + 1) * self.steps)
         skipped = [(name, int(logs.get(f"{name}_skipped", 0))) for name in self.peers]
         text += "".join(f"  {name} skipped {count}" for name, count in skipped if count)

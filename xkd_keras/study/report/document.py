@@ -82,7 +82,7 @@ def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
         headings = ["", "top-1 %"]
         if "solo" in study["methods"]:
             headings += _headings("solo")
-            headings += ["paper %"] if claim else []
+            headings += ["paper %"] if claim and "mcod" in study["main"] else []
         best = _best(study, by)
         rows = []
         for method in study["main"]:
