@@ -61,6 +61,7 @@ def test_a_module_that_is_not_there_exits_with_2(good):
     ("module", "flags", "code", "part"),
     [
         ("export", [], 2, "--run_dir: missing. The directory of a finished run."),
+        ("train", ["--run_dir=x", "--dataset=digits"], 2, "resnet20. --help has all."),
         ("export", ["--run_dir=x", "--variant=int9"], 2, "Did you mean 'int8'?"),
         ("export", ["--run_dir=x", "--version=-1"], 2, "version"),
         ("compress", ["--run_dir=x"], 2, "--peer: missing. The peer to compress."),
