@@ -1,15 +1,17 @@
-"""Write what the method gains on photographs into README and RESULTS.md, and draw it.
+"""Keep what studies measured; write what the method gains into README and RESULTS.md; draw it.
 
 python tests/benchmarks/gains.py --studies=runs/study
 
-DIRECTORY/NAME/study.json is read for every study of photographs in configs/study/. README's table
-stands after `<!-- gains -->`, those of RESULTS.md after `<!-- NAME networks -->` and `<!-- NAME
-together -->`; the picture is .github/gains.svg. The numbers and tests are those of the study.
+The finished runs of DIRECTORY/NAME/study.json join those of configs/study/runs/NAME.json, for
+every study here. From these are written: README's rows after `<!-- gains -->`, for the studies of
+photographs; the tables of RESULTS.md after `<!-- NAME networks -->` and `<!-- NAME together -->`;
+the picture, .github/gains.svg, of README's table. What no run is kept of stays as it is.
 """
 
 import json
 from pathlib import Path
 
+import kept
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
@@ -19,52 +21,56 @@ from xkd_keras.study import statistics, together
 from xkd_keras.study.report import figures
 
 flags.DEFINE_string("studies", "runs/study", "The directory of the studies' directories.")
+flags.DEFINE_bool("write", True, "Write the tables; else only keep what was measured.")
 HOME = Path(__file__).parents[2]
 NAMES = {"alexnet": "AlexNet", "resnet20": "ResNet-20", "densenet-bc-40-12": "DenseNet-BC"}
-TITLES = {
+PHOTOGRAPHS = {
     "cifar10_2000": "CIFAR-10, 2,000 images, 80 epochs",
     "cifar10_4000": "CIFAR-10, 4,000 images, 24 epochs",
     "cifar10_10000": "CIFAR-10, 10,000 images, 12 epochs",
     "imagenet100": "Tiny ImageNet, 10,000 images, 30 epochs",
 }
+STUDIES = (*PHOTOGRAPHS, "digits_xkd", "glyphs_xkd")
+HEAD = """\
+| training | network | alone | `xkd` | difference, points | ECE, % |
+|---|---|---|---|---|---|"""
 
 
-def draw(studies: dict[str, dict]) -> Figure:
-    """Return the picture: a panel per study, a row per network; alone in black, and taught."""
-    tables = {name: statistics.summarize(study)["networks"] for name, study in studies.items()}
-    heights = [len(table) for table in tables.values()]
-    figure = Figure(figsize=(plots.WIDTH, 0.42 * sum(heights) + 0.62 * len(tables) + 0.4))
+def draw(rows: list[list[str]]) -> Figure:
+    """Return the picture of README's rows: a panel per training; alone in black, and taught."""
+    panels = {title: [row for row in rows if row[0] == title] for title in PHOTOGRAPHS.values()}
+    panels = {title: of for title, of in panels.items() if of}
+    heights = [len(of) for of in panels.values()]
+    figure = Figure(figsize=(plots.WIDTH, 0.42 * sum(heights) + 0.62 * len(panels) + 0.4))
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        axes.set_title(TITLES[name], weight="bold")
+    all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, of) in zip(all_axes, panels.items(), strict=True):
+        axes.set_title(title, weight="bold")
         axes.grid(visible=True, axis="x")
         axes.set_axisbelow(True)
-        for y, by in enumerate(table.values()):
-            _row(axes, y, by)
-        axes.set_yticks(range(len(table)), [NAMES.get(name, name) for name in table])
-        axes.set_ylim(len(table) - 0.45, -0.55)
+        for y, row in enumerate(of):
+            _row(axes, y, row)
+        axes.set_yticks(range(len(of)), [row[1] for row in of])
+        axes.set_ylim(len(of) - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-    panels[-1].set_xlabel("top-1 on test images (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
+    all_axes[-1].set_xlabel("top-1 on test images (%)")
+    handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles[:2], labels[:2], loc="outside upper right", ncols=2)
     return figure
 
 
-def _row(axes, y: float, by: dict):
+def _row(axes, y: float, row: list[str]):
     """Draw one network alone and taught, and write the difference at the right."""
-    looks = {
-        "solo": ("alone", "black", "o", -0.14),
-        "xkd": ("taught", plots.COLOURS[0], "D", 0.14),
-    }
-    for name, (label, colour, marker, offset) in looks.items():
-        mean, low, high = (100 * by[name][key] for key in ("mean", "low", "high"))
-        axes.plot([low, high], [y + offset] * 2, color=colour, linewidth=2, solid_capstyle="butt")
+    looks = (("alone", "black", "o", -0.14), ("taught", plots.COLOURS[0], "D", 0.14))
+    for cell, (label, colour, marker, offset) in zip(row[2:4], looks, strict=True):
+        mean, half = map(float, cell.split(" ± "))
+        ends = [mean - half, mean + half]
+        axes.plot(ends, [y + offset] * 2, color=colour, linewidth=2, solid_capstyle="butt")
         look = {"color": colour, "marker": marker, "markeredgecolor": "white", "linestyle": ""}
         axes.plot(mean, y + offset, markersize=8, zorder=3, label=label, **look)
     place = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 10}
-    axes.text(1.02, y, points(by["xkd"]["against"]["solo"]), color="#333333", **place)
+    axes.text(1.02, y, row[4], color="#333333", **place)
 
 
 def points(gain: dict | None) -> str:
@@ -84,21 +90,22 @@ def p_value(result: dict) -> str:
     return "–" if holm is None else "< 0.001" if holm < 0.001 else f"{holm:.3f}"
 
 
-def gained(studies: dict[str, dict]) -> str:
-    """Return the README's table: a row per study and network."""
-    lines = [
-        "| training | network | alone | `xkd` | difference, points | ECE, % |",
-        "|---|---|---|---|---|---|",
-    ]
-    for study, whole in studies.items():
-        for network, by in statistics.summarize(whole)["networks"].items():
-            both = by["solo"], by["xkd"]
-            top1 = [f"{100 * e['mean']:.2f} ± {100 * (e['high'] - e['mean']):.2f}" for e in both]
-            ece = " → ".join(f"{100 * each['ece']['mean']:.0f}" for each in both)
-            gain = points(by["xkd"]["against"]["solo"])
-            cells = [TITLES[study], NAMES.get(network, network), *top1, gain, ece]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def gained(name: str, study: dict) -> list[list[str]]:
+    """Return README's rows of a study: one for each network."""
+    rows = []
+    for network, by in statistics.summarize(study)["networks"].items():
+        both = by["solo"], by["xkd"]
+        top1 = [f"{100 * e['mean']:.2f} ± {100 * (e['high'] - e['mean']):.2f}" for e in both]
+        ece = " → ".join(f"{100 * each['ece']['mean']:.0f}" for each in both)
+        gain = points(by["xkd"]["against"]["solo"])
+        rows.append([PHOTOGRAPHS[name], NAMES.get(network, network), *top1, gain, ece])
+    return rows
+
+
+def written(path: Path) -> list[list[str]]:
+    """Return the rows that README has."""
+    table = path.read_text().split(f"{HEAD}\n")[1].partition("\n\n")[0]
+    return [line.strip("| ").split(" | ") for line in table.splitlines()]
 
 
 def by_network(study: dict) -> str:
@@ -168,13 +175,28 @@ def fill(path: Path, tables: dict[str, str]) -> None:
 
 
 def main(_):
-    """Read the studies that are there, and write."""
-    files = {name: Path(flags.FLAGS.studies) / name / "study.json" for name in TITLES}
-    studies = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
+    """Keep what the studies have measured; write."""
+    studies = {}
+    for name in STUDIES:
+        new = Path(flags.FLAGS.studies) / name / "study.json"
+        if new.exists():
+            kept.save(name, kept.merged(kept.load(name), json.loads(new.read_text())))
+        studies |= {name: kept.load(name)} if kept.load(name) else {}
+    if flags.FLAGS.write:
+        write(studies)
+
+
+def write(studies: dict[str, dict]) -> None:
+    """Write README's rows, the picture of them, and the tables of RESULTS.md."""
+    readme = HOME / "README.md"
+    rows = {name: gained(name, study) for name, study in studies.items() if name in PHOTOGRAPHS}
+    there = written(readme)
+    for name, title in PHOTOGRAPHS.items():
+        rows.setdefault(name, [row for row in there if row[0] == title])
+    ordered = [row for name in PHOTOGRAPHS for row in rows[name]]
+    fill(readme, {"gains": "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in ordered)])})
     with plots.style():
-        picture = plots.render(draw(studies), "svg")
-    (HOME / ".github" / "gains.svg").write_bytes(picture)
-    fill(HOME / "README.md", {"gains": gained(studies)})
+        (HOME / ".github" / "gains.svg").write_bytes(plots.render(draw(ordered), "svg"))
     makers = {"networks": by_network, "together": all_together}
     tables = {f"{name} {kind}": f(s) for name, s in studies.items() for kind, f in makers.items()}
     fill(HOME / "configs" / "study" / "RESULTS.md", tables)
