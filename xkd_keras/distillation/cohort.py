@@ -19,6 +19,7 @@ from xkd_keras.distillation import (
     terms,
     views,
 )
+from xkd_keras.distillation import recompute as recomputing
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.distillation.exits import Exits
 from xkd_keras.distillation.keras_side import KerasSide
@@ -64,13 +65,16 @@ class Cohort(KerasSide):
             0: none. It does not go together with exits.
         exits: By name, the names of layers of a peer on which heads learn and teach during training
             (`exits.Exits`); the peers themselves stay as they are.
+        recompute: By name, the layers of a peer whose outputs a training step keeps, while it
+            computes what lies between them again for the gradients (`recompute.forward`): less
+            memory, more time, the same numbers. `peers.stages.cuts` finds them.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
 
     Raises:
         InputError: No peers, a name twice, peers that disagree on the number of classes, a bad
-            teacher, weight or temperature, similarity beside exits.
+            teacher, weight, temperature or layer to recompute from, similarity beside exits.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Cohort(KerasSide):
         ema: float = 0.0,
         exits: Mapping[str, Sequence[str]] | None = None,
         similarity: float = 0.0,
+        recompute: Mapping[str, Sequence[str]] | None = None,
         name: str = "cohort",
     ):
         super().__init__(name=name)
@@ -110,9 +115,13 @@ class Cohort(KerasSide):
         self.ema = members.part("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
-        self.exits = Exits(self.peers, exits, self.classes, seed) if exits else None
+        self.recompute = {name: list((recompute or {}).get(name, ())) for name in self.peers}
+        self.exits = Exits(self.peers, exits, self.classes, seed, self.recompute) if exits else None
         self.similarity = members.above("similarity", similarity, 0, or_equal=True)
-        self.similar = similar.Similarity(self.peers, exits) if similarity else None
+        self.similar = similar.Similarity(self.peers, exits, self.recompute) if similarity else None
+        self._forward = [
+            recomputing.forward(peer, (), self.recompute[name]) for name, peer in self.peers.items()
+        ]
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
             self._teacher.build((len(self.peers), None, self.classes))
@@ -241,8 +250,9 @@ class Cohort(KerasSide):
 
         The latter is an empty list where there is neither.
         """
-        more = self.exits or self.similar
-        return more.logits(images) if more else (self._logits(images, True), [])
+        if more := self.exits or self.similar:
+            return more.logits(images)
+        return tf.stack([tf.cast(call(images)[0], tf.float32) for call in self._forward]), []
 
     def _learned(self, labels, logits, early, labelled, distilled):
         """Return the two terms as a step minimises them, float32 [P, B] each.

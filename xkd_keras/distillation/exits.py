@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras.distillation import inside, losses
+from xkd_keras.distillation import inside, losses, recompute
 from xkd_keras.errors import InputError
 
 
@@ -29,6 +29,7 @@ class Exits(keras.layers.Layer):
             `add`) that return [B, H, W, channels].
         classes: C.
         seed: Of the heads' first weights.
+        at: By the peer's name, what `recompute.forward` calls `at`.
 
     Raises:
         InputError: No such peer or layer, or a layer with another kind of output.
@@ -40,6 +41,7 @@ class Exits(keras.layers.Layer):
         layers: Mapping[str, Sequence[str]],
         classes: int,
         seed: int = 0,
+        at: Mapping[str, Sequence[str]] | None = None,
     ):
         super().__init__(name="exits", dtype="float32")
         for name in layers:
@@ -49,9 +51,8 @@ class Exits(keras.layers.Layer):
         self.heads, forward = {}, []
         for i, (name, peer) in enumerate(peers.items()):
             outputs = _outputs(name, peer, self.layers_of[name])
-            whole = keras.Model(peer.inputs[0], [peer.outputs[0], *outputs]) if outputs else peer
-            # A bound method, as Keras would count a model among what this layer owns.
-            forward.append(whole.__call__)
+            # A function, as Keras would count a model among what this layer owns.
+            forward.append(recompute.forward(peer, outputs, (at or {}).get(name, ())))
             self.heads[name] = [
                 _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
                 for k, output in enumerate(outputs, start=1)
@@ -67,7 +68,7 @@ class Exits(keras.layers.Layer):
         """Return the peers' logits float32 [P, B, C], and those of each peer's exits [B, C]."""
         own, early = [], []
         for call, heads in zip(self.forward, self.heads.values(), strict=True):
-            logits, *maps = keras.tree.flatten(call(images, training=True))
+            logits, *maps = call(images)
             own.append(tf.cast(logits, tf.float32))
             pooled = [tf.reduce_mean(tf.cast(each, tf.float32), axis=(1, 2)) for each in maps]
             early.append([head(each) for head, each in zip(heads, pooled, strict=True)])

@@ -13,6 +13,21 @@ def node(tensor: keras.KerasTensor):
     return operation._inbound_nodes[place]
 
 
+def between(start: keras.KerasTensor, end: keras.KerasTensor) -> list | None:
+    """Return the nodes that make `end` of `start`; None where something goes past `start`."""
+    nodes, ahead = {}, [end]
+    while ahead:
+        tensor = ahead.pop()
+        if tensor is start or id(node(tensor)) in nodes:
+            continue
+        made = node(tensor)
+        if not made.input_tensors:
+            return None
+        nodes[id(made)] = made
+        ahead += made.input_tensors
+    return list(nodes.values())
+
+
 def calls(model: keras.Model) -> dict[str, list]:
     """Return the nodes of a functional model's graph by their operation's name, inputs first.
 

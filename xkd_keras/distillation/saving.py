@@ -7,7 +7,7 @@ import keras
 
 # Attributes of a Cohort that are arguments of the same name, and plain values.
 _PLAIN = ("name", "temperature", "adapt", "similarity", "mix", "seed", "class_weights")
-_PLAIN += ("label_smoothing", "ema")
+_PLAIN += ("label_smoothing", "ema", "recompute")
 
 
 def config(cohort) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras.distillation import inside
+from xkd_keras.distillation import inside, recompute
 from xkd_keras.errors import InputError
 
 
@@ -29,25 +29,31 @@ class Similarity:
         peers: By name; images [B, H, W, channels] -> logits [B, C]. Those of which `features` finds
             none take no part.
         exits: What the cohort has of them, with which this does not go together.
+        at: By the peer's name, what `recompute.forward` calls `at`.
 
     Raises:
         InputError: There are exits.
     """
 
-    def __init__(self, peers: Mapping[str, keras.Model], exits=None):
+    def __init__(
+        self,
+        peers: Mapping[str, keras.Model],
+        exits=None,
+        at: Mapping[str, Sequence[str]] | None = None,
+    ):
         if exits:
             raise InputError("does not go together with exits; valid: 0.", argument="similarity")
         self._forward = []
-        for peer in peers.values():
+        for name, peer in peers.items():
             found = features(peer)
-            both = None if found is None else keras.Model(peer.inputs[0], [peer.outputs[0], found])
-            self._forward.append((peer, both))
+            more = [] if found is None else [found]
+            self._forward.append(recompute.forward(peer, more, (at or {}).get(name, ())))
 
     def logits(self, images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """Return the peers' logits float32 [P, B, C], and the features of each, float32 [B, D]."""
         own, read = [], []
-        for peer, both in self._forward:
-            logits, *more = keras.tree.flatten((both or peer)(images, training=True))
+        for call in self._forward:
+            logits, *more = call(images)
             own.append(tf.cast(logits, tf.float32))
             flat = [tf.reshape(tf.cast(each, tf.float32), [tf.shape(each)[0], -1]) for each in more]
             read.append(flat[0] if flat else None)

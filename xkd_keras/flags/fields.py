@@ -255,12 +255,11 @@ class Fields:
         " machines that TF_CONFIG or Slurm names), or tpu.",
         choices=("auto", "one", "mirrored", "multiworker", "tpu"),
     )
-    sync_batch_norm: bool = _flag(
-        False, "Batch normalisation over the batches of all devices, not of each."
-    )
+    sync_batch_norm: bool = _flag(False, "Batch normalisation over the batches of all devices.")
     mixed_precision: str = _flag(
         "none", "Compute in half precision, for GPUs and TPUs.", choices=("none", *HALVES)
     )
+    recompute: bool = _flag(False, "Less memory, more time: activations are computed again.")
     jit_compile: str = _flag(
         "auto", "XLA; auto: as Keras does on GPUs, off on CPUs.", choices=("auto", "on", "off")
     )

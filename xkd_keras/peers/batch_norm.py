@@ -7,6 +7,8 @@ the activations fewer times: on two CPU cores a whole training step is 10-20 % f
 import keras
 import tensorflow as tf
 
+from xkd_keras import passes
+
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
 Stock = keras.layers.BatchNormalization
 
@@ -49,6 +51,8 @@ class FusedBatchNormalization(Stock):
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, scale, offset, epsilon=self.epsilon, is_training=True
         )
+        if not passes.FIRST.get():
+            return outputs
         # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
         n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
         mean, variance = _over_replicas([mean, variance * (n - 1.0) / n])

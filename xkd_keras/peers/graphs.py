@@ -20,6 +20,12 @@ def graph(model: keras.Model) -> keras.Model | None:
     return keras.Model(model.inputs[0], keras.tree.flatten(model.outputs)[0])
 
 
+def nodes(model: keras.Model) -> list:
+    """Return the nodes of a functional graph in the order in which they are computed."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth]]
+
+
 def replay(model: keras.Model, x, call: Callable | None = None):
     """Call the layers of a functional graph again, on x in place of its input; return the output.
 

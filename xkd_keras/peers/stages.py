@@ -1,8 +1,9 @@
-"""Where a network's stages end: the layers before its resolution falls."""
+"""Where a network can be cut: where its stages end, and what to keep of a step."""
 
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Collection, Iterator
 
 import keras
@@ -28,7 +29,7 @@ def ends(model: keras.Model) -> list[str]:
     """
     graph, eyes = graphs.graph(model), graphs.eyes(model)
     stages = []
-    for tensor, weighs in _necks(graph, eyes.layers if eyes else ()) if graph else ():
+    for tensor, weighs in necks(graph, eyes.layers if eyes else ()) if graph else ():
         if len(tensor.shape) != 4 or isinstance(tensor._keras_history.operation, _POOLS):
             break
         if not stages or tensor.shape[1] <= _FALLS * stages[-1][0].shape[1]:
@@ -38,16 +39,48 @@ def ends(model: keras.Model) -> list[str]:
     return [tensor._keras_history.operation.name for tensor, learns in stages if learns][:-1]
 
 
-def _necks(
-    graph: keras.Model, pixels: Collection[keras.Layer]
+def cuts(model: keras.Model) -> list[str]:
+    """Return the layers whose outputs to keep, so that a step needs the least memory otherwise.
+
+    That is estimated as the size of what is kept and of the largest stretch between two of them, in
+    which everything is computed again (`distillation.recompute`).
+
+    Args:
+        model: A peer; of one without a graph of layers none are returned.
+    """
+    graph = graphs.graph(model)
+    if graph is None:
+        return []
+    nodes, through = graphs.nodes(graph), {id(tensor) for tensor, _ in necks(graph)}
+    sizes = [sum(map(_size, node.output_tensors)) for node in nodes]
+    best, least = [], sum(sizes)
+    for parts in range(2, len(through) + 1):
+        kept, stretch, largest = [], 0, 0
+        for node, size in zip(nodes, sizes, strict=True):
+            stretch += size
+            largest = max(largest, stretch)
+            if stretch >= sum(sizes) / parts and id(node.output_tensors[0]) in through:
+                kept.append(node)
+                stretch = 0
+        memory = largest + sum(_size(node.output_tensors[0]) for node in kept)
+        if memory < least:
+            best, least = kept, memory
+    return [node.operation.name for node in best if node.output_tensors[0] is not graph.outputs[0]]
+
+
+def _size(tensor: keras.KerasTensor) -> int:
+    return math.prod(side or 1 for side in tensor.shape[1:])
+
+
+def necks(
+    graph: keras.Model, pixels: Collection[keras.Layer] = ()
 ) -> Iterator[tuple[keras.KerasTensor, bool]]:
     """Yield each tensor through which all paths go, and whether there are weights since the last.
 
     In the order in which they are computed. Weights of the layers `pixels` do not count, nor do
     outputs of layers that are called several times.
     """
-    depths = sorted(graph._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in graph._nodes_by_depth[depth]]
+    nodes = graphs.nodes(graph)
     last_use = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
     uses = collections.Counter(node.operation.name for node in nodes)
     open_until, weighs = 0, False

@@ -73,6 +73,7 @@ def _options(
         "ema": config.ema,
         "exits": exits(config, members),
         "similarity": config.distill_similarity,
+        "recompute": {n: stages.cuts(m) for n, m in members.items()} if config.recompute else None,
     }
 
 
