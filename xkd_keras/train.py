@@ -86,6 +86,12 @@ def check_flags(config: configs.Config) -> None:
             " together; valid: one of the two.",
             argument="distill_similarity",
         )
+    if config.recompute and config.sync_batch_norm:
+        raise FlagError(
+            "does not go together with --sync_batch_norm, for which devices would wait twice; valid:"
+            " one of the two.",
+            argument="recompute",
+        )
     datasets.check(config.dataset, config.data_dir or None)
     for peer in config.peers():
         if not peers.is_own(peer.builder):
