@@ -88,8 +88,8 @@ def check_flags(config: configs.Config) -> None:
         )
     if config.recompute and config.sync_batch_norm:
         raise FlagError(
-            "does not go together with --sync_batch_norm, for which devices would wait twice; valid:"
-            " one of the two.",
+            "does not go together with --sync_batch_norm, for which devices would wait twice;"
+            " valid: one of the two.",
             argument="recompute",
         )
     datasets.check(config.dataset, config.data_dir or None)
