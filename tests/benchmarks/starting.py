@@ -150,7 +150,7 @@ def main(_):
     run = pretrained(folders["trained"], work, values.small)
     parts = []
     for data, folder, examples in (
-        ("new classes", folders["new"], 120 if values.small else 1000),  # 20 a class
+        ("new classes", folders["new"], 120 if values.small else 500),  # 10 a class
         ("signs", Path(values.signs), 200),  # 20 a class
     ):
         found = compared(data.partition(" ")[0], folder, run, work, examples)
