@@ -68,6 +68,19 @@ def test_report_says_where_the_peers_were_always_taught_and_how_far_they_were_he
     assert "hears" not in run_page.compose(run.metrics, run.history, answered)[0]
 
 
+def test_settings_leave_out_what_makes_no_difference_to_the_method():
+    run = Run(epochs=3)
+
+    def settings(method):
+        metrics = {**run.metrics, "method": method}
+        text, _ = run_page.compose(metrics, run.history, run.answered)
+        return text[text.index("## Settings") :]
+
+    assert "distill_period" in settings("mcod")
+    assert "distill_period" not in settings("xkd")
+    assert "temperature" in settings("xkd")
+
+
 def test_the_network_that_is_used_is_the_one_to_ship(tmp_path):
     run = Run(epochs=3)
     metrics = run.metrics

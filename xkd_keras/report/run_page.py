@@ -13,6 +13,7 @@ import numpy as np
 
 from xkd_keras import files
 from xkd_keras.data import names
+from xkd_keras.flags import fields
 from xkd_keras.report import (
     by_class,
     curves,
@@ -216,7 +217,9 @@ def _particulars(metrics: Mapping) -> list[str]:
         ]
     if data.get("duplicates"):
         parts += _duplicates(data["duplicates"])
-    return [*parts, *circumstances(metrics["config"], metrics["versions"])]
+    unused = fields.unused(metrics["method"])
+    settings = {name: value for name, value in metrics["config"].items() if name not in unused}
+    return [*parts, *circumstances(settings, metrics["versions"])]
 
 
 def _duplicates(groups: Sequence) -> list[str]:

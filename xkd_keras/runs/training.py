@@ -167,7 +167,7 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     unread = [name for name, peer in cohort.peers.items() if similar.features(peer) is None]
     if cohort.similarity and unread:
         yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
-    for name in sorted(fields.OF_WINDOWS - fields.USES.get(config.method, set())):
+    for name in sorted(fields.unused(config.method)):
         if getattr(config, name) != fields.field(name).default:
             yield f"--{name} has no effect on --method={config.method}; it is for mcod"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():

@@ -101,7 +101,7 @@ class Plan:
         """
         if arm.method == "solo" or arm.name != arm.method:
             return []
-        unused = fields.OF_WINDOWS - fields.USES.get(arm.method, set()) | set(arm.options)
+        unused = fields.unused(arm.method) | set(arm.options)
         free = [name for name in self.grid if name not in unused]
         each = [{name: setting[name] for name in free} for setting in self.settings()]
         return [setting for i, setting in enumerate(each) if setting and setting not in each[:i]]
