@@ -72,7 +72,8 @@ def test_settings_leave_out_what_makes_no_difference_to_the_method():
     run = Run(epochs=3)
 
     def settings(method):
-        metrics = {**run.metrics, "method": method}
+        config = {**run.metrics["config"], "distill_period": 4, "temperature": 3}
+        metrics = {**run.metrics, "method": method, "config": config}
         text, _ = run_page.compose(metrics, run.history, run.answered)
         return text[text.index("## Settings") :]
 
