@@ -18,10 +18,8 @@ def test_bins_hold_the_mean_score_and_the_share_that_is_right():
 
 def test_scores_as_trained_and_as_exported_stand_side_by_side():
     metrics = Run().metrics
-    metrics["peers"]["alexnet"]["temperature"] = 1.0
     text = "\n".join(trust.section(metrics, {}))
     assert "| resnet20 | 1.62 | 3.0 | 1.1 | 0.1000 | 0.0800 | 0.060 | 0.050 |" in text
-    assert "Temperature 1 for alexnet: with fewer than 10 mistakes on the 180 validation" in text
     del metrics["ensemble"]["calibrated"]  # as of a run of an earlier version
     assert trust.section(metrics, {}) == []
 

@@ -26,13 +26,23 @@ def test_a_network_that_is_too_sure_by_a_factor_gets_that_factor(factor):
     assert abs(np.log(got / best)) < np.log(grid[40] / grid[0])
 
 
-def test_with_hardly_any_mistakes_nothing_is_fitted():
-    sure = np.eye(5)[LABELS] * 9.0
-    assert calibration.temperature(LABELS, sure) == 1.0
-    sure[:9] *= -1
-    assert calibration.temperature(LABELS, sure) == 1.0
-    sure[9] *= -1
-    assert calibration.temperature(LABELS, sure) != 1.0
+@pytest.mark.parametrize("n", [10, 100, 1000])
+@pytest.mark.parametrize("height", [2.0, 40.0])
+def test_of_n_images_without_a_mistake_a_network_is_as_sure_as_one_in_n_and_two_allows(n, height):
+    """By hand: all logits are alike, so the least cost is where the answer has its target."""
+    right = np.eye(5)[LABELS[:n]] * height
+    t = calibration.temperature(LABELS[:n], right)
+    np.testing.assert_allclose(softmax(right / t, -1).max(-1), (n + 1) / (n + 2), atol=1e-4)
+
+
+def test_one_mistake_more_makes_a_network_less_sure():
+    sure = np.eye(5)[LABELS[:50]] * 9.0
+    found = []
+    for wrong in range(4):
+        sure[:wrong] = np.roll(sure[:wrong], 1, axis=-1)
+        found.append(calibration.temperature(LABELS[:50], sure))
+    assert found == sorted(set(found))
+    assert calibration.temperature(LABELS[:0], sure[:0]) == 1.0
 
 
 def test_answers_stay_and_the_table_gets_both():

@@ -73,7 +73,6 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
     if "calibrated" not in metrics["ensemble"]:
         return []
     rows = [[escape(name), *_scores(row)] for name, row in networks.items()]
-    untouched = [name for name, row in networks.items() if row["temperature"] == 1.0]
     parts = [
         "## How far to trust the probabilities",
         "Each network's logits are divided by a temperature that was fitted on the validation"
@@ -81,11 +80,6 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         " the temperature; `peers/*.keras` do not.",
         grid(["", "temperature", *(h for kind in _KINDS for h in (kind, "exported"))], rows),
     ]
-    if untouched:
-        parts.append(
-            f"Temperature 1 for {escape(', '.join(untouched))}: with fewer than 10 mistakes on the"
-            f" {metrics['data']['examples']['validation']:,} validation images none can be fitted."
-        )
     if PICTURE in pictures:
         parts += [
             "Of answers that are given with 80 %, 80 % should be right: the closer to the diagonal,"

@@ -1,37 +1,43 @@
 """Confidence that means something: one temperature for each network, fitted on validation images.
 
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2: the logits are
-divided by the T > 0 with the least cross-entropy. No answer changes, only how sure it is.
+divided by the T > 0 with the least cross-entropy. No answer changes, only how sure it is. On few
+images a network may make no mistake, and would be made as sure as can be. So what it should say is
+not quite the label, but as after one more image of every answer (Platt, "Probabilistic outputs for
+support vector machines", 1999, section 2.2, for two classes).
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from xkd_keras.runs import scoring
 
 LOW, HIGH = 0.1, 20.0
-MISTAKES = 10  # of fewer, no temperature can be fitted: how sure a network may be is not known
 _SCORES = ("cross_entropy", "brier", "ece")
 
 
 def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Return the T in 0.1..20 with the least cross-entropy of logits / T.
+    """Return the T in 0.1..20 with the least cross-entropy of logits / T; 1 of no images.
+
+    The label has the probability (n + 1) / (n + 2) and the other classes share the rest, as in
+    Platt's targets.
 
     Args:
         labels: int [n].
         logits: float [n, classes].
-
-    Returns:
-        T; 1 where fewer than `MISTAKES` images get a wrong answer, or as few a right one.
     """
-    wrong = np.sum(logits.argmax(-1) != labels)
-    if min(wrong, len(labels) - wrong) < MISTAKES:
+    n, classes = logits.shape
+    if not n:
         return 1.0
+    rest = 1 / (n + 2)
+    targets = np.full((n, classes), rest / (classes - 1))
+    targets[np.arange(n), labels] = 1 - rest
 
     def cost(log_t):
-        return scoring.cross_entropy(labels, logits / np.exp(log_t))
+        return -np.sum(targets * log_softmax(logits / np.exp(log_t), axis=-1)) / n
 
     found = minimize_scalar(cost, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
     return float(np.exp(found.x))
