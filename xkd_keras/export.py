@@ -38,6 +38,11 @@ def main() -> None:
         *(run_dir, values.peer, values.variant, values.version, values.precision)
     )
     print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
+    if never := [e["file"] for e in manifest["artifacts"] if e.get("threshold", 0) is None]:
+        print(
+            f"note: no threshold reaches a precision of {manifest['precision']:g} on the validation"
+            f" images; never 'none of these': {', '.join(never)}"
+        )
     print(f"manifest  {run_dir / 'export' / 'manifest.json'}")
     if (run_dir / "report.html").exists():
         print(f"report    {run_dir / 'report.html'}")

@@ -28,11 +28,24 @@ def test_a_network_that_is_too_sure_by_a_factor_gets_that_factor(factor):
 
 @pytest.mark.parametrize("n", [10, 100, 1000])
 @pytest.mark.parametrize("height", [2.0, 40.0])
-def test_of_n_images_without_a_mistake_a_network_is_as_sure_as_one_in_n_and_two_allows(n, height):
-    """By hand: all logits are alike, so the least cost is where the answer has its target."""
+def test_without_a_mistake_a_network_is_as_sure_as_its_images_allow(n, height):
     right = np.eye(5)[LABELS[:n]] * height
     t = calibration.temperature(LABELS[:n], right)
-    np.testing.assert_allclose(softmax(right / t, -1).max(-1), (n + 1) / (n + 2), atol=1e-4)
+    # By hand, for a right answer with one of five logits at `height`, over a grid of T.
+    grid = np.exp(np.linspace(np.log(0.1), np.log(20), 40_001))
+    other = -np.log(np.exp(height / grid) + 4)
+    cost = -n * (other + (n + 1) / (n + 2) * height / grid) + np.log(grid) ** 2 / 2
+    assert t == pytest.approx(grid[cost.argmin()], rel=1e-3)
+    if n == 1000:  # what is thought beforehand of T hardly counts
+        sure = softmax(right / t, -1).max()
+        assert sure == pytest.approx((n + 1) / (n + 2), abs=1e-3)
+
+
+def test_a_dozen_images_do_not_move_a_temperature_far():
+    near = 0.01 * RNG.normal(size=(13, 5))  # which says next to nothing
+    assert 0.4 < calibration.temperature(LABELS[:13], near + 0.03 * np.eye(5)[LABELS[:13]]) < 1.0
+    wrong = np.eye(5)[(LABELS[:13] + 1) % 5] * 9.0
+    assert 1.0 < calibration.temperature(LABELS[:13], wrong) < 20.0
 
 
 def test_one_mistake_more_makes_a_network_less_sure():

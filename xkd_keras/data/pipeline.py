@@ -19,9 +19,10 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
         InputError: batch_size is not in 1..len(train).
     """
     if not 1 <= batch_size <= len(dataset.train):
+        n = len(dataset.train)
         raise InputError(
-            f"{batch_size} is out of range for {dataset.name}, which has "
-            f"{len(dataset.train)} training images. Valid: 1 to {len(dataset.train)}.",
+            f"{batch_size} is out of range for {dataset.name}, which has {n} training images."
+            f" Valid: 1 to {n}; for so few, {2 ** max(0, (n // 4).bit_length() - 1)} is usual.",
             argument="batch_size",
         )
     return len(dataset.train) // batch_size

@@ -35,7 +35,8 @@ def _rows(manifest: Mapping) -> list[list[str]]:
     """Return headings and cells; what pruning and clustering did, only if there was any."""
     entries = ordered(manifest)
     compressed = any("taught" in entry for entry in entries)
-    uneven = splits.uneven(manifest.get("class_counts", {}).get("test", []))
+    counts = manifest.get("class_counts", {})
+    uneven = any(splits.uneven(counts.get(split, [])) for split in ("train", "test"))
     rows = [[*_HEADINGS, *(["balanced %"] * uneven), *(["zeros %", "values"] * compressed)]]
     for entry in entries:
         balanced = entry.get("balanced_accuracy")

@@ -46,8 +46,9 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _uneven(metrics: Mapping) -> bool:
-    """Whether the test images are of uneven classes; what `evaluate` prints does not say."""
-    return splits.uneven(metrics.get("data", {}).get("class_counts", {}).get("test", []))
+    """Whether training or test images are of uneven classes; `evaluate` has no counts of them."""
+    counts = metrics.get("data", {}).get("class_counts", {})
+    return any(splits.uneven(counts.get(split, [])) for split in ("train", "test"))
 
 
 def opening(metrics: Mapping, n: int) -> list[str]:

@@ -146,7 +146,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         within = f", step {done.batch} of {steps}" if done.batch else ""
         print(f"going on after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
-        print("each line: the teacher's weight lambda, then top-1 on the validation images")
+        heard = ", times how far teachers are heard" if cohort.mastery else ""
+        print(f"each line: lambda, their weight{heard}; then top-1 on the validation images")
 
 
 def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
