@@ -108,7 +108,9 @@ def test_closing_a_pipeline_waits_for_no_tuning_thread():
 
 @pytest.mark.parametrize("size", [0, -3, 51])
 def test_batch_size_out_of_range(size):
-    with pytest.raises(InputError, match=rf"^batch_size: {size} .* Valid: 1 to 50; for so few, 8 is"):
+    with pytest.raises(
+        InputError, match=rf"^batch_size: {size} .* Valid: 1 to 50; for so few, 8 is"
+    ):
         data.train_batches(toy(), batch_size=size, epochs=1)
     assert data.steps_per_epoch(toy(), 16) == 3
 
