@@ -9,16 +9,12 @@ goes on where it was stopped. The table is written to DIRECTORY/table.md.
 
 import concurrent.futures
 import itertools
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import train_runs
 from absl import app, flags
-
-from xkd_keras.study.statistics import interval
+from train_runs import told
 
 flags.DEFINE_string("photos", None, "train/CLASS and test/CLASS.", required=True)
 flags.DEFINE_string("work", None, "Where everything is kept.", required=True)
@@ -28,10 +24,7 @@ flags.DEFINE_integer("epochs", 12, "Of every run.", 1)
 
 PEERS = ("alexnet", "resnet20")
 MANY, FEW = 500, 25
-RECIPES = {
-    "plain": (),
-    "class_weights=balanced": ("--class_weights=balanced",),
-}
+RECIPES = {"plain": (), "balanced": ("--class_weights=balanced",)}
 
 
 def uneven(photos: Path, work: Path) -> Path:
@@ -49,48 +42,26 @@ def uneven(photos: Path, work: Path) -> Path:
 def run(folder: Path, recipe: str, seed: int) -> dict:
     """Train, or go on; return what metrics.json holds."""
     values = flags.FLAGS
-    run_dir = Path(values.work) / recipe / f"seed-{seed}"
-    line = [sys.executable, "-m", "xkd_keras.train", f"--run_dir={run_dir}", "--image_size=32"]
-    line += [f"--dataset=folder:{folder}", "--augment=crop_flip", "--batch_size=64"]
+    line = [f"--dataset=folder:{folder}", "--image_size=32", "--augment=crop_flip"]
     line += [f"--epochs={values.epochs}", "--learning_rate_schedule=cosine", f"--seed={seed}"]
-    # In bfloat16, which takes less time on CPUs that compute in it, for all alike.
+    # In bfloat16, which takes less time on CPUs that compute in it, for both alike.
     line += ["--mixed_precision=bfloat16", *(f"--peer={peer}" for peer in PEERS), *RECIPES[recipe]]
-    threads = str(max(1, (os.cpu_count() or 1) // values.jobs))
-    env = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
-    done = subprocess.run(line, env={**os.environ, **env}, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)  # the run has said why
-    print(f"{recipe}, seed {seed}: done", flush=True)
-    return json.loads((run_dir / "metrics.json").read_text())
-
-
-def told(values) -> str:
-    """Return the mean in %, or points, and the half of its 95 % interval."""
-    found = interval(list(values))
-    half = "" if found["low"] is None else f" ± {50 * (found['high'] - found['low']):.2f}"
-    return f"{100 * found['mean']:.2f}{half}"
+    run_dir = Path(values.work) / recipe / f"seed-{seed}"
+    return train_runs.train(run_dir, [*line, "--batch_size=64"], values.jobs)
 
 
 def table(found: dict[tuple[str, int], dict]) -> str:
     """Return top-1 (the test images are even, so it is balanced accuracy, too) by recipe."""
     seeds = sorted({seed for _, seed in found})
-    lines = [
-        "| | " + " | ".join([*RECIPES, *(f"{r} − plain, points" for r in RECIPES if r != "plain")]),
-        "|---" * (2 * len(RECIPES)),
-    ]
+    lines = [f"| | {' | '.join(RECIPES)} | difference in points |", "|---|---|---|---|"]
     for network in (*PEERS, "ensemble"):
-        top1 = {
-            recipe: np.array(
-                [
-                    found[recipe, s]["peers"].get(network, found[recipe, s]["ensemble"])["top1"]
-                    for s in seeds
-                ]
-            )
+        plain, balanced = (
+            [train_runs.of(found[recipe, seed], network)["top1"] for seed in seeds]
             for recipe in RECIPES
-        }
-        apart = [told(top1[r] - top1["plain"]) for r in RECIPES if r != "plain"]
-        lines.append(" | ".join([f"| {network}", *map(told, top1.values()), *apart]))
-    return "".join(f"{line} |\n" for line in lines)
+        )
+        apart = told(np.subtract(balanced, plain).tolist(), sign="+")
+        lines.append(f"| {network} | {told(plain)} | {told(balanced)} | {apart} |")
+    return "\n".join(lines) + "\n"
 
 
 def main(_):

@@ -181,7 +181,8 @@ def main(_):
         new = Path(flags.FLAGS.studies) / name / "study.json"
         if new.exists():
             kept.save(name, kept.merged(kept.load(name), json.loads(new.read_text())))
-        studies |= {name: kept.load(name)} if kept.load(name) else {}
+        if study := kept.load(name):
+            studies[name] = study
     if flags.FLAGS.write:
         write(studies)
 

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import time
 import types
@@ -149,6 +150,11 @@ def own_step(
     """Make this project's contender; arguments as of `cohort`."""
     made = cohort(peers, side, classes, method, more)
     return timed(train_step(made, *batch(batch_size, side, classes)))
+
+
+def peak() -> float:
+    """Return the most memory that this process ever had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def circumstances() -> None:

@@ -7,7 +7,6 @@ process of its own. Memory is the peak above what the process had before its coh
 """
 
 import math
-import resource
 import statistics
 
 import measured
@@ -26,11 +25,6 @@ CASES = (  # peers, batch, side
 READ = ("Conv2D", "DepthwiseConv2D", "ReLU", "Concatenate")
 
 
-def peak() -> float:
-    """Return the most memory that this process ever had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def contender(peers: tuple[str, ...], batch: int, side: int, recompute: bool):
     """Make a contender that answers with seconds a step and MiB above the imports."""
     from xkd_keras.devices import start_up
@@ -38,10 +32,10 @@ def contender(peers: tuple[str, ...], batch: int, side: int, recompute: bool):
     start_up.load_tensorflow()
     from xkd_keras.runs import training  # noqa: F401 - for its memory
 
-    before = peak()
+    before = measured.peak()
     run = measured.own_step(peers, batch, side, more={"recompute": recompute})
     run(measured.WARM_UP)
-    return lambda steps: (run(steps), peak() - before)
+    return lambda steps: (run(steps), measured.peak() - before)
 
 
 def held(peers: tuple[str, ...], batch: int, side: int) -> tuple[float, float]:

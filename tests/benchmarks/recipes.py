@@ -12,16 +12,12 @@ written to DIRECTORY/table.md. `--small` takes minutes, and shows only that it w
 
 import concurrent.futures
 import itertools
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import train_runs
 from absl import app, flags
-
-from xkd_keras.study.statistics import interval
+from train_runs import told
 
 flags.DEFINE_string("work", None, "Where everything is kept.", required=True)
 flags.DEFINE_string("signs", None, "One folder per class.")
@@ -46,28 +42,13 @@ def run(data: str, recipe: str, seed: int) -> dict:
     values = flags.FLAGS
     run_dir = Path(values.work) / f"{data}-{recipe}" / f"seed-{seed}"
     examples = 200 if values.small else values.examples if data == "images" else 0
-    line = [sys.executable, "-m", "xkd_keras.train", f"--run_dir={run_dir}", "--image_size=32"]
-    line += [f"--dataset=folder:{values[data].value}", f"--train_examples={examples}"]
-    line += [f"--epochs={1 if values.small else values.epochs}", "--batch_size=64"]
+    line = ["--image_size=32", f"--dataset=folder:{values[data].value}"]
+    line += [f"--train_examples={examples}", "--batch_size=64"]
+    line += [f"--epochs={1 if values.small else values.epochs}"]
     # In bfloat16, which takes less time on CPUs that compute in it, for both alike.
     line += ["--mixed_precision=bfloat16", f"--seed={seed}", *(f"--peer={peer}" for peer in PEERS)]
     line += [*RECIPES[recipe], *OF_DATA[data][recipe]]
-    threads = str(max(1, (os.cpu_count() or 1) // values.jobs))
-    env = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
-    done = subprocess.run(line, env={**os.environ, **env}, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)  # the run has said why
-    print(f"{data}, {recipe}, seed {seed}: done", flush=True)
-    return json.loads((run_dir / "metrics.json").read_text())
-
-
-def told(values: list[float], factor: float = 100, digits: int = 2, sign: str = "") -> str:
-    """Return mean and 95 % interval."""
-    found = interval(values)
-    text = f"{factor * found['mean']:{sign}.{digits}f}"
-    if found["low"] is None:
-        return text
-    return f"{text} ± {factor * (found['high'] - found['low']) / 2:.{digits}f}"
+    return train_runs.train(run_dir, line, values.jobs)
 
 
 def table(data: str, found: dict[tuple[str, int], dict]) -> str:
@@ -86,8 +67,7 @@ def table(data: str, found: dict[tuple[str, int], dict]) -> str:
     for network in (*PEERS, "ensemble"):
 
         def of(recipe, key, network=network):
-            each = [found[recipe, seed] for seed in seeds]
-            return [one["peers"].get(network, one["ensemble"])[key] for one in each]
+            return [train_runs.of(found[recipe, seed], network)[key] for seed in seeds]
 
         top1 = {recipe: of(recipe, "top1") for recipe in RECIPES}
         apart = np.subtract(top1["photos"], top1["plain"]).tolist()

@@ -8,7 +8,6 @@ and without. An exponent is the slope of the least-squares line through all poin
 """
 
 import math
-import resource
 import statistics
 
 import measured
@@ -28,11 +27,6 @@ COLUMNS = ("ms a step", "peak MiB", "MiB above import")
 USUAL = {"peers": 1, "classes": 100, "batch": 64, "side": 32}
 
 
-def peak() -> float:
-    """Return the most memory that this process ever had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def point(peers: int, classes: int, batch: int, side: int):
     """Make a contender that answers with milliseconds, peak MiB, and MiB above the imports."""
     from xkd_keras.devices import start_up
@@ -40,13 +34,13 @@ def point(peers: int, classes: int, batch: int, side: int):
     start_up.load_tensorflow()
     from xkd_keras.runs import training  # noqa: F401 - for its memory
 
-    imported = peak()
+    imported = measured.peak()
     run = measured.own_step(["resnet20"] * peers, batch, side, classes)
 
     def answer(steps: int) -> tuple[float, ...]:
         run(measured.WARM_UP)
         seconds = run(steps)
-        return 1000 * seconds, peak(), peak() - imported
+        return 1000 * seconds, measured.peak(), measured.peak() - imported
 
     return answer
 

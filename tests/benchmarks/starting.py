@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
-from scipy import stats
+from train_runs import told
 
 flags.DEFINE_string("images", None, "imagenet100-32: train/CLASS and test/CLASS.", required=True)
 flags.DEFINE_string("signs", None, "One folder per class.", required=True)
@@ -110,15 +110,6 @@ def compared(data: str, folder: Path, run: Path, work: Path, examples: int) -> d
     return found
 
 
-def interval(values) -> str:
-    """Return mean and 95 % t-interval in points; of one value no interval."""
-    mean = 100 * np.mean(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = 100 * stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-    return f"{mean:.2f} ± {half:.2f}"
-
-
 def table(data: str, examples: int, found: dict) -> str:
     """Return top-1 of each peer, alone and co-trained, and what a start adds, paired by seed."""
     lines = [
@@ -133,9 +124,9 @@ def table(data: str, examples: int, found: dict) -> str:
     for peer in PEERS:
 
         def apart(one, two, peer=peer):
-            return interval(np.subtract(found[(*one, peer)], found[(*two, peer)]))
+            return told(np.subtract(found[(*one, peer)], found[(*two, peer)]).tolist())
 
-        cells = [interval(found[b, m, peer]) for b in BEGINNINGS for m in METHODS]
+        cells = [told(found[b, m, peer]) for b in BEGINNINGS for m in METHODS]
         cells += [apart(("start", method), ("scratch", method)) for method in METHODS]
         cells.append(apart(("start", "xkd"), ("start", "solo")))
         lines.append(f"| {peer} | {' | '.join(cells)} |")

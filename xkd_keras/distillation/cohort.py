@@ -119,8 +119,10 @@ class Cohort(KerasSide):
         self.exits = Exits(self.peers, exits, self.classes, seed, self.recompute) if exits else None
         self.similarity = members.above("similarity", similarity, 0, or_equal=True)
         self.similar = similar.Similarity(self.peers, exits, self.recompute) if similarity else None
-        self._forward = [
-            recomputing.forward(peer, (), self.recompute[name]) for name, peer in self.peers.items()
+        self._forward = [  # where neither of these has its own
+            recomputing.forward(peer, (), self.recompute[name])
+            for name, peer in self.peers.items()
+            if not (self.exits or self.similar)
         ]
         members.separate(self.peers, self._teacher)
         if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:

@@ -40,8 +40,8 @@ class Exits(keras.layers.Layer):
         peers: Mapping[str, keras.Model],
         layers: Mapping[str, Sequence[str]],
         classes: int,
-        seed: int = 0,
-        at: Mapping[str, Sequence[str]] | None = None,
+        seed: int,
+        at: Mapping[str, Sequence[str]],
     ):
         super().__init__(name="exits", dtype="float32")
         for name in layers:
@@ -52,7 +52,7 @@ class Exits(keras.layers.Layer):
         for i, (name, peer) in enumerate(peers.items()):
             outputs = _outputs(name, peer, self.layers_of[name])
             # A function, as Keras would count a model among what this layer owns.
-            forward.append(recompute.forward(peer, outputs, (at or {}).get(name, ())))
+            forward.append(recompute.forward(peer, outputs, at[name]))
             self.heads[name] = [
                 _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
                 for k, output in enumerate(outputs, start=1)

@@ -18,9 +18,9 @@ def between(start: keras.KerasTensor, end: keras.KerasTensor) -> list | None:
     nodes, ahead = {}, [end]
     while ahead:
         tensor = ahead.pop()
-        if tensor is start or id(node(tensor)) in nodes:
-            continue
         made = node(tensor)
+        if tensor is start or id(made) in nodes:
+            continue
         if not made.input_tensors:
             return None
         nodes[id(made)] = made

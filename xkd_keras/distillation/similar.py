@@ -35,19 +35,14 @@ class Similarity:
         InputError: There are exits.
     """
 
-    def __init__(
-        self,
-        peers: Mapping[str, keras.Model],
-        exits=None,
-        at: Mapping[str, Sequence[str]] | None = None,
-    ):
+    def __init__(self, peers: Mapping[str, keras.Model], exits, at: Mapping[str, Sequence[str]]):
         if exits:
             raise InputError("does not go together with exits; valid: 0.", argument="similarity")
         self._forward = []
         for name, peer in peers.items():
             found = features(peer)
             more = [] if found is None else [found]
-            self._forward.append(recompute.forward(peer, more, (at or {}).get(name, ())))
+            self._forward.append(recompute.forward(peer, more, at[name]))
 
     def logits(self, images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         """Return the peers' logits float32 [P, B, C], and the features of each, float32 [B, D]."""

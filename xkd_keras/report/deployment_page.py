@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from xkd_keras.data import splits
 from xkd_keras.report import findings, headline, page, plots, trust
 from xkd_keras.report.page import escape, grid, picture
 
@@ -35,8 +34,7 @@ def _rows(manifest: Mapping) -> list[list[str]]:
     """Return headings and cells; what pruning and clustering did, only if there was any."""
     entries = ordered(manifest)
     compressed = any("taught" in entry for entry in entries)
-    counts = manifest.get("class_counts", {})
-    uneven = any(splits.uneven(counts.get(split, [])) for split in ("train", "test"))
+    uneven = findings.uneven(manifest)
     rows = [[*_HEADINGS, *(["balanced %"] * uneven), *(["zeros %", "values"] * compressed)]]
     for entry in entries:
         balanced = entry.get("balanced_accuracy")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xkd_keras.data import splits
+
 MATRIX = 30  # classes that a person can still read in one matrix; of more, the most confused
 MOST_CONFUSED = 20
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
@@ -30,6 +32,12 @@ def guesses(share: float, data: Mapping) -> bool:
     largest = largest_class(data)
     least = largest[1] if largest else 1 / len(data["class_names"])
     return wilson(share, data["examples"]["test"])[0] <= least
+
+
+def uneven(data: Mapping) -> bool:
+    """Whether training or test images are of uneven classes; `data` has `class_counts` if known."""
+    counts = data.get("class_counts", {})
+    return any(splits.uneven(counts.get(split, [])) for split in ("train", "test"))
 
 
 def largest_class(data: Mapping) -> tuple[str, float] | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.data import splits
 from xkd_keras.report import findings
 from xkd_keras.report.page import aligned, both, escape, grid, many
 
@@ -33,7 +32,8 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
     networks = dict(metrics["peers"])
     if len(networks) > 1:  # else the ensemble is the peer
         networks["ensemble"] = metrics["ensemble"]
-    there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": _uneven(metrics)}
+    uneven = findings.uneven(metrics.get("data", {}))  # of which `evaluate` says nothing
+    there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": uneven}
     columns = [c for c in _COLUMNS if there.get(c[1], True)]
     rows = {
         name: [
@@ -43,12 +43,6 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
         for name, values in networks.items()
     }
     return [heading for heading, *_ in columns], rows
-
-
-def _uneven(metrics: Mapping) -> bool:
-    """Whether training or test images are of uneven classes; `evaluate` has no counts of them."""
-    counts = metrics.get("data", {}).get("class_counts", {})
-    return any(splits.uneven(counts.get(split, [])) for split in ("train", "test"))
 
 
 def opening(metrics: Mapping, n: int) -> list[str]:
@@ -117,7 +111,7 @@ def sentence(metrics: Mapping) -> str:
             f" {escape(metrics['dataset'])}{together}. Train longer, or look at the learning rates."
         )
     balanced = ""
-    if _uneven(metrics) and "balanced_accuracy" in peers[best]:
+    if findings.uneven(metrics["data"]) and "balanced_accuracy" in peers[best]:
         share = 100 * peers[best]["balanced_accuracy"]
         balanced = f" ({share:.1f} % where every class counts alike)"
     return (
