@@ -1,8 +1,10 @@
 """One loaded version of a model: its signatures, and how they are run."""
 
 import gc
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,6 +21,8 @@ _INIT = "__saved_model_init_op"  # TF 2's initialiser is stored among the signat
 # A deadline is passed on to the runtime, which costs a tenth of a millisecond per call, only if it
 # is nearer than this many times the longest call of the signature so far.
 _FAR = 20
+# Seconds of a call alone, below which waking the threads of the pool costs more than they compute.
+_SHORT = 0.004
 
 
 class Servable:
@@ -55,6 +59,7 @@ class Servable:
         self._tensors = {}  # by name
         self._session._extend_graph()
         self._longest: dict[str, float] = {}  # seconds, by signature
+        self._pace = _Pace()
 
     def signature(self, name: str):
         """Return a SignatureDef; raises KeyError."""
@@ -92,7 +97,8 @@ class Servable:
             left = None
         begin = time.monotonic()
         try:
-            results = self._run(feeds, list(wanted.values()), left)
+            with self._pace.call((name, sum(array.nbytes for array in inputs.values()))) as short:
+                results = self._run(feeds, list(wanted.values()), left, short)
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
             raise _computing(error) from None
         self._longest[name] = max(self._longest.get(name, 0.0), time.monotonic() - begin)
@@ -109,7 +115,9 @@ class Servable:
             self._tensors[name] = found._as_tf_output()
         return self._tensors[name]
 
-    def _run(self, feeds: Mapping, fetches: Sequence, left: float | None) -> list[np.ndarray]:
+    def _run(
+        self, feeds: Mapping, fetches: Sequence, left: float | None, short: bool
+    ) -> list[np.ndarray]:
         """Run the session as C++ does: dtypes are compared, shapes are the kernels' business.
 
         `Session.run` would cast dtypes and compare shapes, a callable would do neither.
@@ -118,10 +126,15 @@ class Servable:
             feeds: Arrays by the tensors of the graph.
             fetches: Tensors of the graph.
             left: Seconds until nobody waits any longer; None: forever.
+            short: Whether to compute on one thread, so that several calls share the processors
+                without waking each other's.
         """
         options = None
-        if left is not None:
-            message = config_pb2.RunOptions(timeout_in_ms=max(1, int(1000 * left)))
+        if left is not None or short:
+            message = config_pb2.RunOptions()
+            message.experimental.use_run_handler_pool = short
+            if left is not None:
+                message.timeout_in_ms = max(1, int(1000 * left))
             options = runtime.TF_NewBufferFromString(message.SerializeToString())
         try:
             handle = self._session._session
@@ -136,6 +149,36 @@ class Servable:
         """Free what the model holds. No call may be running."""
         self._session.close()
         settle()
+
+
+class _Pace:
+    """Knows which calls are so short that they had better stay on one thread.
+
+    A call of a small network spends more time on waking the threads of the pool than they save, and
+    several at a time fill the processors anyway.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._running = 0
+        self._shortest: dict[tuple[str, int], float] = {}  # seconds, by kind
+
+    @contextmanager
+    def call(self, kind: tuple[str, int]) -> Iterator[bool]:
+        """Time a call; yields whether those of its signature, with that many bytes, are short."""
+        kind = kind[0], kind[1].bit_length()  # few kinds, however many sizes come
+        with self._lock:
+            self._running += 1
+            beside = self._running
+        begin = time.monotonic()
+        try:
+            yield self._shortest.get(kind, _SHORT) < _SHORT
+            # Those that ran beside it had their part of the time.
+            share = (time.monotonic() - begin) / min(beside, self._running)
+            self._shortest[kind] = min(self._shortest.get(kind, share), share)
+        finally:
+            with self._lock:
+                self._running -= 1
 
 
 def settle() -> None:

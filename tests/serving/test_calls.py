@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 import grpc
+import keras
 import numpy as np
 import pytest
 import requests
@@ -54,6 +55,73 @@ def slow(one, seconds):
 
 def test_a_run_ends_at_its_deadline(loaded):
     assert slow(loaded, 0.2) is CODES.DEADLINE_EXCEEDED
+
+
+def test_a_run_on_one_thread_ends_at_its_deadline(loaded, monkeypatch):
+    loaded.run("slow", {"seconds": np.float32([0.01])}, ["done"])
+    monkeypatch.setattr(servable, "_SHORT", 1e9)
+    assert slow(loaded, 0.2) is CODES.DEADLINE_EXCEEDED
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(servable, "time", clock)
+    return clock
+
+
+def timed(pace, clock, milliseconds, kind=("predict", 100)):
+    """Let a call take that long; returns whether it was taken for a short one."""
+    with pace.call(kind) as short:
+        clock.now += milliseconds / 1000
+    return short
+
+
+def test_a_call_is_short_after_one_of_its_kind_was(clock):
+    pace = servable._Pace()
+    assert [timed(pace, clock, ms) for ms in (50, 3, 50, 50)] == [False, False, True, True]
+    assert not timed(pace, clock, 3, ("predict", 10_000))
+    assert not timed(pace, clock, 3, ("other", 100))
+
+
+def test_a_call_that_fails_at_once_does_not_count_as_short(clock):
+    pace = servable._Pace()
+    with pytest.raises(ValueError, match="refused"), pace.call(("predict", 100)):
+        raise ValueError("refused")
+    assert not timed(pace, clock, 50)
+    assert not timed(pace, clock, 50)
+
+
+def test_a_call_is_charged_its_part_of_the_time_that_it_shared(clock):
+    pace = servable._Pace()
+    with pace.call(("long", 1)), pace.call(("long", 1)), pace.call(("long", 1)):
+        timed(pace, clock, 12)  # the fourth of four: 3 ms of its own
+    assert timed(pace, clock, 12)
+
+
+def test_answers_are_the_same_on_one_thread(tmp_path, monkeypatch):
+    network = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(8, 3), keras.layers.Flatten()]
+    )
+    network.export(tmp_path / "1", verbose=False)
+    one = servable.Servable(tmp_path / "1")
+    pixels = np.random.default_rng(0).uniform(size=(4, 16, 16, 3)).astype(np.float32)
+    (alias,), (output,) = one.signature("").inputs, one.signature("").outputs
+    for limit in (0.0, 1e9):  # never, and from the second call on
+        monkeypatch.setattr(servable, "_SHORT", limit)
+        for _ in range(2):
+            (found,) = one.run("serving_default", {alias: pixels}, [output])
+            np.testing.assert_allclose(found, network(pixels), atol=1e-6)
+    one.close()
 
 
 def test_a_run_ends_at_its_deadline_after_quick_runs_of_other_signatures(loaded, monkeypatch):
