@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras import passes
+from xkd_keras.peers import shared_statistics
 
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
 Stock = keras.layers.BatchNormalization
@@ -48,16 +49,23 @@ class FusedBatchNormalization(Stock):
 
     def _train(self, inputs):
         scale, offset = self._affine()
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, scale, offset, epsilon=self.epsilon, is_training=True
-        )
-        if not passes.FIRST.get():
-            return outputs
-        # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
-        n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
-        mean, variance = _over_replicas([mean, variance * (n - 1.0) / n])
-        _move(self.moving_mean, mean, self.momentum)
-        _move(self.moving_variance, variance, self.momentum)
+        statistics = shared_statistics.shared(inputs)
+        if statistics:
+            mean, variance = statistics
+            outputs = shared_statistics.normalised(
+                inputs, scale, offset, mean, variance, self.epsilon
+            )
+        else:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, scale, offset, epsilon=self.epsilon, is_training=True
+            )
+            # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
+            n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
+            variance *= (n - 1.0) / n
+        if passes.FIRST.get():
+            mean, variance = _over_replicas([mean, variance])
+            _move(self.moving_mean, mean, self.momentum)
+            _move(self.moving_variance, variance, self.momentum)
         return outputs
 
     def _infer(self, inputs):
