@@ -99,6 +99,20 @@ def test_what_lies_beside_the_parts_is_said_not_to_be_used(tmp_path):
     assert load(tmp_path).notes == ("Not used, as it is beside 'test': 'drafts'.",)
 
 
+def test_files_among_the_pictures_that_are_none_by_name_are_said_not_to_be_used(tmp_path):
+    expected = load(fill(tmp_path / "birds")).fingerprint
+    for name in ("notes.txt", "more/a.xml", "more/b.xml", "without_an_ending"):
+        path = tmp_path / "birds" / "red" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("?")
+    found = load(tmp_path / "birds")
+    assert found.fingerprint == expected
+    assert found.notes == (
+        "Not used, as their names do not end as those of images do: 'red/more/a.xml',"
+        " 'red/more/b.xml', 'red/notes.txt' and 1 more.",
+    )
+
+
 def test_litter_of_other_programs_is_left_out(tmp_path):
     expected = load(fill(tmp_path / "birds")).fingerprint
     root = tmp_path / "birds"
@@ -108,6 +122,7 @@ def test_litter_of_other_programs_is_left_out(tmp_path):
     picture(root / "red" / "__MACOSX" / "0.png", COLOURS["blue"])
     (root / "red" / "._0.png").write_bytes(b"\0")
     (root / "red" / "Thumbs.db").write_bytes(b"\0")
+    (root / "red" / "desktop.ini").write_bytes(b"\0")
     dataset = load(root)
     assert dataset.fingerprint == expected
     assert dataset.notes == ()

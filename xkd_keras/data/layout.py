@@ -16,7 +16,11 @@ PARTS = {  # words for the parts of a data set, in any case
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-_LITTER = {"__macosx", "thumbs.db"}  # of other programs; so is what begins with a dot
+_LITTER = {
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+}  # of other programs; so is what begins with a dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +64,24 @@ def find(
     else:
         root = _unwrapped(root, known, notes)
         tops = _parts(name, root, known, notes) or {"": root}
-    files = []
+    listed = []
     for part, top in tops.items():
         top = top and _unwrapped(top, known, notes, part)
         classes = _folders(top) if top else [root]
-        found = [_pictures(name, folder, bool(known)) for folder in classes]
+        inside = [_files(folder) for folder in classes]
+        found = [
+            _pictures(name, folder, files, bool(known))
+            for folder, files in zip(classes, inside, strict=True)
+        ]
         for folder, paths in zip(classes, found, strict=True):
-            files += [File(path, folder.name, part) for path in paths]
-        notes += _nested(classes, found) + (_beside(top) if top else [])
-    if not files:
+            listed += [File(path, folder.name, part) for path in paths]
+        notes += _nested(classes, found) + _others(classes, inside)
+        notes += _beside(top) if top else []
+    if not listed:
         raise _refusal(
             f"{name} holds no folders with images. Valid: one folder of images per class."
         )
-    return files, tuple(tops), tuple(dict.fromkeys(notes))
+    return listed, tuple(tops), tuple(dict.fromkeys(notes))
 
 
 def has_test(root: Path) -> bool:
@@ -175,17 +184,37 @@ def _refusal(text: str) -> InputError:
     return InputError(text, argument="dataset")
 
 
-def _pictures(name: str, folder: Path, may_be_empty: bool) -> list[Path]:
-    paths = [
+def _files(folder: Path) -> list[Path]:
+    """Return all files within a folder that are not another program's, sorted."""
+    return [
         path
         for path in sorted(folder.rglob("*"))
-        if _is_picture(path)
-        and not any(map(_litter, path.relative_to(folder).parents))
+        if path.is_file()
+        and not any(map(_litter, [path, *path.relative_to(folder).parents]))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) -> list[Path]:
+    paths = [path for path in files if _is_picture(path)]
     if not paths and not may_be_empty:
         raise _refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
     return paths
+
+
+def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
+    """Tell which files among the pictures are called as no picture is."""
+    others = [
+        f"{folder.name}/{path.relative_to(folder).as_posix()}"
+        for folder, inside in zip(classes, files, strict=True)
+        for path in inside
+        if path.suffix.lower() not in SUFFIXES
+    ]
+    if not others:
+        return []
+    return [
+        f"Not used, as their names do not end as those of images do: {_listed(others, most=3)}."
+    ]
 
 
 def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
