@@ -38,6 +38,7 @@ def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
 def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path):
     with pytest.raises(InputError, match=r"^batch_size"):
         training.run(configuration(tmp_path / "run", data_dir, batch_size=201))
+    assert not (tmp_path / "run").exists()
     wild = (PLAIN.replace("0.01", "1e30"),)
     with pytest.raises(InputError, match="non-finite loss: peer plain"):
         training.run(configuration(tmp_path / "run", data_dir, peer=wild))

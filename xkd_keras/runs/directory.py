@@ -1,5 +1,6 @@
 """A run's directory: claimed, written, and read again when the run is finished."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -39,6 +40,12 @@ def claim(config: configs.Config, run_dir: Path) -> configs.Config:
             " can be made or written.",
             argument="run_dir",
         ) from None
+
+
+def leave(run_dir: Path) -> None:
+    """Remove a directory in which nothing was begun."""
+    with contextlib.suppress(OSError):  # it holds something
+        run_dir.rmdir()
 
 
 def _check_content(config: configs.Config, run_dir: Path) -> None:

@@ -32,6 +32,7 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
         with collectives.agreed(strategy):
             if chief:
                 config = rundir.claim(config, run_dir)
+                held.callback(rundir.leave, run_dir)
                 held.enter_context(files.lock(run_dir))
         # What a run was begun with, the chief alone has read.
         begun = collectives.text_from_chief(strategy, json.dumps(config.open_options()))
