@@ -113,6 +113,22 @@ def test_statistics_and_their_gradients_are_numpys():
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_two_replicas_that_share_train_as_two_of_keras_own(two_cpus):
+    with two_cpus.scope():
+        stock = dense_block()
+        shared = peers.fused(stock)
+    x, labels = images(batch=12), np.random.default_rng(1).integers(0, 4, 12)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for model in (stock, shared):
+        with two_cpus.scope():
+            model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
+        data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(6)
+        model.fit(data, epochs=1, shuffle=False, verbose=0)
+    for a, b in zip(stock.weights, shared.weights, strict=True):
+        mean = np.mean([part.numpy() for part in a.value.values], axis=0)
+        np.testing.assert_allclose(mean, b, rtol=1e-3, atol=1e-5, err_msg=a.path)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_is_as_near_to_float32_as_keras_own(policy):
     exact = step(dense_block())(tf.constant(images()))
