@@ -31,8 +31,9 @@ def ablations(study: Mapping) -> list[str]:
 
 
 def subject(study: Mapping) -> str:
-    """Return the method that a study is about: xkd where it is compared, else mcod."""
-    return "xkd" if "xkd" in study["methods"] else "mcod"
+    """Return the method that a study is about: xkd or mcod where compared, else the last named."""
+    methods = list(study["methods"])
+    return next((method for method in ("xkd", "mcod") if method in methods), methods[-1])
 
 
 def finished(study: Mapping) -> dict[tuple[str, int], Mapping]:
@@ -166,7 +167,7 @@ def error_reduction(mine: np.ndarray, other: np.ndarray) -> dict[str, float | No
 def _families(study: Mapping) -> Iterator[tuple[str, list[str]]]:
     """Yield (reference, methods compared with it); every pair of methods is in one family only."""
     earlier, variants = [], ablations(study)
-    for reference in ("solo", "kd", subject(study)):
+    for reference in dict.fromkeys(("solo", "kd", subject(study))):
         if reference in study["methods"]:
             earlier.append(reference)
             yield reference, [method for method in study["main"] if method not in earlier]
