@@ -245,6 +245,13 @@ def test_studies_of_every_shape_are_written_without_a_warning(study, expected, t
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("variants", [(), ("growth_only",)])
+def test_no_method_is_compared_with_itself(variants, tmp_path, unpictured):
+    text = Study(main=("solo",), variants=variants, seeds=3, history=False).write(tmp_path)
+    assert "solo changes compared with solo" not in text
+    assert "Which part of growth_only" not in text
+
+
 def test_a_study_reads_the_same_from_its_file(tmp_path, unpictured):
     study = Study(main=("solo", "mcod"), variants=("growth_only",), seeds=3)
     document.write(tmp_path / "a", json.loads(json.dumps(study.content)))

@@ -274,13 +274,13 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
     Returns:
         subject: As `subject` has it.
         against: each other main method -> peer -> {"answer", and of the subject minus the other:
-            "n", "mean", "low", "high", "holm"}; empty without the subject.
+            "n", "mean", "low", "high", "holm"}.
         variants: The same for each ablation.
         weakest: The peer with the lowest mean top-1 alone, or None.
     """
     table, peers = summary["networks"], list(study["peers"])
     ours = subject(study)
-    rivals = [m for m in study["main"] if m != ours] if ours in study["methods"] else []
+    rivals = [m for m in study["main"] if m != ours]
     alone = {peer: table[peer].get("solo", {}).get("mean") for peer in peers}
     measured = [peer for peer in peers if alone[peer] is not None]
     return {
@@ -291,6 +291,7 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
         "variants": {
             variant: {peer: _judge(table[peer], ours, variant) for peer in peers}
             for variant in (ablations(study) if rivals else [])
+            if variant != ours
         },
         "weakest": min(measured, key=alone.get) if measured else None,
     }

@@ -223,10 +223,10 @@ def _kd(study: Mapping, summary: Mapping) -> list[str]:
 
 def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     """Return variants of our methods compared with the subject and with solo."""
-    variants = statistics.ablations(study)
+    ours = statistics.subject(study)
+    variants = [method for method in statistics.ablations(study) if method != ours]
     if not variants:
         return []
-    ours = statistics.subject(study)
     parts = [
         f"## Which part of {ours} helps",
         "Variants, with the settings chosen for their method; a family of their own in Holm's"
@@ -235,7 +235,7 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
     if "ablations.svg" in pictures:
         alt = f"Difference of each variant to {ours} in points, with 95 % intervals"
         parts.append(picture("ablations.svg", alt))
-    for reference in (ours, "solo"):
+    for reference in dict.fromkeys((ours, "solo")):
         if reference in study["methods"]:
             parts.append(_compared(study, summary, variants, reference))
     table = summary["networks"]
