@@ -97,7 +97,7 @@ class Servable:
             left = None
         begin = time.monotonic()
         try:
-            with self._pace.call((name, sum(array.nbytes for array in inputs.values()))) as short:
+            with self._pace.call(name, sum(array.nbytes for array in inputs.values())) as short:
                 results = self._run(feeds, list(wanted.values()), left, short)
         except (tf.errors.OpError, UnicodeDecodeError, ValueError, TypeError) as error:
             raise _computing(error) from None
@@ -164,9 +164,9 @@ class _Pace:
         self._shortest: dict[tuple[str, int], float] = {}  # seconds, by kind
 
     @contextmanager
-    def call(self, kind: tuple[str, int]) -> Iterator[bool]:
-        """Time a call; yields whether those of its signature, with that many bytes, are short."""
-        kind = kind[0], kind[1].bit_length()  # few kinds, however many sizes come
+    def call(self, name: str, size: int) -> Iterator[bool]:
+        """Time a call of a signature with `size` bytes; yields whether such calls are short."""
+        kind = name, size.bit_length()  # few kinds, however many sizes come
         with self._lock:
             self._running += 1
             beside = self._running

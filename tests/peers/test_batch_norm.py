@@ -231,6 +231,16 @@ def test_saved_after_stock_loads_without_this_package(tmp_path):
         assert np.ptp(loaded) > 1e-4
 
 
+def fit_each(strategy, models, x, labels):
+    """Train each model in steps of six images, over the replicas of a strategy."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for model in models:
+        with strategy.scope():
+            model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
+        data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(6)
+        model.fit(data, epochs=1, shuffle=False, verbose=0)
+
+
 def test_two_replicas_train_alike(two_cpus):
     with two_cpus.scope():
         stock = keras.Sequential(
@@ -246,12 +256,7 @@ def test_two_replicas_train_alike(two_cpus):
         fused = peers.fused(stock)
     rng = np.random.default_rng(0)
     x, y = rng.normal(1, 1, (12, 8, 8, 3)).astype("float32"), rng.integers(0, 4, 12)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    for model in (stock, fused):
-        with two_cpus.scope():
-            model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
-        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(6)
-        model.fit(data, epochs=1, shuffle=False, verbose=0)
+    fit_each(two_cpus, (stock, fused), x, y)
     back = peers.stock(fused)  # outside the scope: plain variables
     for a, b, c in zip(stock.weights, fused.weights, back.weights, strict=True):
         # Stock replicas keep moving statistics of their own; ours keep the mean of both.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.peers.test_batch_norm import fit_each
 from xkd_keras import peers
 from xkd_keras.peers import shared_statistics
 from xkd_keras.peers.layers import bn_relu, conv
@@ -118,12 +119,7 @@ def test_two_replicas_that_share_train_as_two_of_keras_own(two_cpus):
         stock = dense_block()
         shared = peers.fused(stock)
     x, labels = images(batch=12), np.random.default_rng(1).integers(0, 4, 12)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    for model in (stock, shared):
-        with two_cpus.scope():
-            model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
-        data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(6)
-        model.fit(data, epochs=1, shuffle=False, verbose=0)
+    fit_each(two_cpus, (stock, shared), x, labels)
     for a, b in zip(stock.weights, shared.weights, strict=True):
         mean = np.mean([part.numpy() for part in a.value.values], axis=0)
         np.testing.assert_allclose(mean, b, rtol=1e-3, atol=1e-5, err_msg=a.path)

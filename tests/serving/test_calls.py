@@ -58,8 +58,9 @@ def test_a_run_ends_at_its_deadline(loaded):
 
 
 def test_a_run_on_one_thread_ends_at_its_deadline(loaded, monkeypatch):
-    loaded.run("slow", {"seconds": np.float32([0.01])}, ["done"])
+    monkeypatch.setattr(servable, "_FAR", 1e9)  # no deadline is far off
     monkeypatch.setattr(servable, "_SHORT", 1e9)
+    loaded.run("slow", {"seconds": np.float32([0.01])}, ["done"])
     assert slow(loaded, 0.2) is CODES.DEADLINE_EXCEEDED
 
 
@@ -81,7 +82,7 @@ def clock(monkeypatch):
 
 def timed(pace, clock, milliseconds, kind=("predict", 100)):
     """Let a call take that long; returns whether it was taken for a short one."""
-    with pace.call(kind) as short:
+    with pace.call(*kind) as short:
         clock.now += milliseconds / 1000
     return short
 
@@ -95,7 +96,7 @@ def test_a_call_is_short_after_one_of_its_kind_was(clock):
 
 def test_a_call_that_fails_at_once_does_not_count_as_short(clock):
     pace = servable._Pace()
-    with pytest.raises(ValueError, match="refused"), pace.call(("predict", 100)):
+    with pytest.raises(ValueError, match="refused"), pace.call("predict", 100):
         raise ValueError("refused")
     assert not timed(pace, clock, 50)
     assert not timed(pace, clock, 50)
@@ -103,7 +104,7 @@ def test_a_call_that_fails_at_once_does_not_count_as_short(clock):
 
 def test_a_call_is_charged_its_part_of_the_time_that_it_shared(clock):
     pace = servable._Pace()
-    with pace.call(("long", 1)), pace.call(("long", 1)), pace.call(("long", 1)):
+    with pace.call("long", 1), pace.call("long", 1), pace.call("long", 1):
         timed(pace, clock, 12)  # the fourth of four: 3 ms of its own
     assert timed(pace, clock, 12)
 

@@ -16,11 +16,8 @@ PARTS = {  # words for the parts of a data set, in any case
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-_LITTER = {
-    "__macosx",
-    "thumbs.db",
-    "desktop.ini",
-}  # of other programs; so is what begins with a dot
+# Of other programs; so is what begins with a dot.
+_LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +107,12 @@ def _part(folder: Path) -> str:
     return next((part for part, words in PARTS.items() if folder.name.lower() in words), "")
 
 
+def _called_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not _litter(path)
+    return _called_picture(path) and path.is_file() and not _litter(path)
 
 
 def _unwrapped(folder: Path, known: Collection[str], notes: list[str], part: str = "") -> Path:
@@ -189,14 +190,12 @@ def _files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(map(_litter, [path, *path.relative_to(folder).parents]))
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not any(map(_litter, [path, *path.relative_to(folder).parents]))
     ]
 
 
 def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) -> list[Path]:
-    paths = [path for path in files if _is_picture(path)]
+    paths = list(filter(_called_picture, files))
     if not paths and not may_be_empty:
         raise _refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
     return paths
@@ -208,7 +207,7 @@ def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
         f"{folder.name}/{path.relative_to(folder).as_posix()}"
         for folder, inside in zip(classes, files, strict=True)
         for path in inside
-        if path.suffix.lower() not in SUFFIXES
+        if not _called_picture(path)
     ]
     if not others:
         return []

@@ -56,12 +56,9 @@ class FusedBatchNormalization(Stock):
                 inputs, scale, offset, mean, variance, self.epsilon
             )
         else:
-            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-                inputs, scale, offset, epsilon=self.epsilon, is_training=True
+            outputs, mean, variance = shared_statistics.by_batch(
+                inputs, scale, offset, self.epsilon
             )
-            # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
-            n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
-            variance *= (n - 1.0) / n
         if passes.FIRST.get():
             mean, variance = _over_replicas([mean, variance])
             _move(self.moving_mean, mean, self.momentum)

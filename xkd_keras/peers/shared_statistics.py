@@ -63,19 +63,35 @@ def _is_normalised(x: tf.Tensor) -> bool:
 def _moments(x):
     """Return mean and variance over all but the channels, float32."""
     count = tf.shape(x)[-1]
-    _, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        x, tf.ones([count]), tf.zeros([count]), is_training=True
-    )
     n = tf.cast(tf.size(x) // count, "float32")
+    _, mean, variance = by_batch(x, tf.ones([count]), tf.zeros([count]))
 
     def gradient(d_mean, d_variance):
         slope = 2.0 * d_variance / n
         dx = tf.cast(x, "float32") * slope + (d_mean / n - mean * slope)
         return tf.cast(dx, x.dtype)
 
-    # The kernel's variance is divided by n - 1.
-    variance *= (n - 1.0) / n
     return (mean, variance), gradient
+
+
+def by_batch(x, scale, offset, epsilon: float = 1e-3):
+    """Return x normalised by its own mean and variance, and these: one kernel does it all.
+
+    Args:
+        x: float [batch, height, width, channels].
+        scale: float32 [channels].
+        offset: float32 [channels].
+        epsilon: Above zero.
+
+    Returns:
+        As x; mean and variance, float32 [channels], without a gradient, the variance divided by n.
+    """
+    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, scale, offset, epsilon=epsilon, is_training=True
+    )
+    # The kernel's variance is divided by n - 1; what Keras keeps is divided by n.
+    n = tf.cast(tf.size(x) // tf.shape(x)[-1], "float32")
+    return outputs, mean, variance * (n - 1.0) / n
 
 
 def normalised(x, scale, offset, mean, variance, epsilon: float):
