@@ -6,9 +6,11 @@ Flags and their defaults are those of tensorflow_model_server, except --host: th
 this machine alone unless told otherwise. What they become is in embedded/options.py.
 """
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from importlib import metadata
 
 from absl import flags
@@ -164,7 +166,18 @@ def main() -> int:
         print(f"TensorFlow Library: {metadata.version('tensorflow')}")
         return 0
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for every thread from here on
+    with _signals_wait() as stop:
+        server = _started(stop)
+        for line in server.lines() if not stop.is_set() else ():  # stopped while waiting for models
+            print(line)
+        stop.wait()
+    print("finishing what runs ...")
+    server.stop(flags.FLAGS.drain_seconds)
+    return 0
+
+
+def _started(stop: threading.Event):
+    """Return the server, its models loaded."""
     with command.quiet():
         import tensorflow as tf
 
@@ -174,24 +187,28 @@ def main() -> int:
     tf.get_logger().setLevel("ERROR")
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return Server(options_of(flags.FLAGS), stop)
+    except ServingError as error:
+        raise command.MistakeError(line_of(error)) from None
 
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[threading.Event]:
+    """Block the signals in every thread from here on; yield the event that the first one sets.
+
+    A handler could interrupt a thread that holds its lock.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     stop = threading.Event()
     threading.Thread(target=_wait_for_signal, args=(stop,), daemon=True).start()
     try:
-        server = Server(options_of(flags.FLAGS), stop)
-    except ServingError as error:
-        raise command.MistakeError(line_of(error)) from None
-    for line in server.lines() if not stop.is_set() else ():  # stopped while waiting for models
-        print(line)
-    stop.wait()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    print("finishing what runs ...")
-    server.stop(flags.FLAGS.drain_seconds)
-    return 0
+        yield stop
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _wait_for_signal(stop: threading.Event) -> None:
-    """Set `stop` at the first signal. A handler could interrupt a thread that holds its lock."""
     signal.sigwait(SIGNALS)
     stop.set()
 

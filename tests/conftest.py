@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -51,6 +52,9 @@ def _seeded():
     """Every test starts from the same seed and hears warnings, whatever ran before it."""
     logging.set_verbosity(logging.WARNING)  # commands that ran in this process want errors alone
     keras.utils.set_random_seed(0)
+    yield
+    # A signal that stays blocked is lost to the tests that follow, and to the processes they start.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.fixture(scope="session")

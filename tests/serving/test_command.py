@@ -1,5 +1,6 @@
 """What the server's command refuses, and in which words: one line each."""
 
+import signal
 import subprocess
 import sys
 
@@ -23,8 +24,12 @@ def start(monkeypatch, capsys):
         monkeypatch.setattr(command.app, "run", _run)
         monkeypatch.setattr(command.logging, "use_absl_handler", lambda: None)
         monkeypatch.setattr(sys, "argv", ["server", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            command.run(server.main)
+        interrupted = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                command.run(server.main)
+        finally:
+            signal.signal(signal.SIGINT, interrupted)
         return ended.value.code, capsys.readouterr().err
 
     return started
@@ -56,6 +61,11 @@ def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(
     monkeypatch.setenv("HOME", str(tmp_path))
     _, errors = start("--model_base_path=/m", "--ssl_config_file=~/no")
     assert errors.splitlines()[-1].startswith(f"error: {tmp_path}/no: cannot be read")
+
+
+def test_a_server_that_does_not_start_leaves_no_signal_blocked(start):
+    start("--model_base_path=/m", "--ssl_config_file=/no")
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch, capsys):
