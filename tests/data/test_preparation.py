@@ -42,6 +42,14 @@ def test_decode_agrees_with_pil(mode, file_format):
     np.testing.assert_allclose(decoded.astype(int), expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_an_image_without_exif_and_transparency_is_decoded_alike_both_ways(mode, file_format):
+    content = encoded(mode, file_format)
+    plain, any_image = preparation.decode_plain(content), preparation.decode(content)
+    np.testing.assert_array_equal(plain, any_image)
+
+
 def test_decode_takes_the_first_frame_of_a_gif():
     frames = [Image.fromarray(SMOOTH).convert("P"), Image.fromarray(255 - SMOOTH).convert("P")]
     buffer = io.BytesIO()

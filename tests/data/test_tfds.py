@@ -1,11 +1,13 @@
 """Any image-classification data set of TFDS: which splits serve as what, and what is refused."""
 
 import errno
+import io
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from tests.fake_cifar import no_network
 from xkd_keras import data
@@ -60,6 +62,35 @@ class TinyCompetition(_Tiny):
     PARTS: ClassVar = {"train": 20, "validation": 6, "test": 8}
     SHAPE = (None, None, 3)
     UNLABELLED = ("test",)
+
+
+class TinyTransparent(_Tiny):
+    """Red that is half transparent, and all of it."""
+
+    SHAPE = (12, 12, 4)
+
+    def _generate_examples(self, part):
+        for i in range(self.PARTS[part]):
+            image = np.full(self.SHAPE, [200, 0, 0, 128 * (i % 2)], np.uint8)
+            image[0, 0] = i
+            yield i, {"image": image, "label": i % 2}
+
+
+class TinyTurned(_Tiny):
+    """JPEGs that, by their EXIF, are upside down: TFDS stores files as they are."""
+
+    SHAPE = (12, 12, 3)
+
+    def _generate_examples(self, part):
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        for i in range(self.PARTS[part]):
+            image = np.full(self.SHAPE, 10 * i, np.uint8)
+            image[:4] = 255
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG", exif=exif)
+            file.seek(0)
+            yield i, {"image": file, "label": i % 2}
 
 
 class TinyConfigured(_Tiny):
@@ -145,6 +176,24 @@ def test_a_class_with_no_validation_image_to_spare(load):
     dataset = load("tfds:tiny_competition", validation_fraction=0.5, train_examples=2)
     assert sorted(data.labels(dataset.train)) == [0, 1]
     assert len(dataset.validation) == 10
+
+
+def test_what_is_transparent_is_laid_on_white(load):
+    dataset = load("tfds:tiny_transparent")
+    pixels = data.images(dataset.train, range(len(dataset.train)), dataset)[:, 5, 5]
+    half, none = [227, 127, 127], [255, 255, 255]  # (200 * 128 + 255 * 127) / 255, rounded
+    np.testing.assert_array_equal(pixels, [[none, half][k] for k in data.labels(dataset.train)])
+
+
+@pytest.mark.parametrize("gib", [2.0, 0.0])
+def test_images_of_one_size_are_those_that_tfds_reads(load, tmp_path, gib):
+    dataset = load("tfds:tiny_turned", cache_gib=gib)
+    split = dataset.train
+    own = data.images(split, range(len(split)), dataset)
+    builder = tfds.builder("tiny_turned", data_dir=str(tmp_path))
+    theirs = [each["image"] for each in tfds.as_numpy(builder.as_dataset("train"))]
+    np.testing.assert_array_equal(own, [theirs[i] for i in split.positions])
+    assert theirs[0][:4].min() > 200  # as they are stored
 
 
 @pytest.mark.parametrize("gib", [2.0, 2e-5, 0.0])

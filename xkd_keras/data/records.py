@@ -18,7 +18,7 @@ class Records(Source):
     permutation, and enough: TFDS mixes the examples when it writes them.
     """
 
-    def __init__(self, files, lengths, parse, labels):
+    def __init__(self, files, lengths, parse, labels, decode=preparation.decode):
         """Hold the names of the files.
 
         Args:
@@ -26,12 +26,13 @@ class Records(Source):
             lengths: Number of records in each.
             parse: Graph function: scalar string, a record -> (encoded image, int64 label).
             labels: int32 [n], or an empty array for a source whose labels are not known yet.
+            decode: Graph function: encoded image -> uint8 [h, w, 3].
         """
         super().__init__(labels)
         self._files = list(files)
         self._lengths = np.asarray(lengths, np.int64)
         self._starts = np.cumsum(self._lengths) - self._lengths
-        self.parse = parse
+        self.parse, self.decode = parse, decode
 
     def __len__(self) -> int:
         return int(self._lengths.sum())
@@ -66,7 +67,7 @@ class Records(Source):
     def example(self, handle):
         index, record = handle
         encoded, _ = self.parse(record)
-        return preparation.decode(encoded), tf.gather(self._labels, index)
+        return self.decode(encoded), tf.gather(self._labels, index)
 
     def _file_slices(self, order) -> tf.data.Dataset:
         names = tf.gather(tf.constant(self._files), order)

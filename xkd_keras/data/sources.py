@@ -118,12 +118,12 @@ class Arrays(RandomAccess):
 class Encoded(RandomAccess):
     """Encoded images in memory, where decoded ones would differ in size."""
 
-    def __init__(self, encoded: list[bytes], labels: np.ndarray):
+    def __init__(self, encoded: list[bytes], labels: np.ndarray, decode=preparation.decode):
         super().__init__(labels)
-        self._encoded = on_cpu(encoded)
+        self._encoded, self._decode = on_cpu(encoded), decode
 
     def image(self, index):
-        return preparation.decode(tf.gather(self._encoded, index))
+        return self._decode(tf.gather(self._encoded, index))
 
 
 class Files(RandomAccess):

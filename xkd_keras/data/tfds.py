@@ -39,6 +39,16 @@ class _Task:
         height, width = self.image.shape[:2]
         return (height, width) if height and width else None
 
+    @property
+    def decode(self):
+        """Graph function: encoded image -> uint8 [h, w, 3].
+
+        What is of one size and has no fourth channel, TFDS has made, or cut, for the data set:
+        its pixels are what TFDS reads.
+        """
+        plain = self.native and self.image.shape[2] in (1, 3)
+        return preparation.decode_plain if plain else preparation.decode
+
 
 def read(name: str, request: Request) -> Content:
     """Read a data set of TFDS.
@@ -119,7 +129,8 @@ def _parser(task: _Task):
 
 def _records(builder, split: str, task: _Task, labels=()) -> Records:
     info = builder.info.splits[split]
-    return Records(map(str, info.filepaths), info.shard_lengths, _parser(task), labels)
+    files = map(str, info.filepaths)
+    return Records(files, info.shard_lengths, _parser(task), labels, task.decode)
 
 
 def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
@@ -158,7 +169,11 @@ def _sources(builder, names: list[str], task: _Task, chosen, fits: str) -> dict:
     parts = _collect(records.values(), task.native, stored)
     return {
         split: (
-            Encoded(kept, labels) if fits == "encoded" else Arrays(np.stack(kept), labels),
+            (
+                Encoded(kept, labels, task.decode)
+                if fits == "encoded"
+                else Arrays(np.stack(kept), labels)
+            ),
             digest,
         )
         for split, (kept, labels, digest) in zip(names, parts, strict=True)
@@ -183,7 +198,7 @@ def _collect(parts: Iterable[Records], native, keep) -> list[tuple[list, np.ndar
     @as_written
     def prepare(_, record):
         encoded, label = parts[0].parse(record)
-        image = preparation.decode(encoded)
+        image = parts[0].decode(encoded)
         original = tf.ensure_shape(image, (*native, 3)) if native else encoded
         return original, keep(encoded, image), label
 
