@@ -59,7 +59,8 @@ def _check(configured: dict[str, str]) -> None:
 # what the processes inherit that a program starts after it has imported this package.
 QUIET = "2"
 WANTS_LOGS = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET) != QUIET
-if _runs_a_command():  # which is ours from its first line: `start_up` sets the rest
+RUNS_A_COMMAND = _runs_a_command()  # else a program of the user's, who may want all of Keras
+if RUNS_A_COMMAND:  # which is ours from its first line: `start_up` sets the rest
     os.environ |= {"KERAS_BACKEND": "tensorflow", _MARK: "1"}
 else:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -37,12 +37,13 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
     command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
     check_own(config)
     start_up.load_tensorflow()
-    from xkd_keras.report import run_page  # after what may be wrong with the flags
-    from xkd_keras.runs import training
+    from xkd_keras.runs import training  # after what may be wrong with the flags
 
     run_dir = Path(config.run_dir)
     metrics = training.run(config, callbacks)
     if metrics and not (run_dir / "report.html").exists():
+        from xkd_keras.report import run_page  # not before the first step: it draws
+
         run_page.write(run_dir)
     if config.export and metrics:
         from xkd_keras.ship import artifacts

@@ -9,6 +9,7 @@ what the command writes down beside.
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,9 @@ flags.DEFINE_string("config", "configs/quickstart.flags", "What to train.")
 # The command itself, but that it tells the time of its first step, and ends.
 COMMAND = """
 import os, runpy, time
-import xkd_keras, keras
+from xkd_keras.devices import start_up
+start_up.load_tensorflow()
+import keras
 def end(*_):
     print(time.perf_counter(), flush=True)
     os._exit(0)
@@ -79,7 +82,10 @@ def fit(cohort, batches, done) -> None:
 def run(*arguments: str) -> str:
     """Return the last line of a new Python's output, which finds the project where it is."""
     command = [sys.executable, *arguments]
-    found = subprocess.run(command, cwd=measured.ROOT, check=True, text=True, capture_output=True)
+    env = {**os.environ, "_XKD_KERAS_COMMAND": "1"}  # as `python -m xkd_keras.train` is one
+    found = subprocess.run(
+        command, cwd=measured.ROOT, check=True, text=True, capture_output=True, env=env
+    )
     return found.stdout.splitlines()[-1]
 
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from sklearn import datasets
 
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
 
@@ -52,6 +51,8 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing to download
+        from sklearn import datasets  # takes a second, and digits are prepared once
+
         bundled = datasets.load_digits()
         parts = stratified_split(bundled.target, TRAIN_VALIDATION_TEST, FIXED_SEED)
         return {

@@ -37,6 +37,10 @@ class Records(Source):
     def __len__(self) -> int:
         return int(self._lengths.sum())
 
+    def first(self) -> tf.data.Dataset:
+        """Return the first record alone: `ordered` would take a tenth of a second to start."""
+        return tf.data.TFRecordDataset(self._files).take(1)
+
     def ordered(self, positions):
         starts = self._starts
         # Number of wanted examples before the start and before the end of each file.

@@ -110,9 +110,8 @@ def _roles(name: str, builder, task: _Task) -> dict[str, str]:
 
 def _has_labels(builder, split: str, task: _Task) -> bool:
     # Competitions publish test images whose labels are all -1 (imagenet2012).
-    first = _records(builder, split, task).ordered(np.zeros(1, np.int64))
-    parse = _parser(task)
-    return all(int(parse(record)[1]) >= 0 for _, record in first)
+    records = _records(builder, split, task)
+    return all(int(records.parse(record)[1]) >= 0 for record in records.first())
 
 
 def _parser(task: _Task):

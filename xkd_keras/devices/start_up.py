@@ -3,9 +3,13 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from xkd_keras import WANTS_LOGS
+from xkd_keras import RUNS_A_COMMAND, WANTS_LOGS
+
+# What Keras imports, if it is there, for its wrappers and galleries: no command uses these, and
+# both take a second of the three that Keras and TensorFlow need.
+_LATER = ("matplotlib", "sklearn")
 
 
 def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
@@ -14,7 +18,7 @@ def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
     It takes seconds, so commands call this only after their flags have been found right. Keras is
     then configured as the package needs it, whatever keras.json says.
     """
-    with quiet(wants_logs):
+    with quiet(wants_logs), _left_out(_LATER if RUNS_A_COMMAND else ()):
         import keras
         import tensorflow as tf
 
@@ -23,6 +27,18 @@ def load_tensorflow(wants_logs: bool = WANTS_LOGS) -> None:
     keras.config.set_floatx("float32")
     if not wants_logs:
         tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def _left_out(names: Sequence[str]) -> Iterator[None]:
+    """Let imports of these packages fail within, as if they were not installed."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
