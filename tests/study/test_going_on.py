@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from tests import small_studies
 from tests.small_studies import base
@@ -50,6 +51,20 @@ def test_a_study_that_chooses_its_jobs_says_how_and_asks_for_no_more_than_runs_l
     assert "jobs: 1, threads of each: 4 (4 cores, 64 GiB available)" in out
     assert again["jobs"] == 4  # as the whole of its six runs has it
     assert "--jobs=0\n" in (copy.directory / "study.flags").read_text()
+
+
+def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
+    for i in range(60):
+        file = tmp_path / f"photos/{'ab'[i % 2]}/{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (4 * i, 0, 255 * (i % 2))).save(file)
+    (tmp_path / "photos/a/torn.png").write_bytes(b"no picture")
+    photos = {"dataset": f"folder:{tmp_path / 'photos'}", "train_examples": 0, "image_size": 16}
+    few = {"epochs": 1, "batch_size": 10, "skip_unreadable": True}
+    found = dataclasses.replace(base(tmp_path / "study", ""), **photos, **few)
+    orchestration.run(Plan(found, parse_arms(["solo", "mcod"]), seeds=(0,)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("left out, as it cannot be read: ")]) == 1
 
 
 def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):

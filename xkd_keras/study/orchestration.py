@@ -153,7 +153,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
         print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
         jobs = plan.jobs or _choose(len(todo))
-        began = time.monotonic()
+        began, told = time.monotonic(), False
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
             left = (time.monotonic() - began) / count * (len(todo) - count)
             if error:
@@ -161,6 +161,10 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
             where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
             print(f"{where}  {outcome}  {clock(left)} left", flush=True)
+            if not error and not told:
+                told = True
+                for line in json.loads(task.result.read_text()).get("reading", ()):
+                    print(line, flush=True)
             if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
                 raise InputError(f"every run failed, the first with: {errors[task.result]}")
 
