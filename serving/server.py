@@ -9,6 +9,7 @@ this machine alone unless told otherwise. What they become is in embedded/option
 import contextlib
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from importlib import metadata
@@ -171,13 +172,14 @@ def main() -> int:
         for line in server.lines() if not stop.is_set() else ():  # stopped while waiting for models
             print(line)
         stop.wait()
-    print("finishing what runs ...")
+    print("finishing the requests under way ...")
     server.stop(flags.FLAGS.drain_seconds)
     return 0
 
 
 def _started(stop: threading.Event):
     """Return the server, its models loaded."""
+    print("loading TensorFlow ...", file=sys.stderr)
     with command.quiet():
         import tensorflow as tf
 

@@ -8,6 +8,11 @@ import time
 from collections.abc import Iterable, Iterator
 
 
+def many(count: int, noun: str) -> str:
+    """Return the count with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Line:
     """A line that the next one replaces on a terminal, and that is seldom written into a log.
 

@@ -17,13 +17,13 @@ _ARGUMENT = "ssl_config_file"
 def credentials(config) -> grpc.ServerCredentials:
     """Return the credentials of an SSLConfig; raises ConfigError."""
     if not config.server_key or not config.server_cert:
-        raise ConfigError("SSLConfig: server_key and server_cert must hold PEM text.")
+        raise ConfigError("server_key and server_cert must hold PEM text.", _ARGUMENT)
     for name in ("server_key", "server_cert", "custom_ca"):
         text = getattr(config, name)
         if text and "-----BEGIN" not in text:
             raise ConfigError(f"{name}: is not PEM text; valid: that of a file.", _ARGUMENT)
     if config.client_verify and not config.custom_ca:
-        raise ConfigError("SSLConfig: client_verify needs custom_ca.")
+        raise ConfigError("client_verify needs custom_ca.", _ARGUMENT)
     _check_pair(config.server_cert, config.server_key)
     if config.custom_ca:
         try:

@@ -38,11 +38,14 @@ class Server:
     def __init__(self, options: Options, stop: threading.Event | None = None):
         self._options, self._cpus = options, os.cpu_count() or 1
         self.metrics = Metrics(lambda: self.manager.names())
-        monitoring = _optional(options.rest.monitoring_file, protos.MonitoringConfig)
+        monitoring = _optional(
+            options.rest.monitoring_file, protos.MonitoringConfig, "monitoring_config_file"
+        )
         batching = self._batching()
         key = None
         if options.grpc.ssl_file:
-            key = certificates.credentials(protos.read(options.grpc.ssl_file, protos.SSLConfig))
+            config = protos.read(options.grpc.ssl_file, protos.SSLConfig, "ssl_config_file")
+            key = certificates.credentials(config)
         configs = self._configs()
         self.manager = Manager(
             self._factory(batching),
@@ -75,14 +78,17 @@ class Server:
         """Return what is to be served; raises ConfigError."""
         models = self._options.models
         if models.config_file:
-            return configs_of(protos.read(models.config_file, protos.ModelServerConfig))
+            config = protos.read(models.config_file, protos.ModelServerConfig, "model_config_file")
+            return configs_of(config)
         return [ModelConfig(models.name, Path(models.base_path).absolute())]
 
     def _batching(self) -> BatchingOptions | None:
         batches = self._options.batches
         if not batches.enabled:
             return None
-        message = _optional(batches.parameters_file, protos.BatchingParameters)
+        message = _optional(
+            batches.parameters_file, protos.BatchingParameters, "batching_parameters_file"
+        )
         return BatchingOptions.of(message, self._cpus)
 
     def _factory(self, batching: BatchingOptions | None) -> ServableFactory:
@@ -203,6 +209,6 @@ class Server:
         self.manager.stop()
 
 
-def _optional(path: str, message: type):
+def _optional(path: str, message: type, argument: str):
     """Return the message of a text file, an empty one without a file; raises ConfigError."""
-    return protos.read(path, message) if path else message()
+    return protos.read(path, message, argument) if path else message()

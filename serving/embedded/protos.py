@@ -76,8 +76,8 @@ BatchingParameters = _CLASSES["BatchingParameters"]
 ModelServerConfig = model_server_config_pb2.ModelServerConfig
 
 
-def read(path: str | Path, message: type):
-    """Return the message in a text file.
+def read(path: str | Path, message: type, argument: str):
+    """Return the message in a text file, which a flag names.
 
     Raises:
         ConfigError: The file cannot be read, or does not hold such a message.
@@ -86,9 +86,10 @@ def read(path: str | Path, message: type):
         text = Path(path).read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: cannot be read: {why}") from None
+        raise ConfigError(f"{path}: cannot be read: {why}", argument) from None
     try:
         return text_format.Parse(text, message())
     except text_format.ParseError as error:
         name = message.DESCRIPTOR.full_name
-        raise ConfigError(f"Error parsing text-format {name}: {path}: {error}") from None
+        text = f"Error parsing text-format {name}: {path}: {error}"
+        raise ConfigError(text, argument) from None

@@ -100,6 +100,11 @@ def test_a_peer_with_the_wrong_number_of_logits_exits_with_1(good):
     fails(result, 1, "one_too_many", "11", "10")
 
 
+def test_images_that_are_too_small_for_a_peer_are_told_by_their_flag(good):
+    result = here("train", *good, "--peer=alexnet", "--image_size=16")
+    fails(result, 1, "--image_size: 16x16 is too small for peer 'alexnet'", "at least 29x29")
+
+
 def test_an_empty_folder_exits_with_1(good, tmp_path):
     (tmp_path / "empty").mkdir()
     fails(

@@ -106,6 +106,11 @@ def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
     assert "note: lambda is 0 throughout" in capsys.readouterr().out
 
 
+def test_a_network_that_is_trained_alone_is_told_that_it_has_no_teacher(data_dir, tmp_path, capsys):
+    training.run(configuration(tmp_path / "run", data_dir, epochs=1, peer=(PLAIN,)))
+    assert "note: one network alone has no teacher, and learns as with" in capsys.readouterr().out
+
+
 def test_the_history_has_the_windows_of_mcod(data_dir, tmp_path):
     training.run(configuration(tmp_path, data_dir, method="mcod", distill_period=0.5))
     # Windows of one step in two, six of them: 1/6 and 2/6 in the first epoch's four steps.

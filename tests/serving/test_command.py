@@ -60,7 +60,9 @@ def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
     _, errors = start("--model_base_path=/m", "--ssl_config_file=~/no")
-    assert errors.splitlines()[-1].startswith(f"error: {tmp_path}/no: cannot be read")
+    assert errors.splitlines()[-1].startswith(
+        f"error: --ssl_config_file: {tmp_path}/no: cannot be read"
+    )
 
 
 def test_a_server_that_does_not_start_leaves_no_signal_blocked(start):
@@ -81,8 +83,8 @@ def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch, capsys):
         ({}, "Both server_options.model_base_path and server_options.model_config_file are empty!"),
         ({"batching_parameters_file": "/b"}, "--batching_parameters_file: needs --enable_batching"),
         ({"port": 70000}, "--port: received 70000; valid: 0 to 65535"),
-        ({"ssl_config_file": "/no"}, "/no: cannot be read: No such file or directory"),
-        ({"monitoring_config_file": "/no"}, "/no: cannot be read: No such file or directory"),
+        ({"ssl_config_file": "/no"}, "--ssl_config_file: /no: cannot be read: No such file"),
+        ({"monitoring_config_file": "/no"}, "--monitoring_config_file: /no: cannot be read: No"),
         (
             {"host": "no.invalid"},
             "--host: received 'no.invalid'; valid: an address of this machine",
@@ -112,7 +114,7 @@ def test_a_reader_that_goes_ends_a_command_without_a_word():
 
 def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path):
     (tmp_path / "b.config").write_text("max_batch_size { value: 7 }", encoding="utf-8-sig")
-    read = protos.read(tmp_path / "b.config", protos.BatchingParameters)
+    read = protos.read(tmp_path / "b.config", protos.BatchingParameters, "batching_parameters_file")
     assert read.max_batch_size.value == 7
 
 
@@ -128,7 +130,7 @@ def test_ports_that_are_taken_are_told(half):
 def test_files_that_hold_something_else_are_told(tmp_path):
     (tmp_path / "models.config").write_text("model_config_list { konfig {} }")
     line = served_models.refused(model_config_file=str(tmp_path / "models.config"))
-    assert line.startswith("Error parsing text-format tensorflow.serving.Model")
+    assert line.startswith("--model_config_file: Error parsing text-format tensorflow.serving.M")
     (tmp_path / "m" / "1").mkdir(parents=True)
     with (
         pytest.raises(StatusError, match="Could not load version 1: ") as caught,

@@ -21,7 +21,7 @@ def refused():
 
 def test_what_cannot_be_used_is_told_in_a_line(refused):
     lines = [line for line in refused.stderr.splitlines() if not line.startswith("import time:")]
-    assert lines[-1].startswith("error: /no: cannot be read: No such file or directory")
+    assert lines[-1].startswith("error: --model_config_file: /no: cannot be read: No such")
     assert "Traceback" not in refused.stderr
     assert refused.returncode == 1
 
@@ -72,4 +72,4 @@ def test_a_server_that_waits_for_a_model_says_why_and_does_not_say_that_it_serve
     assert line.endswith(f"that is asked for; did you mean {tmp_path / 'half'}?\n")
     process.terminate()
     shown, _ = process.communicate(timeout=300)
-    assert shown == "finishing what runs ...\n"
+    assert shown == "finishing the requests under way ...\n"

@@ -30,7 +30,7 @@ def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
         server.process.send_signal(signal.SIGTERM)
         output, errors = server.process.communicate(timeout=300)
         assert server.process.returncode == 0
-        assert output.strip() == "finishing what runs ..."
+        assert output.strip() == "finishing the requests under way ..."
         assert "Traceback" not in errors
 
 
@@ -87,7 +87,7 @@ def test_a_second_signal_ends_it_although_a_request_runs(kinds):
         # On the same connection: when this is answered, the other runs.
         stub.Predict(request("kinds", "echo_float32", x=x(1)))
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.stdout.readline() == "finishing what runs ...\n"
+        assert server.process.stdout.readline() == "finishing the requests under way ...\n"
         server.process.send_signal(signal.SIGINT)
         server.process.wait(300)
         assert server.process.returncode == -signal.SIGINT

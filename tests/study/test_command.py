@@ -55,6 +55,17 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     assert tops[0] == tops[1]
 
 
+def test_a_study_that_sigterm_ends_says_how_to_go_on(tmp_path, data_dir):
+    line = command(tmp_path / "stopped", data_dir)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, cwd=ROOT, env=ENV, **pipes)
+    assert any(word.startswith("run: 2 runs") for word in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 75
+    assert errors == "stopped by SIGTERM; the same command goes on from there\n"
+
+
 def measured(directory):
     """Return what a finished study says of its runs, without their times."""
     runs = json.loads((directory / "study.json").read_text())["runs"]

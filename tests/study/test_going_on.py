@@ -67,6 +67,20 @@ def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
     assert len([line for line in lines if line.startswith("left out, as it cannot be read: ")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "done", "runs", "jobs", "left"),
+    [
+        (10, 1, 3, 1, 20),
+        (60, 1, 4, 2, 60),
+        (60, 2, 4, 2, 60),
+        (120, 3, 4, 2, 0),
+        (60, 2, 5, 2, 120),
+    ],
+)
+def test_time_left_counts_what_runs_side_by_side_once(seconds, done, runs, jobs, left):
+    assert orchestration.time_left(seconds, done, runs, jobs) == left
+
+
 def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):
     plan, _ = study
     other = Plan(base(plan.directory, data_dir, epochs=4), plan.arms, plan.seeds)

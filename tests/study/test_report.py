@@ -90,6 +90,9 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     (seeds,) = warned(seeds=1)
     assert seeds.startswith("one seed proves nothing")
     assert warned(main=("kd", "mcod")) == []
+    (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
+    assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
+    assert warned(noise=0.0, seeds=2) == []  # of no difference at all, nothing is told
 
 
 def test_a_study_of_xkd_is_about_it_and_mcod_is_a_rival(tmp_path, unpictured):

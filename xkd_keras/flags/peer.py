@@ -42,6 +42,8 @@ class Peer:
 
     def about(self, argument: str) -> str:
         """Return an argument of `peers.build` as a person typed it: an option of this --peer."""
+        if argument == "image_shape":
+            return "image_size"
         own = argument in ("start", "pixels")
         return f"peer={self.builder},{argument}" if own else argument
 

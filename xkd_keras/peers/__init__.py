@@ -256,8 +256,9 @@ def _logits(name, x, num_classes):
     side = min(x.shape[1:3])
     if side < family.MIN_SIDE:
         raise InputError(
-            f"image_shape: {x.shape[1]}x{x.shape[2]} is too small for peer '{name}', "
-            f"which needs at least {family.MIN_SIDE}x{family.MIN_SIDE}."
+            f"{x.shape[1]}x{x.shape[2]} is too small for peer '{name}', "
+            f"which needs at least {family.MIN_SIDE}x{family.MIN_SIDE}.",
+            argument="image_shape",
         )
     return family.build(name, x, num_classes)
 

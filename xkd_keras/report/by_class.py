@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xkd_keras.console import many
 from xkd_keras.data import splits
 from xkd_keras.report import findings
-from xkd_keras.report.page import escape, grid, many
+from xkd_keras.report.page import escape, grid
 
 _SHOWN = 40  # classes of the table; classes.csv has all
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from xkd_keras.console import many
 from xkd_keras.report import findings
-from xkd_keras.report.page import aligned, both, escape, grid, many
+from xkd_keras.report.page import aligned, both, escape, grid
 
 # heading, key of metrics.json, factor, format
 _COLUMNS = (

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.report.page import both, escape, grid, many
+from xkd_keras.console import many
+from xkd_keras.report.page import both, escape, grid
 
 _SGD_ONLY = ("momentum", "nesterov")
 _BEGUN = ("start", "freeze", "start_rate")

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xkd_keras.console import many
 from xkd_keras.report import findings, plots
-from xkd_keras.report.page import escape, grid, many, picture
+from xkd_keras.report.page import escape, grid, picture
 from xkd_keras.runs import answers
 
 _PAIRS = 10  # shown of confusions

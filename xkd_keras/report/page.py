@@ -42,11 +42,6 @@ def aligned(rows: Sequence[Sequence[str]], words: int = 1) -> str:
     )
 
 
-def many(count: int, noun: str) -> str:
-    """Return the count with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def both(names: Iterable[str]) -> str:
     """Return names as "a, b and c"."""
     names = list(names)

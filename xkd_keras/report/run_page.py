@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
+from xkd_keras.console import many
 from xkd_keras.data import names
 from xkd_keras.flags import fields
 from xkd_keras.report import (
@@ -33,7 +34,6 @@ from xkd_keras.report.page import (
     code,
     escape,
     grid,
-    many,
     picture,
 )
 from xkd_keras.runs import answers, history

@@ -147,8 +147,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         within = f", step {done.batch} of {steps}" if done.batch else ""
         print(f"going on after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
-        heard = ", times how far teachers are heard" if cohort.mastery else ""
-        print(f"each line: lambda, their weight{heard}; then top-1 on the validation images")
+        heard = ", times how far they are heard" if cohort.mastery else ""
+        print(f"each line: lambda, the weight of the teachers{heard}; top-1 on validation images")
 
 
 def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
@@ -172,5 +172,7 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     for name in sorted(fields.unused(config.method)):
         if getattr(config, name) != fields.field(name).default:
             yield f"--{name} has no effect on --method={config.method}; it is for mcod"
+    if len(cohort.peers) == 1 and config.method != "solo" and not config.teacher_run:
+        yield "one network alone has no teacher, and learns as with --method=solo; add a --peer"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():
         yield "lambda is 0 throughout; shorten --distill_period or --distill_start"

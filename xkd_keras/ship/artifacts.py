@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from xkd_keras.console import many
 from xkd_keras.data import preparation
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
@@ -252,7 +253,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
         if entry not in entries:
             print(f"{entry['file']}  latency is that of before: onnxruntime is not installed")
     paths = [(stage if e["file"] in new else export) / e["file"] for e in entries]
-    print(f"measuring latency of {len(paths)} files, one thread ...", flush=True)
+    print(f"measuring latency of {many(len(paths), 'file')}, one thread ...", flush=True)
     times = latency.measure(paths, tested.examples[0]) if paths else []
     for entry, each in zip(entries, times, strict=True):
         entry["latency_ms"] = each

@@ -190,5 +190,5 @@ def _opened(content: bytes) -> interpreter.Interpreter:
 def read(path: Path) -> bytes:
     """Return the content of a .tflite file; raises InputError where there is none."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; valid: a .tflite of xkd_keras.export.")
+        raise InputError(f"{path}: there is no such file; valid: one that xkd_keras.export made.")
     return path.read_bytes()

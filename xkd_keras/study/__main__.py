@@ -8,6 +8,7 @@ import sys
 from absl import flags
 
 from xkd_keras import signals, train
+from xkd_keras.console import many
 from xkd_keras.flags import command_line
 from xkd_keras.study import options
 
@@ -15,9 +16,8 @@ from xkd_keras.study import options
 def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
     plan = options.plan(flags.FLAGS)
-    if plan.shard:  # its scheduler starts it again
-        signals.restartable()
-    command_line.tell(f"comparing {len(plan.arms)} methods, into {plan.directory}")
+    signals.restartable()
+    command_line.tell(f"comparing {many(len(plan.arms), 'method')}, into {plan.directory}")
     train.check_own(plan.base)
     from xkd_keras.study import orchestration, report  # slow: after what may be wrong with flags
 

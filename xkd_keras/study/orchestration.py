@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         jobs = plan.jobs or _choose(len(todo))
         began, told = time.monotonic(), False
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
-            left = (time.monotonic() - began) / count * (len(todo) - count)
+            left = time_left(time.monotonic() - began, count, len(todo), jobs)
             if error:
                 errors[task.result] = parsing.as_typed(error)
             outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
@@ -167,6 +168,12 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
                     print(line, flush=True)
             if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
                 raise InputError(f"every run failed, the first with: {errors[task.result]}")
+
+
+def time_left(seconds: float, done: int, runs: int, jobs: int) -> float:
+    """Return the seconds that are left after `done` of the runs, which go `jobs` at a time."""
+    rounds, all_rounds = math.ceil(done / jobs), math.ceil(runs / jobs)
+    return seconds / rounds * (all_rounds - rounds)
 
 
 def _say_flags(plan: Plan) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from xkd_keras.report.page import both, circumstances, code, escape, grid, many
+from xkd_keras.console import many
+from xkd_keras.report.page import both, circumstances, code, escape, grid
 from xkd_keras.study import statistics
 from xkd_keras.study.report import words
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras import files
+from xkd_keras.console import many
 from xkd_keras.report import page
-from xkd_keras.report.page import both, escape, grid, many, picture
+from xkd_keras.report.page import both, escape, grid, picture
 from xkd_keras.study import statistics, together
 from xkd_keras.study.report import appendix, calibration, figures, paper, words
 from xkd_keras.study.report.words import difference, mean, p_value

@@ -5,7 +5,8 @@ It is about differences to solo, in points. Text for the report escapes names fo
 
 from collections.abc import Callable, Iterator, Mapping
 
-from xkd_keras.report.page import both, escape, many
+from xkd_keras.console import many
+from xkd_keras.report.page import both, escape
 from xkd_keras.study import power, statistics
 from xkd_keras.study.report.figures import signed
 
@@ -27,7 +28,7 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     if more := _seeds(said):
         text += f" At the same spread, the difference that was seen would need {both(more)}."
     if more := _images(study, summary, said):
-        text += f" It takes up to {both(more)} to rule out that their choice made the difference."
+        text += f" To rule out that the choice of images made the difference takes {both(more)}."
     return [text]
 
 
@@ -59,7 +60,7 @@ def warnings(study: Mapping, summary: Mapping) -> list[str]:
     if more := _images(study, summary, said, named=str):
         lines.append(
             f"{many(images, 'test image')} are few for the difference of {said['subject']} to solo"
-            f" that was seen; it takes up to {both(more)} to rule out that their choice made it"
+            f" that was seen; to rule out that their choice made it takes {both(more)}"
         )
     return lines
 
@@ -67,14 +68,15 @@ def warnings(study: Mapping, summary: Mapping) -> list[str]:
 def _measured(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
     """Yield peer, its comparison with solo, and the deviation of the differences over seeds."""
     for peer, result in said["against"].get("solo", {}).items():
-        if result["n"] > 1 and result["low"] is not None:
+        # (Of what is 0.00 in the tables, no number would be told.)
+        if result["n"] > 1 and result["low"] is not None and round(100 * result["mean"], 2):
             yield peer, result, power.deviation(result["high"] - result["mean"], result["n"])
 
 
 def _seeds(said: Mapping, named: Callable = escape) -> list[str]:
     """Return how many seeds the differences need that are not shown."""
     return [
-        _needed(power.seeds_for(result["mean"], spread), power.MOST, "seed", peer, result, named)
+        _needed(power.seeds_for(result["mean"], spread), power.MOST, "seeds", peer, result, named)
         for peer, result, spread in _measured(said)
         if result["answer"] == statistics.SAME
     ]
@@ -88,8 +90,11 @@ def _images(study: Mapping, summary: Mapping, said: Mapping, named: Callable = e
         for peer, result, _ in _measured(said)
         if abs(result["mean"]) < power.of_images(alone[peer], images)
     }
-    most = power.MOST_IMAGES
-    return [_needed(n, most, "test image", peer, each, named) for peer, (n, each) in needed.items()]
+    most, noun = power.MOST_IMAGES, "test images"
+    return [
+        _needed(n, most, noun, peer, each, named, bound="up to ")
+        for peer, (n, each) in needed.items()
+    ]
 
 
 def _alone(study: Mapping, summary: Mapping) -> dict[str, float]:
@@ -99,10 +104,16 @@ def _alone(study: Mapping, summary: Mapping) -> dict[str, float]:
 
 
 def _needed(
-    count: int | None, most: int, noun: str, peer: str, result: Mapping, named: Callable
+    count: int | None,
+    most: int,
+    nouns: str,
+    peer: str,
+    result: Mapping,
+    named: Callable,
+    bound: str = "",
 ) -> str:
-    number = f"{count:,}" if count else f"more than {most:,}"
-    return f"{number} {noun}s for {named(peer)} ({signed(100 * result['mean'])} points)"
+    number = f"{bound}{count:,}" if count else f"more than {most:,}"
+    return f"{number} {nouns} for {named(peer)} ({signed(100 * result['mean'])} points)"
 
 
 def _rounded(count: int | None) -> int | None:

@@ -5,8 +5,9 @@ Whatever comes from the user is escaped for Markdown.
 
 from collections.abc import Mapping
 
+from xkd_keras.console import many
 from xkd_keras.report import findings
-from xkd_keras.report.page import both, escape, many
+from xkd_keras.report.page import both, escape
 from xkd_keras.study import statistics
 from xkd_keras.study.report import reach
 from xkd_keras.study.report.figures import signed
