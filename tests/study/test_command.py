@@ -59,7 +59,7 @@ def test_a_study_that_sigterm_ends_says_how_to_go_on(tmp_path, data_dir):
     line = command(tmp_path / "stopped", data_dir)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(line, cwd=ROOT, env=ENV, **pipes)
-    assert any(word.startswith("run: 2 runs") for word in process.stdout)
+    assert any(word.startswith("run: ") for word in process.stdout)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 75
