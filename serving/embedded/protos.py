@@ -76,8 +76,13 @@ BatchingParameters = _CLASSES["BatchingParameters"]
 ModelServerConfig = model_server_config_pb2.ModelServerConfig
 
 
-def read(path: str | Path, message: type, argument: str):
-    """Return the message in a text file, which a flag names.
+def read(path: str | Path, message: type, argument: str = ""):
+    """Return the message in a text file.
+
+    Args:
+        path: Of the file.
+        message: Class of what it holds.
+        argument: The flag that names the file, if one does.
 
     Raises:
         ConfigError: The file cannot be read, or does not hold such a message.
