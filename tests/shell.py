@@ -47,11 +47,10 @@ app.define_help_flags()  # once in a process: they are no command's
 def _restored(argv):
     """Put back what a command changes: flags, arguments, directory, what signals do."""
     known, before, directory = set(flags.FLAGS), sys.argv, Path.cwd()
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     sys.argv = argv
     os.chdir(ROOT)
     try:
-        with warnings.catch_warnings():
+        with signals_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # runpy's: it was imported before
             yield
     finally:
@@ -60,6 +59,15 @@ def _restored(argv):
         for name in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
+
+
+@contextlib.contextmanager
+def signals_kept():
+    """Put back what Ctrl-C and SIGTERM do."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
 

@@ -10,6 +10,7 @@ from absl import flags as absl_flags
 from serving import command, server
 from serving.embedded import protos
 from serving.embedded.errors import StatusError
+from tests import shell
 from tests.serving import served_models
 
 
@@ -24,12 +25,8 @@ def start(monkeypatch, capsys):
         monkeypatch.setattr(command.app, "run", _run)
         monkeypatch.setattr(command.logging, "use_absl_handler", lambda: None)
         monkeypatch.setattr(sys, "argv", ["server", *arguments])
-        interrupted = signal.getsignal(signal.SIGINT)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                command.run(server.main)
-        finally:
-            signal.signal(signal.SIGINT, interrupted)
+        with shell.signals_kept(), pytest.raises(SystemExit) as ended:
+            command.run(server.main)
         return ended.value.code, capsys.readouterr().err
 
     return started

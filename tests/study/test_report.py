@@ -16,7 +16,7 @@ from tests.html_page import Page
 from tests.invented_studies import MAIN, VARIANTS, Study
 from xkd_keras.report import plots
 from xkd_keras.study import report, statistics
-from xkd_keras.study.report import document, figures
+from xkd_keras.study.report import document, figures, reach
 
 
 @pytest.fixture
@@ -93,6 +93,17 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
     assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
     assert warned(noise=0.0, seeds=2) == []  # of no difference at all, nothing is told
+
+
+def test_seeds_that_cancel_out_still_say_what_they_could_show():
+    content = Study(main=("solo", "mcod"), seeds=2, noise=0.0, images=10_000).content
+    for run in content["runs"]:
+        if run["method"] == "mcod":
+            run["peers"]["alexnet"]["top1"] += 0.01 - 0.02 * run["seed"]
+    summary = statistics.summarize(content)
+    (text,) = reach.bullets(content, summary, statistics.verdict(content, summary))
+    assert re.search(r"of at least \d+\.\d points for alexnet is found", text)
+    assert "seeds for" not in text
 
 
 def test_a_study_of_xkd_is_about_it_and_mcod_is_a_rival(tmp_path, unpictured):

@@ -54,7 +54,8 @@ def _unknown() -> tf.Tensor:
         return tf.zeros([1, 1, 3], tf.uint8)
 
 
-def _decoded(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+def decoded(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return what TensorFlow's decoder makes of an image: uint8 [h, w, channels]; 0: its own."""
     image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     return tf.ensure_shape(image, [None, None, channels or None])
 
@@ -64,26 +65,26 @@ def _rgb(image: tf.Tensor) -> tf.Tensor:
 
 
 def _jpeg(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
-    return exif.upright(_decoded(encoded, 3), encoded, blocks.jpeg_exif(encoded))
+    return exif.upright(decoded(encoded, 3), encoded, blocks.jpeg_exif(encoded))
 
 
 def _png(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         (head[25] == 4) | (head[25] == 6) | (blocks.png_chunk(encoded, b"tRNS") > 0),
-        lambda: on_background(_decoded(encoded, 4)),
-        lambda: _decoded(encoded, 3),
+        lambda: on_background(decoded(encoded, 4)),
+        lambda: decoded(encoded, 3),
     )
     return exif.upright(image, encoded, blocks.png_chunk(encoded, b"eXIf"))
 
 
 def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     still, place = stills.gif(encoded, head, BACKGROUND)
-    return stills.on_canvas(_decoded(still, 3), place, BACKGROUND)
+    return stills.on_canvas(decoded(still, 3), place, BACKGROUND)
 
 
 def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     still, place = stills.webp(encoded, head)
-    image = _decoded(still, 0)  # its decoder takes the channels that it finds, or fails
+    image = decoded(still, 0)  # its decoder takes the channels that it finds, or fails
     image = tf.cond(
         tf.shape(image)[2] == 4, lambda: on_background(image), lambda: tf.identity(image)
     )
@@ -102,15 +103,15 @@ def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     def of_table():
         table = tf.reshape(blocks.numbers(encoded, 14 + header, 1024), [256, 4])
         colours = tf.cast(table[:, 2::-1], tf.uint8)  # stored as blue, green, red, 0
-        return tf.gather(colours, tf.cast(_decoded(encoded, 3)[:, :, 0], tf.int32))
+        return tf.gather(colours, tf.cast(decoded(encoded, 3)[:, :, 0], tf.int32))
 
     # A fourth byte is transparency only where the masks of a newer header say so.
     transparent = (packed == 3) & (header >= 56) & (mask > 0)
     cases = [
         (bits == 8, of_table),
-        (transparent, lambda: on_background(_decoded(encoded, 4))),
+        (transparent, lambda: on_background(decoded(encoded, 4))),
     ]
-    return tf.case(cases, default=lambda: _decoded(encoded, 3))
+    return tf.case(cases, default=lambda: decoded(encoded, 3))
 
 
 def _reader(size, read):

@@ -46,8 +46,7 @@ def decode_plain(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: Not an image, or a damaged one.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
+    return formats.decoded(encoded, 3)
 
 
 def evaluation(image: tf.Tensor, image_size: int | tuple[int, int], crop_ratio: float) -> tf.Tensor:

@@ -154,7 +154,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
         print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
         jobs = plan.jobs or _choose(len(todo))
-        began, told = time.monotonic(), False
+        began = time.monotonic()
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
             left = time_left(time.monotonic() - began, count, len(todo), jobs)
             if error:
@@ -162,8 +162,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             outcome = f"FAILED: {errors[task.result]}" if error else _line(task)
             where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
             print(f"{where}  {outcome}  {clock(left)} left", flush=True)
-            if not error and not told:
-                told = True
+            if not error and count - len(errors) == 1:  # the first that has a result
                 for line in json.loads(task.result.read_text()).get("reading", ()):
                     print(line, flush=True)
             if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:

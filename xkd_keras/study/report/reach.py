@@ -18,6 +18,7 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     able = [
         f"{100 * power.least(spread, result['n']):.1f} points for {escape(peer)}"
         for peer, result, spread in _measured(said)
+        if spread
     ]
     if not able:
         return []
@@ -68,16 +69,21 @@ def warnings(study: Mapping, summary: Mapping) -> list[str]:
 def _measured(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
     """Yield peer, its comparison with solo, and the deviation of the differences over seeds."""
     for peer, result in said["against"].get("solo", {}).items():
-        # (Of what is 0.00 in the tables, no number would be told.)
-        if result["n"] > 1 and result["low"] is not None and round(100 * result["mean"], 2):
+        if result["n"] > 1 and result["low"] is not None:
             yield peer, result, power.deviation(result["high"] - result["mean"], result["n"])
+
+
+def _differing(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
+    """Yield of `_measured` what is not 0.00 points: no seeds or images would show that."""
+    return (each for each in _measured(said) if round(100 * each[1]["mean"], 2))
 
 
 def _seeds(said: Mapping, named: Callable = escape) -> list[str]:
     """Return how many seeds the differences need that are not shown."""
     return [
-        _needed(power.seeds_for(result["mean"], spread), power.MOST, "seeds", peer, result, named)
-        for peer, result, spread in _measured(said)
+        f"{_amount(power.seeds_for(result['mean'], spread), power.MOST)} seeds for"
+        f" {named(peer)} ({_points(result)})"
+        for peer, result, spread in _differing(said)
         if result["answer"] == statistics.SAME
     ]
 
@@ -87,13 +93,13 @@ def _images(study: Mapping, summary: Mapping, said: Mapping, named: Callable = e
     images, alone = study["data"]["examples"]["test"], _alone(study, summary)
     needed = {
         peer: (_rounded(power.images_for(result["mean"], alone[peer])), result)
-        for peer, result, _ in _measured(said)
+        for peer, result, _ in _differing(said)
         if abs(result["mean"]) < power.of_images(alone[peer], images)
     }
-    most, noun = power.MOST_IMAGES, "test images"
     return [
-        _needed(n, most, noun, peer, each, named, bound="up to ")
-        for peer, (n, each) in needed.items()
+        f"{_amount(count, power.MOST_IMAGES, 'up to ')} test images for"
+        f" {named(peer)} ({_points(result)})"
+        for peer, (count, result) in needed.items()
     ]
 
 
@@ -103,17 +109,12 @@ def _alone(study: Mapping, summary: Mapping) -> dict[str, float]:
     return {peer: mean for peer, mean in means.items() if mean is not None}
 
 
-def _needed(
-    count: int | None,
-    most: int,
-    nouns: str,
-    peer: str,
-    result: Mapping,
-    named: Callable,
-    bound: str = "",
-) -> str:
-    number = f"{bound}{count:,}" if count else f"more than {most:,}"
-    return f"{number} {nouns} for {named(peer)} ({signed(100 * result['mean'])} points)"
+def _amount(count: int | None, most: int, bound: str = "") -> str:
+    return f"{bound}{count:,}" if count else f"more than {most:,}"
+
+
+def _points(result: Mapping) -> str:
+    return f"{signed(100 * result['mean'])} points"
 
 
 def _rounded(count: int | None) -> int | None:
