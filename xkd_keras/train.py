@@ -75,7 +75,7 @@ def check_flags(config: configs.Config) -> None:
             " twice; valid: one of the two.",
             argument="class_weights",
         )
-    if 0 < config.train_examples < config.batch_size:
+    if 0 < config.train_examples < (config.batch_size or 0):
         raise FlagError(
             f"{config.batch_size} is out of range for --train_examples={config.train_examples};"
             f" valid: 1 to {config.train_examples}.",

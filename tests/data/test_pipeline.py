@@ -106,6 +106,23 @@ def test_closing_a_pipeline_waits_for_no_tuning_thread():
         assert batches.options().autotune.enabled is False
 
 
+@pytest.mark.parametrize(
+    ("examples", "replicas", "batch"),
+    [
+        (1, 1, 1),
+        (7, 1, 1),
+        (8, 1, 2),
+        (200, 1, 32),
+        (511, 1, 64),
+        (512, 1, 128),
+        (512, 3, 126),
+        (9, 4, 4),
+    ],
+)
+def test_the_usual_batch_fits_four_times_and_is_shared_by_all_devices(examples, replicas, batch):
+    assert data.usual_batch(examples, replicas) == batch
+
+
 @pytest.mark.parametrize("size", [0, -3, 51])
 def test_batch_size_out_of_range(size):
     with pytest.raises(

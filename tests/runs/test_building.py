@@ -194,3 +194,4 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(two_cpus, monkeypatch)
     assert building.set_up(Config(batch_size=50)) is two_cpus
     with pytest.raises(InputError, match=r"^batch_size: received 51; valid: a multiple of the 2 "):
         building.set_up(Config(batch_size=51))
+    assert building.set_up(Config()) is two_cpus  # the data will say

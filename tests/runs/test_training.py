@@ -47,6 +47,14 @@ def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path)
     assert configs.read(tmp_path / "run/config.flags") == building.resolved(config)
 
 
+def test_few_images_have_at_least_four_steps_where_no_batch_size_is_given(data_dir, tmp_path):
+    config = configuration(tmp_path, data_dir, peer=(PLAIN,), epochs=1, batch_size=None)
+    metrics = training.run(config)
+    assert (metrics["training"]["batch_size"], metrics["training"]["steps"]) == (32, 6)
+    assert configs.read(tmp_path / "config.flags").batch_size == 32
+    assert training.run(config)["peers"] == metrics["peers"]  # it is complete
+
+
 def test_all_machines_are_told_all_that_a_run_was_begun_with(data_dir, tmp_path, monkeypatch):
     config = configuration(tmp_path, data_dir)
     begun = {"distill_similarity": 0.0, "distill_adapt": 0.5, "optimizer": "adamw"}

@@ -25,6 +25,7 @@ _LAZY = {
     "size_text": "names",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
+    "usual_batch": "pipeline",
 }
 __all__ = sorted(_LAZY)
 

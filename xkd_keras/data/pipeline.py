@@ -8,6 +8,17 @@ from xkd_keras.data.sources import RandomAccess, Split, as_written, on_cpu, side
 from xkd_keras.errors import InputError
 
 
+def usual_batch(examples: int, replicas: int = 1) -> int:
+    """Return 128, or for few training images the largest power of two that fits four times.
+
+    Args:
+        examples: Training images.
+        replicas: Devices that share a batch: each has at least one image, and all as many.
+    """
+    batch = 2 ** max(0, min(examples // 4, 128).bit_length() - 1)
+    return max(1, batch // replicas) * replicas
+
+
 def steps_per_epoch(dataset, batch_size: int) -> int:
     """Return the number of whole batches in an epoch: len(train) // batch_size.
 
@@ -22,7 +33,7 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
         n = len(dataset.train)
         raise InputError(
             f"{batch_size} is out of range for {dataset.name}, which has {n} training images."
-            f" Valid: 1 to {n}; for so few, {2 ** max(0, (n // 4).bit_length() - 1)} is usual.",
+            f" Valid: 1 to {n}; for so few, {usual_batch(n)} is usual.",
             argument="batch_size",
         )
     return len(dataset.train) // batch_size

@@ -245,7 +245,13 @@ class Fields:
         " never. The learning rate falls as if all --epochs were to come.",
         low=0,
     )
-    batch_size: int = _flag(128, "Images per step, over all devices.", low=1)
+    batch_size: int | None = _flag(
+        None,
+        "Images per step, over all devices. Where not given: 128, or fewer if there are fewer than"
+        " 512 training images.",
+        usual=128,
+        low=1,
+    )
     eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
     seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
     deterministic: bool = _flag(False, "Repeat a run bit by bit, also after interruptions.")

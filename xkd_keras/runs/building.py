@@ -108,6 +108,12 @@ def resolved(config: configs.Config) -> configs.Config:
     return dataclasses.replace(config, distill_adapt=adapt, distill_similarity=similarity)
 
 
+def with_batch(config: configs.Config, data: datasets.Dataset, replicas: int = 1) -> configs.Config:
+    """Return a configuration that says how many images a step has, given or not."""
+    usual = datasets.usual_batch(len(data.train), replicas)
+    return dataclasses.replace(config, batch_size=config.batch_size or usual)
+
+
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:
     """Return a peer with its first weights, in the precision of Keras' policy."""
     try:
@@ -177,7 +183,7 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
     if cluster.several(strategy):  # of a batch in evaluation, one machine's may have unequal parts
         equally.append("eval_batch_size")
     for name in equally:
-        if getattr(config, name) % replicas:
+        if (getattr(config, name) or 0) % replicas:  # without one, `with_batch` finds it
             raise InputError(
                 f"received {getattr(config, name)}; valid: a multiple of the {replicas} devices.",
                 argument=name,

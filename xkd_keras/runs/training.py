@@ -12,6 +12,7 @@ import numpy as np
 
 from xkd_keras import data as datasets
 from xkd_keras import files, signals
+from xkd_keras.console import many
 from xkd_keras.data import splits
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation import similar
@@ -41,6 +42,7 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
             return _complete(run_dir) if chief else {}
         with collectives.agreed(strategy):
             data = rundir.load_dataset(config)
+            config = building.with_batch(config, data, strategy.num_replicas_in_sync)
             steps = datasets.steps_per_epoch(data, config.batch_size)
         with strategy.scope():
             cohort = building.build_cohort(config, data, steps)
@@ -135,7 +137,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
     print(
         f"{config.dataset}: {len(data.train)} training, {len(data.validation)} validation,"
         f" {len(data.test)} test images, {len(data.class_names)} classes;"
-        f" {steps} steps per epoch; devices: {cluster.counted(cohort.distribute_strategy)}"
+        f" {steps} steps of {many(config.batch_size, 'image')} per epoch;"
+        f" devices: {cluster.counted(cohort.distribute_strategy)}"
     )
     for peer in config.peers():
         print(f"{peer.name}: {result.told(peer)}")

@@ -27,8 +27,8 @@ def run(task: Task) -> None:
     Raises:
         InputError: The data cannot be used, or a loss is not finite.
     """
-    config = task.config
-    data = _load(dataclasses.replace(config, **_NOT_OF_DATA))
+    data = _load(dataclasses.replace(task.config, **_NOT_OF_DATA))
+    config = building.with_batch(task.config, data)
     steps = datasets.steps_per_epoch(data, config.batch_size)
     cohort = _cohort(config, data, steps)
     watch = Watch(list(cohort.peers))
