@@ -32,7 +32,7 @@ def main() -> None:
         print(f"warning: {line}")
     failed = [run for run in study["runs"] if run["status"] == "failed"]
     if failed:
-        print(f"{len(failed)} runs failed; the same command tries them again")
+        print(f"{many(len(failed), 'run')} failed; the same command tries again")
     print(f"report  {plan.directory / 'report.html'}")
     if failed:
         sys.exit(1)

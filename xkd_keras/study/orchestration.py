@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xkd_keras import files
-from xkd_keras.console import clock
+from xkd_keras.console import clock, many
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
@@ -152,7 +152,8 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             with shards.turn(plan):
                 _say_flags(plan)  # what is there belongs to it
         word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
-        print(f"{word}: {len(tasks)} runs" + (f", {ready} of them there already" if ready else ""))
+        there = f", {ready} of them there already" if ready else ""
+        print(f"{word}: {many(len(tasks), 'run')}{there}")
         jobs = plan.jobs or _choose(len(todo))
         began = time.monotonic()
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
