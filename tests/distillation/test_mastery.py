@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
+from scipy.stats import entropy as scipy_entropy
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import mastery
+from xkd_keras.distillation import losses, mastery, teachers, views
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
@@ -101,6 +102,29 @@ def test_a_replica_without_an_image_says_nothing_of_mastery(two_cpus):
     for rows in (slice(0, 16), slice(16, 17)):
         want = 0.98 * want + 0.02 * entropy[:, rows].mean(1)
     np.testing.assert_allclose(cohort.mastery.cross_entropy, want, rtol=1e-5)
+
+
+def test_what_mixed_labels_leave_open_is_no_lack_of_mastery():
+    """A peer that gives each class its part of the labels has learned all that there is."""
+    parts = np.array([[0.7, 0.3, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    lost = scipy_entropy(parts, axis=1)
+    np.testing.assert_allclose(losses.entropy(parts.astype("float32")), lost, rtol=1e-5)
+    np.testing.assert_array_equal(losses.entropy(np.array([2, 0])), [0.0, 0.0])
+    cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0, mix="mixup", seed=3)
+    images, labels = views.mixed("mixup", IMAGES, LABELS, 4, (3, 0))
+    z = np.stack([peer.predict(images, verbose=0) for peer in cohort.peers.values()])
+    labels = np.asarray(labels, "float64")
+    assert (labels.max(1) < 1).any()
+    apart = -(labels * log_softmax(z, -1)).sum(-1).mean(1) - scipy_entropy(labels, axis=1).mean()
+    cohort.train_on_batch(IMAGES, LABELS)
+    want = 0.98 * np.log(4.0) + 0.02 * apart
+    np.testing.assert_allclose(cohort.mastery.cross_entropy, want, rtol=1e-5)
+
+
+def test_a_frozen_teacher_is_heard_in_full_as_it_learns_no_more():
+    teacher = teachers.Frozen({"t": linear("t")}, {"t": 1.0})
+    cohort = compiled([linear("a"), linear("b")], adapt=1.0, teacher=teacher, distill={"b": 0.5})
+    assert cohort.heard() == {"a": 1.0, "b": 0.5}
 
 
 def test_evaluation_does_not_count_as_learning():

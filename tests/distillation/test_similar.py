@@ -191,6 +191,55 @@ def test_features_are_read_before_dropout_and_whatever_comes_after_the_last_laye
         assert similar.features(peer) is peer.get_layer("last_but_one").output
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        [keras.layers.Dropout(0.2), keras.layers.Flatten(), keras.layers.Activation("relu")],
+        [keras.layers.GaussianDropout(0.3), keras.layers.Dropout(0.2)],
+        [keras.layers.Reshape((5, 1)), keras.layers.AlphaDropout(0.3), keras.layers.Flatten()],
+    ],
+    ids=["as MobileNetV3 ends", "another kind", "reshaped"],
+)
+def test_features_are_before_every_dropout_that_the_last_layer_reads_through(between):
+    def end(x):
+        for layer in between:
+            x = layer(x)
+        return keras.layers.Dense(4)(x)
+
+    peer = ending("b", end)
+    values = keras.Model(peer.input, similar.features(peer))
+    first, second = (np.asarray(values(IMAGES, training=True)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_peer_without_a_share_teaches_no_features_but_learns_them():
+    members = pair()
+    cohort = Cohort(members, 1.0, "pairwise", weights={"a": 1.0, "b": 0.0}, similarity=3.0)
+    plain = Cohort(members, 1.0, "pairwise", weights={"a": 1.0, "b": 0.0})
+    for each in (cohort, plain):
+        each.compile(keras.optimizers.SGD(0.0))
+    shown, without = (
+        each.train_on_batch(IMAGES, LABELS, return_dict=True) for each in (cohort, plain)
+    )
+    more = 3.0 * apart([features_of(peer, IMAGES) for peer in members])[1]
+    assert shown["loss"] - without["loss"] == pytest.approx(more, rel=1e-3)
+
+
+def test_an_image_of_weight_0_changes_no_step_whatever_it_shows():
+    weights, seen = np.ones(48), []
+    weights[5] = 0.0
+    for pixel in (0.0, 30.0, -5.0):
+        images = IMAGES.copy()
+        images[5] = pixel
+        cohort = Cohort(pair(), 1.0, similarity=10.0)
+        cohort.compile(keras.optimizers.SGD(0.1))
+        cohort.train_on_batch(images, LABELS, sample_weight=weights)
+        seen.append(cohort.get_weights())
+    for other in seen[1:]:
+        for x, y in zip(seen[0], other, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-6)
+
+
 def test_a_peer_without_features_learns_beside_those_that_have_them():
     own = Own()
     members = [*pair(), own]

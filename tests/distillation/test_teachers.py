@@ -48,6 +48,12 @@ def test_leave_one_out_teacher_is_the_weighted_mean_of_the_others():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_the_others_teach_exactly_also_where_one_peer_has_nearly_all_the_weight():
+    z = np.random.default_rng(5).normal(size=(2, 6, 4)).astype("float32") * 10
+    taught = teachers.leave_one_out(z, tf.constant([1.0 - 1e-6, 1e-6]))
+    np.testing.assert_array_equal(taught, z[::-1])
+
+
 def test_leave_one_out_of_a_single_peer_is_itself():
     got = teachers.leave_one_out(tf.constant(LOGITS[:1]), [1.0])
     np.testing.assert_array_equal(got, LOGITS[:1])

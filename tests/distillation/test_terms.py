@@ -32,7 +32,7 @@ def reverse_twin(teacher, z, labels, t):
 
 def standardized_twin(teacher, z, labels, t):
     def score(x):
-        return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+        return (x - x.mean(-1, keepdims=True)) / x.std(-1, ddof=1, keepdims=True)
 
     return kl_twin(score(teacher), score(z), labels, t)
 

@@ -52,7 +52,8 @@ class Cohort(KerasSide):
         term: What is compared: a name in `xkd_keras.distillation.terms`, or a function like those.
         distill: By name, a factor >= 0 of lambda for each peer; 1 for those that are left out.
         adapt: >= 0; a peer j is heard as a teacher by its mastery exp(-adapt CE_j), with CE_j its
-            running cross-entropy on the training images (`mastery.Mastery`); 0: all in full.
+            running cross-entropy on the training images (`mastery.Mastery`); 0: all in full, as is
+            a `Frozen` teacher, which is no peer.
         class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
@@ -114,7 +115,8 @@ class Cohort(KerasSide):
         self.label_smoothing = members.part("label_smoothing", label_smoothing)
         self.ema = members.part("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
-        self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapt else None
+        adapts = adapt and not isinstance(self._teacher, teachers.Frozen)  # it learns no more
+        self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None
         self.recompute = {name: list((recompute or {}).get(name, ())) for name in self.peers}
         self.exits = Exits(self.peers, exits, self.classes, seed, self.recompute) if exits else None
         self.similarity = members.above("similarity", similarity, 0, or_equal=True)
@@ -149,7 +151,8 @@ class Cohort(KerasSide):
         with tf.GradientTape() as tape:
             logits, early = self._heads(images)
             labelled, distilled, gate = self._terms(images, labels, logits)
-            learned, taught = self._learned(labels, logits, early, labelled, distilled)
+            batch = labels, logits, early, sample_weight
+            learned, taught = self._learned(*batch, labelled, distilled)
             total = tf.reduce_sum(losses.mean(learned + distill_weight * taught, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -167,7 +170,7 @@ class Cohort(KerasSide):
         if self.averages:
             self.averages.update(self.peers, step, verdict)
         if self.mastery:
-            self.mastery.update(mastery.mean(labelled, sample_weight))
+            self.mastery.update(mastery.mean(labelled - losses.entropy(labels), sample_weight))
         terms = self.nonfinite.counted(terms)
         loss = terms[0] + distill_weight * terms[1]
         terms = (*terms[2:], gate)
@@ -256,7 +259,7 @@ class Cohort(KerasSide):
             return more.logits(images)
         return tf.stack([tf.cast(call(images)[0], tf.float32) for call in self._forward]), []
 
-    def _learned(self, labels, logits, early, labelled, distilled):
+    def _learned(self, labels, logits, early, sample_weight, labelled, distilled):
         """Return the two terms as a step minimises them, float32 [P, B] each.
 
         With smoothed labels, the terms of exits, and each image times the weight of its class.
@@ -268,7 +271,8 @@ class Cohort(KerasSide):
             learned, distilled = learned + more, distilled + self._hearing()[1] * taught
         elif any(features is not None for features in early):
             factors = self.similarity * tf.constant(list(self.distill.values()))
-            distilled += factors[:, None] * similar.terms(early)
+            teaches = [share > 0 for share in self.shares.values()]
+            distilled += factors[:, None] * similar.terms(early, teaches, sample_weight)
         return losses.by_class((learned, distilled), labels, self.class_weights)
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):

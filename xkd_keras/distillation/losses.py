@@ -24,6 +24,18 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
+def entropy(labels: tf.Tensor) -> tf.Tensor:
+    """Return -sum_c y_c log y_c of mixed labels, below which no cross-entropy falls: float32 [B].
+
+    Args:
+        labels: int [B], whose entropy is 0, or float [B, C] that sum to 1.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_floating:
+        return -tf.reduce_sum(tf.math.xlogy(labels, labels), axis=-1)
+    return tf.zeros(tf.shape(labels))
+
+
 def smoothed(labelled: tf.Tensor, logits: tf.Tensor, amount: float) -> tf.Tensor:
     """Return the cross-entropy of smoothed labels, (1 - e) y + e / C, from that of the labels y.
 

@@ -11,7 +11,8 @@ _MEMORY = 0.98  # of the running mean: about the last fifty steps
 class Mastery(keras.layers.Layer):
     """The running cross-entropy of every peer on the training images, and its mastery from it.
 
-    With CE_j the running mean over steps of peer j's cross-entropy, its mastery is
+    With CE_j the running mean over steps of peer j's cross-entropy, less the entropy of the labels
+    where they are mixed, its mastery is
 
     m_j = exp(-rate CE_j)
 

@@ -17,8 +17,9 @@ class Metrics:
     """Means over the images of an epoch.
 
     Of the cohort: loss, distill_weight (lambda), agreement, pairwise_kl, ensemble_cross_entropy,
-    ensemble_top1; of each peer NAME: NAME_cross_entropy, NAME_distillation (its term, without
-    lambda), NAME_top1, and NAME_gate where the teacher has gates.
+    ensemble_top1; of each peer NAME: NAME_cross_entropy, NAME_distillation (its term,
+    gated, times how far it hears its teacher; without lambda, features and exits), NAME_top1, and
+    NAME_gate where the teacher has gates.
 
     Args:
         peers: Names.

@@ -6,9 +6,10 @@ Distillation, ICCV 2019, equations 1 to 4, of the last layer only, and in both d
 
 L_i += d_i lambda(t) gamma mean_(j != i) 1 / B sum_ab (S_j[a, b] - S_i[a, b])^2
 
-S_j is constant to the gradient. Rows have length one, so the sum over b does not depend on the size
-of a batch; the paper divides by B^2, and its gamma is B times this one. Over replicas, B are the
-images of each replica.
+S_j is constant to the gradient; a peer without a share of the ensemble is none of the j, and an
+image of weight 0 is like no other. Rows have length one, so the sum over b does not depend on the
+size of a batch; the paper divides by B^2, and its gamma is B times this one. Over replicas, B are
+the images of each replica.
 
 Shapes: P peers, B images in the batch, D_i features of peer i.
 """
@@ -20,6 +21,13 @@ import tensorflow as tf
 
 from xkd_keras.distillation import inside, recompute
 from xkd_keras.errors import InputError
+
+_DROPOUT = (
+    *(keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout),
+    *(keras.layers.GaussianNoise, keras.layers.SpatialDropout2D),
+)
+# What may stand between a dropout and the last layer without making other features of them.
+_SHAPING = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Activation)
 
 
 class Similarity:
@@ -74,25 +82,40 @@ def features(peer: keras.Model) -> keras.KerasTensor | None:
 
 def _before_dropout(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """Return what a dropout reads: its masks would differ between peers."""
-    made = inside.node(tensor)
-    if not isinstance(made.operation, keras.layers.Dropout):
-        return tensor
-    return _before_dropout(made.input_tensors[0])
+    ahead = tensor
+    while isinstance(inside.node(ahead).operation, (*_DROPOUT, *_SHAPING)):
+        made = inside.node(ahead)
+        ahead = made.input_tensors[0]
+        if isinstance(made.operation, _DROPOUT):
+            tensor = ahead
+    return tensor
 
 
-def terms(read: Sequence[tf.Tensor | None]) -> tf.Tensor:
+def terms(
+    read: Sequence[tf.Tensor | None],
+    teaches: Sequence[bool] | None = None,
+    sample_weight: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Return the term of each image, float32 [P, B]: the mean over them is that above, at gamma 1.
 
     An image whose row is not finite for a peer is not taught by it.
 
     Args:
         read: Of each peer the features, float32 [B, D], of one at least; None takes no part.
+        teaches: Of each peer whether others learn from it; None: all teach.
+        sample_weight: [B]; images of weight 0 are compared with none. None: all count.
     """
+    teaches = teaches or [True] * len(read)
+    if sample_weight is not None:
+        counts = tf.cast(tf.cast(sample_weight, tf.float32) != 0, tf.float32)[:, None]
+        read = [None if f is None else tf.math.multiply_no_nan(f, counts) for f in read]
     alike = [None if f is None else tf.math.l2_normalize(f @ tf.transpose(f), 1) for f in read]
     nothing = tf.zeros(tf.shape(next(rows for rows in alike if rows is not None))[:1])
     taught = []
     for i, own in enumerate(alike):
-        others = [rows for j, rows in enumerate(alike) if j != i and rows is not None]
+        others = [
+            rows for j, rows in enumerate(alike) if j != i and rows is not None and teaches[j]
+        ]
         distances = [] if own is None else [_distance(rows, own) for rows in others]
         taught.append(tf.add_n(distances) / len(distances) if distances else nothing)
     return tf.stack(taught)

@@ -34,12 +34,14 @@ def leave_one_out(logits, weights, **_):
 
     A single peer has no others and is its own teacher, so that its distillation term is zero.
     """
-    if logits.shape[0] == 1:
+    peers = logits.shape[0]
+    if peers == 1:
         return logits
-    w = tf.cast(weights, logits.dtype)[:, None, None]
+    others = tf.cast(weights, logits.dtype) * (1.0 - tf.eye(peers, dtype=logits.dtype))  # [P, P]
+    whole = tf.reduce_sum(others, axis=1, keepdims=True)
     # Where one peer has all the weight, it has no others: its own logits again.
-    others = tf.math.divide_no_nan(ensemble_shares.ensemble(logits, weights) - w * logits, 1.0 - w)
-    return tf.where(w < 1.0, others, logits)
+    taught = tf.einsum("ij,jbc->ibc", tf.math.divide_no_nan(others, whole), logits)
+    return tf.where(whole[..., None] > 0.0, taught, logits)
 
 
 def gated(logits, labels, **_):

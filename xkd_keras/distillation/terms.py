@@ -64,7 +64,8 @@ def standardized(teacher_logits, logits, labels, temperature):
     """T^2 KL(softmax(s(z_T) / T) || softmax(s(z) / T)), s(z) = (z - mean(z)) / std(z) over classes.
 
     It compares the shape of the logits and leaves their scale to the labels (Sun et al., Logit
-    Standardization in Knowledge Distillation, CVPR 2024, algorithm 1; there T = 2, weight 9).
+    Standardization in Knowledge Distillation, CVPR 2024, algorithm 1; there T = 2, weight 9). std
+    is that of a sample, as in the authors' code: its square divides by C - 1.
     """
     return kl(_standard(teacher_logits), _standard(logits), labels, temperature)
 
@@ -143,7 +144,8 @@ def _log_probabilities(teacher_logits, logits, temperature):
 def _standard(logits):
     logits = tf.cast(logits, tf.float32)
     centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
-    deviation = tf.sqrt(tf.reduce_mean(centred**2, axis=-1, keepdims=True) + _LEAST**2)
+    free = max(1, logits.shape[-1] - 1)
+    deviation = tf.sqrt(tf.reduce_sum(centred**2, axis=-1, keepdims=True) / free + _LEAST**2)
     return centred / (deviation + _LEAST)
 
 

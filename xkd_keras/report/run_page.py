@@ -191,7 +191,7 @@ def _training(
     words = {
         "accuracy.svg": "Top-1 accuracy over the epochs",
         "cross_entropy.svg": "Cross-entropy over the epochs",
-        "teaching.svg": "Distance of each peer to its teacher, how far it heard it, agreement",
+        "teaching.svg": "What each peer was taught, how far it heard its teacher, agreement",
         "learning_rate.svg": "Learning rate over the epochs",
     }
     drawn = [picture(name, alt) for name, alt in words.items() if name in pictures]
