@@ -53,6 +53,25 @@ def test_a_gate_is_said_as_the_share_of_images_and_a_teacher_without_as_a_differ
     assert "which is as often right." in text
 
 
+def test_a_gate_over_training_is_the_mean_of_the_epochs():
+    rows = [{"alexnet_gate": part} for part in (0.4, 0.1, 0.1)]
+    text = said(rows, gate=0.31, teachers=["resnet20"])
+    assert "learned from resnet20 on 20 % of the images, on average over the epochs." in text
+
+
+def test_a_teacher_that_is_made_with_the_labels_has_no_accuracy():
+    text = said(told=True)
+    assert "alexnet learned from its teacher, which is made with the labels." in text
+    assert "| alexnet | 53.0 % | – | – | – | 55.0 % | 100.0 % |" in text
+    assert "A teacher that is made with the labels has no accuracy of its own" in text
+    assert "made with the labels" not in said(told=False)
+
+
+def test_heads_on_inner_layers_are_said():
+    assert "heads on inner layers of each network (--exits=2)" in said(config={"exits": 2})
+    assert "heads on inner layers" not in said(config={"exits": 0})
+
+
 def test_a_run_without_teaching_or_of_an_earlier_version_has_no_section():
     assert teaching.section({"data": DATA}) == []
 

@@ -50,6 +50,25 @@ def test_a_network_that_nobody_teaches_has_no_teacher_and_one_of_the_ensemble_ha
     assert (found["b"]["heard"], found["b"]["features"]) == (1.0, False)
 
 
+def test_a_network_of_weight_0_is_nobodys_teacher_and_one_whose_others_are_has_none():
+    config = configs.Config(peer=(PLAIN, PLAIN + ",name=b,weight=0"))
+    data = uneven.uneven()
+    found = teaching.worth(building.build_cohort(config, data, steps=4), data, batch_size=50)
+    assert list(found) == ["b"]
+    assert (found["b"]["teachers"], found["b"]["features"]) == (["plain"], True)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "peers", "told"),
+    [("swapped", 2, True), ("gated", 2, False), ("gated", 3, True), ("pairwise", 2, False)],
+)
+def test_what_teachers_are_made_with_the_labels_is_recorded(teacher, peers, told):
+    config = configs.Config(peer=(PLAIN,) * peers, method="ensemble", teacher=teacher)
+    data = uneven.uneven()
+    found = teaching.worth(building.build_cohort(config, data, steps=4), data, batch_size=50)
+    assert [values["told"] for values in found.values()] == [told] * peers
+
+
 def test_a_run_without_teaching_has_no_teachers(tmp_path, data_dir):
     config = configuration(tmp_path, data_dir, epochs=1, method="solo")
     assert "teaching" not in training.run(config)

@@ -219,6 +219,9 @@ TEACHERS = {
 
 # Those whose teacher of a peer is the other peers, without itself.
 OF_OTHERS = ("leave_one_out", "gated", "pairwise")
+# Those that are made with the labels, so that how often they are right says nothing of the peers;
+# of two peers, `gated` has the other one as it is.
+TOLD = ("swapped", "best", "linear", "min_logit", "gated")
 
 
 def get(teacher: str | Callable) -> Callable:

@@ -17,15 +17,18 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
         return []
     count = metrics["data"]["examples"]["validation"]
     weighted = any(values.get("heard", 1.0) != 1.0 for values in worth.values())
+    told = any(values.get("told") for values in worth.values())
     return [
         "## What the teachers were worth",
         " ".join(_sentence(name, values, rows) for name, values in worth.items()),
         *_features(metrics, worth),
+        *_exits(metrics),
         _table(worth, weighted),
         f"Measured on {count:,} validation images, of the networks as they are kept. Cross-entropy"
         " and ECE (calibration error) are the teacher's; agreement is the share of images on which"
         " the network and its teacher name the same class; the gate is the share on which the"
         " teacher may teach."
+        + " A teacher that is made with the labels has no accuracy of its own (–)." * told
         + (
             " Heard is the part of λ with which the teacher's logits taught at the end of training:"
             " what the teacher has learned of the training images, times the network's own"
@@ -36,35 +39,31 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
 
 def _table(worth: Mapping, weighted: bool) -> str:
     headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE", "agreement", "gate"]
-    kinds = ["ece", "agreement", "gate", *(["heard"] if weighted else [])]
-    rows = [
-        [escape(name)]
-        + [f"{100 * values[kind]:.1f} %" for kind in ("own_top1", "top1")]
-        + [f"{values['cross_entropy']:.2f}"]
-        + [f"{100 * values[kind]:.1f} %" for kind in kinds]
-        for name, values in worth.items()
-    ]
-    return grid(headings + kinds[3:], rows)
+    heard = ["heard"] if weighted else []
+    rows = []
+    for name, values in worth.items():
+        own, *of_teacher = (f"{100 * values[k]:.1f} %" for k in ("own_top1", "top1", "ece"))
+        of_teacher.insert(1, f"{values['cross_entropy']:.2f}")
+        if values.get("told"):
+            of_teacher = ["–"] * 3
+        parts = [f"{100 * values[kind]:.1f} %" for kind in ("agreement", "gate", *heard)]
+        rows.append([escape(name), own, *of_teacher, *parts])
+    return grid(headings + heard, rows)
 
 
 def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
     """Return from whom a network learned, on what, and how far it heard them."""
     teacher, several = _teacher(name, values)
-    gain = 100 * (values["top1"] - values["own_top1"])
-    if values["gate"] < 0.995:
-        text = (
-            f"{escape(name)} learned from {teacher} on {100 * values['gate']:.0f} % of the images"
-        )
+    text = f"{escape(name)} learned from {teacher}"
+    gates = [row[f"{name}_gate"] for row in rows if f"{name}_gate" in row]
+    gate = sum(gates) / len(gates) if gates else values["gate"]
+    if gate < 0.995:
+        text += f" on {_percent(gate)} of the images"
+        text += ", on average over the epochs" * bool(gates)
+    elif values.get("told"):
+        text += ", which is made with the labels"
     else:
-        compared = (
-            f"{gain:.1f} points more often right"
-            if gain >= 0.05
-            else f"{-gain:.1f} points less often right"
-            if gain <= -0.05
-            else "as often right"
-        )
-        which = "which together are" if several else "which is"
-        text = f"{escape(name)} learned from {teacher}, {which} {compared}"
+        text += f", {'which together are' if several else 'which is'} {_compared(values)}"
     end = values.get("heard", 1.0)
     epochs = [row[f"{name}_heard"] for row in rows if f"{name}_heard" in row]
     if epochs:
@@ -75,6 +74,14 @@ def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
     elif end != 1.0:
         text += f", at {_percent(end)} of the full weight"
     return text + "."
+
+
+def _compared(values: Mapping) -> str:
+    """Return how much more often the teacher is right."""
+    gain = 100 * (values["top1"] - values["own_top1"])
+    if abs(gain) < 0.05:
+        return "as often right"
+    return f"{abs(gain):.1f} points {'more' if gain > 0 else 'less'} often right"
 
 
 def _percent(part: float) -> str:
@@ -89,6 +96,16 @@ def _teacher(name: str, values: Mapping) -> tuple[str, bool]:
     if len(names) == 1:
         return escape(names[0]), False
     return ("the others", True) if names else ("its teacher", False)
+
+
+def _exits(metrics: Mapping) -> list[str]:
+    """Return what heads on inner stages did, where there were any."""
+    count = (metrics.get("config") or {}).get("exits", 0)
+    text = (
+        f"During training, heads on inner layers of each network (--exits={count}) also learned,"
+        " from the labels and from the other networks’ heads. What is saved has none."
+    )
+    return [text] if count else []
 
 
 def _features(metrics: Mapping, worth: Mapping) -> list[str]:

@@ -23,8 +23,9 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
         the peer itself; `agreement`, the share of images on which both name the same class; `gate`,
         the mean of the teacher's gate, 1 where it has none; `heard`, what multiplies lambda at the
         end of training; `teachers`, the names of the peers whose mean teaches it, none where the
-        teacher is another; and `features`, whether it learns from other peers' features too. A peer
-        with the factor `distill` 0 is left out.
+        teacher is another; `told`, whether the teacher is made with the labels; and `features`,
+        whether it learns from other peers' features too. A peer with the factor `distill` 0 is left
+        out, and one whose others all have no share.
     """
     ask = tf.function(cohort.teaching, autograph=False)  # as Keras traces its steps
     parts = []
@@ -39,7 +40,8 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
     logits, taught, gate = (np.concatenate(each, axis=1) for each in answers)
     result, heard, comparing = {}, cohort.heard(), _comparing(cohort)
     for i, name in enumerate(cohort.peers):
-        if not cohort.distill[name]:
+        names = _teachers(cohort, name)
+        if not cohort.distill[name] or names == [name]:
             continue
         own, target = logits[i].argmax(-1), taught[i].argmax(-1)
         result[name] = {
@@ -48,7 +50,9 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
             "agreement": float(np.mean(own == target)),
             "gate": float(gate[i].mean()),
             "heard": heard[name],
-            "teachers": _teachers(cohort, name),
+            "teachers": names,
+            "told": cohort.teacher in teachers.TOLD
+            and not (cohort.teacher == "gated" and len(cohort.peers) == 2),
             "features": name in comparing,
         }
     return result
@@ -56,13 +60,19 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
 
 def _teachers(cohort: Cohort, name: str) -> list[str]:
     """Return the names of the peers that a peer's teacher is the mean of, or none."""
+    counting = [other for other in cohort.peers if cohort.shares[other]]
     if cohort.teacher == "mean":
-        return list(cohort.peers)
+        return counting
+    if cohort.teacher == "leave_one_out":  # where there are no others, its own logits
+        return [other for other in counting if other != name] or [name]
     of_others = cohort.teacher in teachers.OF_OTHERS
     return [other for other in cohort.peers if other != name] if of_others else []
 
 
 def _comparing(cohort: Cohort) -> list[str]:
-    """Return the names of the peers whose features are compared."""
+    """Return the names of the peers that learn from others' features."""
+    if not cohort.similarity:
+        return []
     read = [name for name, peer in cohort.peers.items() if similar.features(peer) is not None]
-    return read if cohort.similarity and len(read) > 1 else []
+    teaching = [name for name in read if cohort.shares[name]]
+    return [name for name in read if any(other != name for other in teaching)]
