@@ -81,12 +81,7 @@ def check_flags(config: configs.Config) -> None:
             f" valid: 1 to {config.train_examples}.",
             argument="batch_size",
         )
-    if config.exits and config.distill_similarity:
-        raise FlagError(
-            f"is {config.distill_similarity:g} and --exits is {config.exits}, which do not go"
-            " together; valid: one of the two.",
-            argument="distill_similarity",
-        )
+    check_teaching(config)
     if config.recompute and config.sync_batch_norm:
         raise FlagError(
             "does not go together with --sync_batch_norm, for which devices would wait twice;"
@@ -102,6 +97,16 @@ def check_flags(config: configs.Config) -> None:
     for name in config.export:
         if name not in names:
             raise FlagError.unknown("export", name, names)
+
+
+def check_teaching(config: configs.Config) -> None:
+    """Raise FlagError for options of a method that do not go together."""
+    if config.exits and config.distill_similarity:
+        raise FlagError(
+            f"is {config.distill_similarity:g} and --exits is {config.exits}, which do not go"
+            " together; valid: one of the two.",
+            argument="distill_similarity",
+        )
 
 
 def check_own(config: configs.Config) -> None:

@@ -173,7 +173,7 @@ def test_a_peer_whose_head_is_broken_sits_the_step_out_alone():
     ("given", "says"),
     [
         ({"c": ["first"]}, r"unknown peer 'c'.* Valid: a, b, twice"),
-        ({"a": ["frist"]}, r"unknown layer of 'a' 'frist'\. Did you mean 'first'"),
+        ({"a": ["frist"]}, r"unknown layer \(of 'a'\) 'frist'\. Did you mean 'first'"),
         ({"a": ["dense"]}, r"'dense' of 'a' does not return \[batch, height, width, channels\]"),
         ({"twice": ["relu"]}, r"layer 'relu' of 'twice' is called 2 times; valid: one .* once\."),
     ],

@@ -113,7 +113,7 @@ def test_all_but_the_last_stretch_is_computed_twice_unless_it_holds_dropout():
 @pytest.mark.parametrize(
     ("at", "told"),
     [
-        (["relu_9"], "recompute: unknown layer of 'a' 'relu_9'. Did you mean 'relu_"),
+        (["relu_9"], "recompute: unknown layer (of 'a') 'relu_9'. Did you mean 'relu_"),
         (["bn_3"], "recompute: what comes before 'bn_3' of 'a' is read after it, too"),
     ],
 )

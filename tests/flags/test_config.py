@@ -67,6 +67,14 @@ def test_the_file_of_a_run_is_read_where_it_is_and_not_at_home(tmp_path, monkeyp
     assert configs.read(Path("~/run/config.flags")).epochs == 3
 
 
+def test_flags_without_effect_are_known_by_the_method():
+    assert "distill_period" not in fields.unused("mcod")
+    assert {"distill_period", "distill_duty"} <= fields.unused("ramp")
+    assert fields.unused("solo") == {*fields.TEACHING} - {"exits"}  # whose heads learn labels, too
+    assert fields.users("distill_growth") == "mcod and ramp"
+    assert fields.users("temperature") == "teaching"
+
+
 def test_every_field_that_has_a_value_is_written_to_the_file():
     text = Config(peer=("alexnet",), export=("all",)).flags()
     for field in dataclasses.fields(Config):

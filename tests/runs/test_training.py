@@ -128,9 +128,13 @@ def test_the_history_has_the_windows_of_mcod(data_dir, tmp_path):
 
 
 def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, capsys):
-    training.run(configuration(tmp_path / "run", data_dir, epochs=1, distill_growth="cosine"))
+    peer = (PLAIN + ",exits=none", PLAIN + ",name=b")
+    options = {"distill_growth": "cosine", "distill_duty": 0.25, "peer": peer}
+    training.run(configuration(tmp_path / "run", data_dir, epochs=1, **options))
     out = capsys.readouterr().out
-    assert "note: --distill_growth has no effect on --method=xkd; it is for mcod" in out
+    assert "note: --distill_growth has no effect on --method=xkd; it is for mcod and ramp" in out
+    assert "note: --distill_duty has no effect on --method=xkd; it is for mcod\n" in out
+    assert "note: exits=... of a --peer has no effect without --exits" in out
 
 
 def few_and_many(root, **flags):

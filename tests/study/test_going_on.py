@@ -60,11 +60,19 @@ def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
         Image.new("RGB", (16, 16), (4 * i, 0, 255 * (i % 2))).save(file)
     (tmp_path / "photos/a/torn.png").write_bytes(b"no picture")
     photos = {"dataset": f"folder:{tmp_path / 'photos'}", "train_examples": 0, "image_size": 16}
-    few = {"epochs": 1, "batch_size": 10, "skip_unreadable": True}
+    few = {"epochs": 1, "batch_size": None, "skip_unreadable": True}
     found = dataclasses.replace(base(tmp_path / "study", ""), **photos, **few)
-    orchestration.run(Plan(found, parse_arms(["solo", "mcod"]), seeds=(0,)))
+    plan = Plan(found, parse_arms(["solo", "mcod"]), seeds=(0,))
+    orchestration.run(plan)
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("left out, as it cannot be read: ")]) == 1
+    assert len([line for line in lines if line.startswith("warning: 12 test images: ")]) == 1
+    assert "warning: one seed proves nothing; five show differences of some points" in lines
+    # The batch that suits 42 images is said by no flag, and is the runs' own all the same.
+    result = json.loads((plan.directory / "runs/mcod/seed-0.json").read_text())
+    assert result["config"]["batch_size"] == 8
+    orchestration.run(plan)
+    assert "run: 2 runs, 2 of them there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

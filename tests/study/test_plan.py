@@ -206,6 +206,16 @@ def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
         parse_grid(sweep)
 
 
+def test_a_method_is_described_as_its_options_make_it():
+    texts = ["xkd", "xkd,name=logits,distill_similarity=0", "xkd,name=heads,exits=1", "mcod"]
+    assert [arm.about for arm in parse_arms(texts)] == [
+        "the others, as far as they have learned; features too",
+        "the others, as far as they have learned (distill_similarity 0.0)",
+        "the others, as far as they have learned (exits 1)",
+        "the ensemble, in windows of growing weight",
+    ]
+
+
 @pytest.mark.parametrize(
     ("compare", "line"),
     [
@@ -214,6 +224,10 @@ def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
         (["solo", "mcod,name=x,teacher=frozen"], "x cannot have the teacher 'frozen'"),
         (["solo", "kd,teacher=mean"], "kd cannot have the teacher 'mean'"),
         (["solo", "kd,teacher_peer=alexnett"], "^teacher_peer: unknown value .* 'alexnet'"),
+        (
+            ["solo", "xkd,exits=1,distill_similarity=2"],
+            "^distill_similarity: is 2 and --exits is 1",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused(compare, line):

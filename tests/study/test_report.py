@@ -62,8 +62,9 @@ def test_it_says_what_its_seeds_can_show_and_what_the_difference_seen_would_need
     seeds, seen = re.search(r"need (\d+) seeds for alexnet \(([+−][\d.]+) points\)", line).groups()
     assert float(seen.replace("−", "-")) == pytest.approx(100 * gains.mean(), abs=0.006)
     drawn = np.random.default_rng(1).normal(gains.mean(), gains.std(ddof=1), (4000, int(seeds)))
-    found = np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05)
+    found = np.mean(stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05 / 2)  # Holm's, of two
     assert found == pytest.approx(0.8, abs=0.03)
+    assert int(seeds) > 5
     assert "seeds for resnet20" not in line  # that difference is shown already
     assert "points to a difference; 11,000 images would add no more than one)" in text
     images, again = re.search(
@@ -87,12 +88,34 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     assert warned(effects={"mcod": (4.0, 4.0)}, images=5000) == []
     (images,) = warned(effects={"mcod": (4.0, 4.0)})  # of 361 images, one is 0.28 points
     assert images.startswith("361 test images are few")
-    (seeds,) = warned(seeds=1)
+    seeds, images = warned(seeds=1, effects={"mcod": (4.0, 4.0)})
     assert seeds.startswith("one seed proves nothing")
-    assert warned(main=("kd", "mcod")) == []
+    assert images.startswith("361 test images are few for the difference of mcod to solo")
+    seeds, images = warned(main=("kd", "mcod"), effects={"mcod": (0.6, 0.6)}, seeds=5)
+    assert "do not show the difference of mcod to kd that was seen" in seeds
+    assert images.startswith("361 test images are few for the difference of mcod to kd")
     (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
     assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
     assert warned(noise=0.0, seeds=2) == []  # of no difference at all, nothing is told
+
+
+@pytest.mark.parametrize("effect", [1.5, 1.9, 2.2])
+def test_more_seeds_are_asked_for_than_those_that_did_not_show_it(effect):
+    """Of many tests, Holm's correction may hide what one test alone would show."""
+    main = ("solo", "kd", "dml", "ensemble", "kdcl", "one", "mcod")
+    content = Study(main=main, effects={"mcod": (effect, 0.0)}, seeds=5, images=100_000).content
+    for line in report.warnings(content, statistics.summarize(content)):
+        assert all(int(n) > 5 for n in re.findall(r"(\d+) seeds for", line))
+
+
+def test_few_test_images_are_told_of_and_many_are_not():
+    (line,) = reach.few_images(361, [0.9, 0.5])
+    # 1.96 sqrt(2 / 4 / 361) = 0.0729; 1.96^2 / 2 / 0.01^2 = 19,208
+    assert line == (
+        "warning: 361 test images: which ones they are may add up to 7.3 points to a difference;"
+        " 20,000 images would add no more than one"
+    )
+    assert reach.few_images(10_000, [0.9, 0.5]) == []
 
 
 def test_seeds_that_cancel_out_still_say_what_they_could_show():

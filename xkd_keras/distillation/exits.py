@@ -119,7 +119,7 @@ def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.
     calls, found = inside.calls(peer) if layers else {}, []
     for layer in layers:
         if layer not in calls:
-            raise InputError.unknown("exits", layer, calls, f"layer of '{name}'")
+            raise InputError.unknown("exits", layer, calls, f"layer (of '{name}')")
         if len(calls[layer]) > 1:
             raise InputError(
                 f"layer '{layer}' of '{name}' is called {len(calls[layer])} times;"

@@ -38,7 +38,7 @@ def forward(
     calls = inside.calls(peer)
     for name in at:
         if name not in calls:
-            raise InputError.unknown("recompute", name, calls, f"layer of '{peer.name}'")
+            raise InputError.unknown("recompute", name, calls, f"layer (of '{peer.name}')")
     start, segments = peer.inputs[0], []
     for end in [*(calls[name][0].output_tensors[0] for name in at), peer.outputs[0]]:
         if end is not start:

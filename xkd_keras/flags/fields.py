@@ -291,7 +291,13 @@ LEARNING = tuple(
 
 def unused(method: str) -> set[str]:
     """Return the flags that make no difference to a method."""
-    return {*_OF_WINDOWS} - {*_USES.get(method, ())}
+    of_solo = {*TEACHING} - {"exits"} if method == "solo" else set()
+    return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | of_solo
+
+
+def users(name: str) -> str:
+    """Return which methods listen to a flag that others have no use for."""
+    return " and ".join(method for method, used in _USES.items() if name in used) or "teaching"
 
 
 def learning(builder: str, given: Mapping[str, Any], start: str = "") -> dict[str, Any]:

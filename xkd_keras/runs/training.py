@@ -15,7 +15,7 @@ from xkd_keras import files, signals
 from xkd_keras.console import many
 from xkd_keras.data import splits
 from xkd_keras.devices import cluster, collectives
-from xkd_keras.distillation import similar
+from xkd_keras.distillation import methods, similar
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
@@ -150,7 +150,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         within = f", step {done.batch} of {steps}" if done.batch else ""
         print(f"going on after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
-        heard = ", times how far they are heard" if cohort.mastery else ""
+        hearing = cohort.mastery and config.method != "solo"
+        heard = ", times how far they are heard" if hearing else ""
         print(f"each line: lambda, the weight of the teachers{heard}; top-1 on validation images")
 
 
@@ -173,8 +174,14 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     if cohort.similarity and unread:
         yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
     for name in sorted(fields.unused(config.method)):
-        if getattr(config, name) != fields.field(name).default:
-            yield f"--{name} has no effect on --method={config.method}; it is for mcod"
+        flag = fields.field(name)
+        if getattr(config, name) not in (flag.default, flag.metadata["usual"]):
+            users = fields.users(name)
+            yield f"--{name} has no effect on --method={config.method}; it is for {users}"
+    if config.exits and methods.own(config.method, "similarity", None):
+        yield f"with --exits={config.exits}, features are not compared (--distill_similarity=0)"
+    if not config.exits and any(peer.exits for peer in config.peers()):
+        yield "exits=... of a --peer has no effect without --exits"
     if len(cohort.peers) == 1 and config.method != "solo" and not config.teacher_run:
         yield "one network alone has no teacher, and learns as with --method=solo; add a --peer"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():

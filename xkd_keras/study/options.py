@@ -172,6 +172,9 @@ def check(plan: Plan) -> None:
             argument="teacher",
         )
     for arm in plan.arms:
+        for tried in plan.candidates(arm) or [{}]:
+            told = {**tried, **arm.options, "method": arm.method}
+            train.check_teaching(dataclasses.replace(plan.base, **told))
         given = [arm.options.get("teacher", "auto"), *plan.grid.get("teacher", ())]
         for teacher in given:
             if teacher != "auto" and (teacher == "frozen") != (arm.method == "kd"):

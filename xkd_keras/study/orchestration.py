@@ -24,6 +24,7 @@ from xkd_keras.study import (
     workers,
 )
 from xkd_keras.study.plan import Plan, Task
+from xkd_keras.study.report import reach
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
 
@@ -154,6 +155,8 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
         there = f", {ready} of them there already" if ready else ""
         print(f"{word}: {many(len(tasks), 'run')}{there}")
+        if tasks[0].test and len(plan.seeds) == 1 and len(plan.arms) > 1:
+            print(f"warning: {reach.ONE_SEED}")
         jobs = plan.jobs or _choose(len(todo))
         began = time.monotonic()
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
@@ -164,10 +167,20 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             where = f"{word} {ready + count:>3}/{len(tasks)}  {task.name}, seed {task.config.seed}"
             print(f"{where}  {outcome}  {clock(left)} left", flush=True)
             if not error and count - len(errors) == 1:  # the first that has a result
-                for line in json.loads(task.result.read_text()).get("reading", ()):
-                    print(line, flush=True)
+                _tell_of_images(task)
             if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
                 raise InputError(f"every run failed, the first with: {errors[task.result]}")
+
+
+def _tell_of_images(task: Task) -> None:
+    """Print what reading the images found, and a warning where those of the test are few."""
+    measured = json.loads(task.result.read_text())
+    lines = list(measured.get("reading", ()))
+    if task.test:
+        alone = [peer["top1"] for peer in measured["peers"].values()]
+        lines += reach.few_images(measured["data"]["examples"]["test"], alone)
+    for line in lines:
+        print(line, flush=True)
 
 
 def time_left(seconds: float, done: int, runs: int, jobs: int) -> float:
@@ -212,9 +225,11 @@ def _done(plan: Plan, task: Task) -> bool:
         return False
     if task.keep and not (task.networks / "metrics.json").exists():
         return False
+    # Where none was given, the images said how many are in a batch.
+    asked = dataclasses.replace(task.config, batch_size=task.config.batch_size or there.batch_size)
     if task.after:  # the teacher's path changes with the study's; the rest says who teaches
         there = dataclasses.replace(there, teacher_run=task.config.teacher_run)
-    if differences := there.differences(task.config):
+    if differences := there.differences(asked):
         raise InputError(
             f"'{plan.directory}' holds a run of another configuration"
             f" ({task.result.relative_to(plan.directory)}: {'; '.join(differences)})."

@@ -11,7 +11,7 @@ from xkd_keras.flags import fields
 
 ABOUT = {
     "solo": "each network alone",
-    "xkd": "the others, as far as they have learned; features too",
+    "xkd": "the others, as far as they have learned",
     "mcod": "the ensemble, in windows of growing weight",
     "ensemble": "the ensemble all the time",
     "ramp": "growing, without windows",
@@ -40,7 +40,9 @@ class Arm:
     def about(self) -> str:
         """A few words for the report."""
         given = ", ".join(f"{name} {value}" for name, value in self.options.items())
-        return ABOUT[self.method] + (f" ({given})" if self.name != self.method and given else "")
+        logits = self.options.get("distill_similarity") == 0 or self.options.get("exits")
+        text = ABOUT[self.method] + "; features too" * (self.method == "xkd" and not logits)
+        return text + (f" ({given})" if self.name != self.method and given else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ MOST_IMAGES = 1_000_000  # nobody labels more
 _MIDDLES = (np.arange(4000) + 0.5) / 4000
 
 
-def power(effect: float, n: int) -> float:
+def power(effect: float, n: int, alpha: float = ALPHA) -> float:
     """Return the probability that a two-sided paired t-test of n pairs finds a difference.
 
     With t the critical value and s the ratio of the measured deviation to the true one, it is the
@@ -26,24 +26,25 @@ def power(effect: float, n: int) -> float:
     Args:
         effect: The mean difference divided by the standard deviation of the differences.
         n: Pairs, two or more.
+        alpha: How often it finds one that is not there.
     """
-    critical, away = stats.t.ppf(1 - ALPHA / 2, n - 1), abs(effect) * math.sqrt(n)
+    critical, away = stats.t.ppf(1 - alpha / 2, n - 1), abs(effect) * math.sqrt(n)
     spread = critical * np.sqrt(stats.chi2.ppf(_MIDDLES, n - 1) / (n - 1))
     return float(np.mean(stats.norm.cdf(away - spread) + stats.norm.cdf(-away - spread)))
 
 
-def seeds_for(difference: float, deviation: float) -> int | None:
+def seeds_for(difference: float, deviation: float, alpha: float = ALPHA) -> int | None:
     """Return how many seeds find such a difference with a power of 80 %; None: over `MOST`."""
     if not deviation:
         return 2 if difference else None
     low, high = 1, 2  # the power grows with the seeds
-    while power(difference / deviation, high) < POWER:
+    while power(difference / deviation, high, alpha) < POWER:
         low, high = high, 2 * high
         if low > MOST:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        enough = power(difference / deviation, middle) >= POWER
+        enough = power(difference / deviation, middle, alpha) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high if high <= MOST else None
 

@@ -15,6 +15,7 @@ LEVEL, ALPHA = 0.95, 0.05
 BETTER, SAME, WORSE = "better", "no detectable difference", "worse"
 UNKNOWN = "too few seeds"
 CALIBRATION = ("ece", "cross_entropy", "brier")  # of each of them, less is better
+_JUDGED = ("mean", "low", "high", "holm", "family")
 _RESAMPLES = 9999
 _EQUAL = 1e-9  # accuracies are counts of images over their number: closer than this is the same
 
@@ -274,7 +275,7 @@ def verdict(study: Mapping, summary: Mapping) -> dict:
     Returns:
         subject: As `subject` has it.
         against: each other main method -> peer -> {"answer", and of the subject minus the other:
-            "n", "mean", "low", "high", "holm"}.
+            "n", "mean", "low", "high", "holm", and "family": among how many tests Holm's was}.
         variants: The same for each ablation.
         weakest: The peer with the lowest mean top-1 alone, or None.
     """
@@ -304,12 +305,12 @@ def _judge(methods: Mapping[str, Mapping], ours: str, rival: str) -> dict:
         mean, low, high = (v if v is None else -v for v in map(turned.get, ("mean", "high", "low")))
         result = {**turned, "mean": mean, "low": low, "high": high}
     if not result:
-        return {"answer": UNKNOWN, "n": 0, "mean": None, "low": None, "high": None, "holm": None}
+        return {"answer": UNKNOWN, "n": 0, **dict.fromkeys(_JUDGED)}
     # The same difference on every seed leaves nothing to test with.
     answer = UNKNOWN if result["n"] < 2 or (result["p"] is None and result["mean"]) else SAME
     if result["holm"] is not None and result["holm"] < ALPHA and result["low"] * result["high"] > 0:
         answer = BETTER if result["mean"] > 0 else WORSE
-    return {"answer": answer, **{key: result[key] for key in ("n", "mean", "low", "high", "holm")}}
+    return {"answer": answer, "n": result["n"], **{key: result.get(key) for key in _JUDGED}}
 
 
 def _number(value: float | None) -> float | None:

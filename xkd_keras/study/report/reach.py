@@ -1,9 +1,10 @@
 """What so many seeds and test images can show, and how many would show what was seen.
 
-It is about differences to solo, in points. Text for the report escapes names for Markdown.
+It is about differences to solo, or where that is not compared to the first other method, in points.
+Text for the report escapes names for Markdown.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from xkd_keras.console import many
 from xkd_keras.report.page import both, escape
@@ -11,23 +12,27 @@ from xkd_keras.study import power, statistics
 from xkd_keras.study.report.figures import signed
 
 _POINT = 0.01
+_FEW = 0.02  # test images that may add more than this to a difference
+ONE_SEED = "one seed proves nothing; five show differences of some points"
 
 
 def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     """Return what the report says of it, if anything is compared with solo over seeds."""
     able = [
         f"{100 * power.least(spread, result['n']):.1f} points for {escape(peer)}"
-        for peer, result, spread in _measured(said)
+        for peer, result, spread in _spread(said)
         if spread
     ]
     if not able:
         return []
     text = (
-        f"**What these seeds can show:** a difference to solo of at least {both(able)} is found"
-        " with a probability of 80 %, before Holm's correction."
+        f"**What these seeds can show:** a difference to {escape(_rival(said))} of at least"
+        f" {both(able)} is found with a probability of 80 %, before Holm's correction."
     )
     if more := _seeds(said):
-        text += f" At the same spread, the difference that was seen would need {both(more)}."
+        text += (
+            f" At the same spread, the difference that was seen would need {both(more)} with it."
+        )
     if more := _images(study, summary, said):
         text += f" To rule out that the choice of images made the difference takes {both(more)}."
     return [text]
@@ -35,66 +40,96 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
 
 def of_images(study: Mapping, summary: Mapping) -> str:
     """Return how much other test images may add to a difference, in brackets; empty if unknown."""
-    images, alone = study["data"]["examples"]["test"], _alone(study, summary).values()
-    if not alone:
-        return ""
-    moved = max(power.of_images(mean, images) for mean in alone)
+    said = statistics.verdict(study, summary)
+    alone = _accuracies(study, summary, _rival(said)).values()
+    return f" ({_moved(study['data']['examples']['test'], alone)[1]})" if alone else ""
+
+
+def few_images(images: int, accuracies: Iterable[float]) -> list[str]:
+    """Return a warning if test images are so few that their choice may add two points or more.
+
+    Args:
+        images: How many.
+        accuracies: Of the networks, fractions.
+    """
+    moved, text = _moved(images, accuracies)
+    if moved <= _FEW:
+        return []
+    return [f"warning: {many(images, 'test image')}: which ones they are may add {text}"]
+
+
+def _moved(images: int, accuracies: Iterable[float]) -> tuple[float, str]:
+    """Return how much other test images may add to a difference, as a fraction and in words."""
+    accuracies = list(accuracies)
+    moved = max(power.of_images(mean, images) for mean in accuracies)
     text = f"up to {100 * moved:.1f} points to a difference"
     if moved > _POINT:
-        needed = max(power.images_for(_POINT, mean) for mean in alone)
+        needed = max(power.images_for(_POINT, mean) for mean in accuracies)
         text += f"; {_rounded(needed):,} images would add no more than one"
-    return f" ({text})"
+    return moved, text
 
 
 def warnings(study: Mapping, summary: Mapping) -> list[str]:
     """Return a line for each reason why the differences that were seen are not shown."""
     said = statistics.verdict(study, summary)
     seeds, images = len(study["seeds"]), study["data"]["examples"]["test"]
-    lines = []
-    if seeds < 2 and said["against"]:
-        lines.append("one seed proves nothing; five show differences of some points")
+    what = f"the difference of {said['subject']} to {_rival(said)} that was seen"
+    lines = [ONE_SEED] if seeds < 2 and said["against"] else []
     if more := _seeds(said, named=str):
         lines.append(
-            f"{seeds} seeds do not show the difference of {said['subject']} to solo that was seen;"
-            f" at the same spread, it would need {both(more)}"
+            f"{seeds} seeds do not show {what}; at the same spread, it would need {both(more)}"
         )
     if more := _images(study, summary, said, named=str):
         lines.append(
-            f"{many(images, 'test image')} are few for the difference of {said['subject']} to solo"
-            f" that was seen; to rule out that their choice made it takes {both(more)}"
+            f"{many(images, 'test image')} are few for {what}; to rule out that their choice made"
+            f" it takes {both(more)}"
         )
     return lines
 
 
-def _measured(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
-    """Yield peer, its comparison with solo, and the deviation of the differences over seeds."""
-    for peer, result in said["against"].get("solo", {}).items():
+def _rival(said: Mapping) -> str:
+    """Return the method that the subject is measured against."""
+    return "solo" if "solo" in said["against"] else next(iter(said["against"]), "")
+
+
+def _measured(said: Mapping) -> Mapping[str, Mapping]:
+    """Return by the peer the comparisons with that method that have a result."""
+    found = said["against"].get(_rival(said), {})
+    return {peer: result for peer, result in found.items() if result["mean"] is not None}
+
+
+def _spread(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
+    """Yield peer, comparison, and the deviation of the differences over seeds, if there are."""
+    for peer, result in _measured(said).items():
         if result["n"] > 1 and result["low"] is not None:
             yield peer, result, power.deviation(result["high"] - result["mean"], result["n"])
 
 
-def _differing(said: Mapping) -> Iterator[tuple[str, Mapping, float]]:
-    """Yield of `_measured` what is not 0.00 points: no seeds or images would show that."""
-    return (each for each in _measured(said) if round(100 * each[1]["mean"], 2))
+def _differs(result: Mapping) -> bool:
+    """Whether a difference is not 0.00 points, which no seeds or images would show."""
+    return bool(round(100 * result["mean"], 2))
 
 
 def _seeds(said: Mapping, named: Callable = escape) -> list[str]:
-    """Return how many seeds the differences need that are not shown."""
-    return [
-        f"{_amount(power.seeds_for(result['mean'], spread), power.MOST)} seeds for"
-        f" {named(peer)} ({_points(result)})"
-        for peer, result, spread in _differing(said)
-        if result["answer"] == statistics.SAME
-    ]
+    """Return how many seeds the differences need that are not shown, in a family of tests."""
+    lines = []
+    for peer, result, spread in _spread(said):
+        if result["answer"] == statistics.SAME and _differs(result):
+            alpha = statistics.ALPHA / (result["family"] or 1)  # Holm's for the smallest p
+            needed = power.seeds_for(result["mean"], spread, alpha)
+            needed = needed and max(needed, result["n"] + 1)
+            amount = _amount(needed, power.MOST)
+            lines.append(f"{amount} seeds for {named(peer)} ({_points(result)})")
+    return lines
 
 
 def _images(study: Mapping, summary: Mapping, said: Mapping, named: Callable = escape) -> list[str]:
     """Return how many test images the differences need that other images may undo."""
-    images, alone = study["data"]["examples"]["test"], _alone(study, summary)
+    images, alone = study["data"]["examples"]["test"], _accuracies(study, summary, _rival(said))
     needed = {
         peer: (_rounded(power.images_for(result["mean"], alone[peer])), result)
-        for peer, result, _ in _differing(said)
-        if abs(result["mean"]) < power.of_images(alone[peer], images)
+        for peer, result in _measured(said).items()
+        if _differs(result) and abs(result["mean"]) < power.of_images(alone[peer], images)
     }
     return [
         f"{_amount(count, power.MOST_IMAGES, 'up to ')} test images for"
@@ -103,9 +138,9 @@ def _images(study: Mapping, summary: Mapping, said: Mapping, named: Callable = e
     ]
 
 
-def _alone(study: Mapping, summary: Mapping) -> dict[str, float]:
-    """Return the mean accuracy of every peer alone, where it was measured."""
-    means = {p: summary["networks"][p].get("solo", {}).get("mean") for p in study["peers"]}
+def _accuracies(study: Mapping, summary: Mapping, method: str) -> dict[str, float]:
+    """Return the mean accuracy of every peer by a method, where it was measured."""
+    means = {p: summary["networks"][p].get(method, {}).get("mean") for p in study["peers"]}
     return {peer: mean for peer, mean in means.items() if mean is not None}
 
 
