@@ -17,6 +17,7 @@ PIXELS = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype("float32")
 MODULES = {
     "MobileNetV3Small": "mobilenet_v3",  # normalises inside
     "MobileNetV2": "mobilenet_v2",  # -1..1
+    "MobileNet": "mobilenet",  # its last layer is a convolution, which it reshapes
     "EfficientNetV2B0": "efficientnet_v2",
     "EfficientNetB0": "efficientnet",  # normalises inside, by weights
     "ResNet50": "resnet",  # blue, green, red
@@ -26,7 +27,7 @@ MODULES = {
     "EfficientNetV2S": "efficientnet_v2",
     "VGG16": "vgg16",
 }
-QUICK = ("MobileNetV3Small",)
+QUICK = ("MobileNetV3Small", "MobileNet")
 
 
 def as_keras_has_it(name, weights):

@@ -39,6 +39,8 @@ def build(name, x, num_classes):
     left_out = {id(layer) for layer in [head, *(seen.layers if seen else ())]}
 
     def call(layer, *args, **kwargs):
+        if isinstance(layer, keras.layers.Reshape) and layer.target_shape == (num_classes,):
+            layer = keras.layers.Flatten(name=layer.name)  # of what the last layer would have read
         return args[0] if id(layer) in left_out else layer(*args, **kwargs)
 
     return logits(graphs.replay(model, x, call), num_classes)
