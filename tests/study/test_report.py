@@ -322,7 +322,11 @@ def test_the_table_is_aligned_and_says_what_the_report_says(tmp_path, unpictured
     assert len({len(line) for line in lines}) == 1
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
     assert [row[:3] for row in rows[1:3]] == [["alexnet", "solo", "6"], ["alexnet", "mcod", "6"]]
-    assert f"| {rows[2][4]} |" in study.write(tmp_path)
+    runs = [run for run in study.content["runs"] if run["method"] == "mcod"]
+    error = np.mean([run["peers"]["alexnet"]["ece"] for run in runs])
+    assert rows[0][3:] == ["top-1 %", "ECE %", "to solo (95 %)", "Holm p"]
+    assert rows[2][4] == f"{100 * error:.1f}"
+    assert f"| {rows[2][5]} |" in study.write(tmp_path)
     assert "solo" not in document.table(Study(main=("kd", "mcod")).content)
 
 

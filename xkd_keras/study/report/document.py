@@ -55,15 +55,17 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 
 def table(study: Mapping) -> str:
     """Return the result as aligned plain text: one line per network and method."""
-    rows = [["network", "method", "seeds", "top-1 %", "to solo (95 %)", "Holm p"]]
+    rows = [["network", "method", "seeds", "top-1 %", "ECE %", "to solo (95 %)", "Holm p"]]
     summary = _summary(study)
     for network, by in summary["networks"].items():
         for method, values in by.items():
             to_solo = values["against"].get("solo")
-            cells = [mean(values), difference(to_solo), p_value(to_solo and to_solo["holm"])]
+            ece = (values.get("ece") or {}).get("mean")  # older studies have none
+            cells = [mean(values), "–" if ece is None else f"{100 * ece:.1f}"]
+            cells += [difference(to_solo), p_value(to_solo and to_solo["holm"])]
             rows.append([network, method, str(values["n"]), *cells])
     if "solo" not in study["methods"]:
-        rows = [row[:4] for row in rows]
+        rows = [row[:5] for row in rows]
     return page.aligned(rows, words=2)
 
 
