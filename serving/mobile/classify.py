@@ -7,6 +7,7 @@ functions below: load, packed, prepare (with orientation and as_seen) and classi
 """
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -160,20 +161,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--top", type=int, default=3, help="how many classes to print (3)")
-    parser.add_argument("--crop_ratio", type=float, help="share of the sides that is seen (file's)")
+    parser.add_argument("--top", default="3", help="how many classes to print (3)")
+    parser.add_argument("--crop_ratio", help="share of the sides that is seen (file's)")
     options = parser.parse_args(arguments)
-    if options.top < 1:
-        parser.error(f"--top: received {options.top}; valid: 1 or more.")
-    if options.crop_ratio is not None and not 0 < options.crop_ratio <= 1:
-        parser.error(f"--crop_ratio: received {options.crop_ratio}; valid: above 0, up to 1.")
+    if not options.top.isdecimal() or not (top := int(options.top)):
+        parser.error(f"--top: received '{options.top}'; valid: a whole number, 1 or more.")
+    try:
+        ratio = None if options.crop_ratio is None else float(options.crop_ratio)
+    except ValueError:
+        ratio = math.nan
+    if ratio is not None and not 0 < ratio <= 1:
+        parser.error(f"--crop_ratio: received '{options.crop_ratio}'; valid: above 0, up to 1.")
     failed = False
     # Whatever a file is called, its name is printed, and at once.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         interpreter, labels = load(options.model)
         least = packed(options.model, "threshold.txt", 0.0)
-        ratio = options.crop_ratio or packed(options.model, "crop_ratio.txt", 1.0)
+        ratio = ratio or packed(options.model, "crop_ratio.txt", 1.0)
         Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
         for path in images(options.images):
@@ -188,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
                 failed = True
                 continue
             probabilities, milliseconds = classify(interpreter, pixels)
-            best = np.argsort(-probabilities, kind="stable")[: options.top]
+            best = np.argsort(-probabilities, kind="stable")[:top]
             named = "  ".join(f"{labels[i]} {100 * probabilities[i]:.1f}%" for i in best)
             unsure = "none of these?  " if probabilities[best[0]] < least else ""
             print(f"{path}  {unsure}{named}  {milliseconds:.2f} ms")
