@@ -113,6 +113,37 @@ def test_files_among_the_pictures_that_are_none_by_name_are_said_not_to_be_used(
     )
 
 
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
+    fill(tmp_path / "birds")
+    for i in range(7):
+        picture(tmp_path / f"disk/{i}.png", COLOURS["red"])
+    (tmp_path / "birds/red/more").symlink_to(tmp_path / "disk")
+    (tmp_path / "birds/red/again").symlink_to(tmp_path / "birds/red")
+    (tmp_path / "birds/grey").symlink_to(tmp_path / "disk")
+    dataset = load(tmp_path / "birds")
+    assert dataset.class_names == ("blue", "green", "grey", "red")
+    assert sum(sizes(dataset)) == 3 * 10 + 7 + 7
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read_or_a_class_that_is_not_there(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red/lost.png").symlink_to(tmp_path / "gone/lost.png")
+    refused(tmp_path, r"red/lost\.png cannot be read \(.*\); skip_unreadable leaves it out")
+    assert len(load(tmp_path, skip_unreadable=True).skipped) == 1
+    (tmp_path / "grey").symlink_to(tmp_path / "gone")
+    for skip in (False, True):
+        refused(
+            tmp_path, r"'grey' is a link to '.*gone', which does not exist", skip_unreadable=skip
+        )
+
+
+def test_a_hidden_folder_of_images_is_said_not_to_be_used(tmp_path):
+    fill(tmp_path)
+    picture(tmp_path / ".grey/a.png", COLOURS["red"])
+    (tmp_path / ".git").mkdir()
+    assert "begin with a dot are hidden: '.grey'." in " ".join(load(tmp_path).notes)
+
+
 def test_litter_of_other_programs_is_left_out(tmp_path):
     expected = load(fill(tmp_path / "birds")).fingerprint
     root = tmp_path / "birds"

@@ -67,6 +67,15 @@ def test_the_file_of_a_run_is_read_where_it_is_and_not_at_home(tmp_path, monkeyp
     assert configs.read(Path("~/run/config.flags")).epochs == 3
 
 
+def test_a_folder_is_the_same_however_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path in ("birds/", "./birds", str(tmp_path / "birds")):
+        assert Config(dataset="folder:birds").differences(Config(dataset=f"folder:{path}")) == []
+    (line,) = Config(dataset="folder:birds").differences(Config(dataset="folder:fish"))
+    assert line == "--dataset was folder:birds and is folder:fish"
+
+
 def test_flags_without_effect_are_known_by_the_method():
     assert "distill_period" not in fields.unused("mcod")
     assert {"distill_period", "distill_duty"} <= fields.unused("ramp")

@@ -45,6 +45,15 @@ def together(models, images):
     return 0.25 * a + 0.75 * b
 
 
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 3), (2, 2 * SIDE, SIDE, 3), (2, SIDE, SIDE, 1)])
+@pytest.mark.parametrize("kind", ["default", "uint8"])
+def test_pixels_of_another_shape_are_an_error_that_can_be_caught(path, shape, kind):
+    call = tf.saved_model.load(str(path)).signatures[f"serving_{kind}"]
+    zeros = tf.zeros(shape, "float32" if kind == "default" else kind)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
+        call(pixels=zeros)
+
+
 @pytest.mark.parametrize("n", [1, 7])
 @pytest.mark.parametrize(
     ("signature", "kind"), [("serving_default", "float32"), ("serving_uint8", "uint8")]

@@ -18,6 +18,7 @@ PARTS = {  # words for the parts of a data set, in any case
 }
 # Of other programs; so is what begins with a dot.
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+_COPIES = (".ipynb_checkpoints", ".thumbnails")  # their pictures are nobody's loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,19 @@ def _folders(folder: Path) -> list[Path]:
     """Return the folders in a folder that mean something, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not _litter(child))
+    children = sorted(child for child in folder.iterdir() if not _litter(child))
+    for child in children:
+        if _leads_nowhere(child) and not _called_picture(child):  # it may have been a class
+            raise _refusal(
+                f"folder:{folder}: '{child.name}' is a link to '{child.readlink()}', which does"
+                " not exist. Valid: links to folders; or a folder without it."
+            )
+    return [child for child in children if child.is_dir()]
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to what is not there: a disk that is not mounted, a cache."""
+    return path.is_symlink() and not path.exists()
 
 
 def _part(folder: Path) -> str:
@@ -186,12 +199,24 @@ def _refusal(text: str) -> InputError:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return all files within a folder that are not another program's, sorted."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(map(_litter, [path, *path.relative_to(folder).parents]))
-    ]
+    """Return all files within a folder that are not another program's, sorted.
+
+    Links to folders are followed, each folder once; links to nothing are files that cannot be read.
+    """
+    found, seen = [], set()
+
+    def look(inside: Path) -> None:
+        if (real := inside.resolve()) in seen:
+            return
+        seen.add(real)
+        for child in sorted(inside.iterdir()):
+            if child.is_dir() and not _litter(child):
+                look(child)
+            elif (child.is_file() or _leads_nowhere(child)) and not _litter(child):
+                found.append(child)
+
+    look(folder)
+    return sorted(found)
 
 
 def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) -> list[Path]:
@@ -233,8 +258,15 @@ def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
 
 
 def _beside(top: Path) -> list[str]:
-    lost = sum(map(_is_picture, top.iterdir()))
-    return [f"Not used: {lost} in '{top.name}' itself, in no folder of a class."] if lost else []
+    lost, notes = sum(map(_is_picture, top.iterdir())), []
+    if lost:
+        notes.append(f"Not used: {lost} in '{top.name}' itself, in no folder of a class.")
+    dotted = [child for child in sorted(top.iterdir()) if child.name[0] == "." and child.is_dir()]
+    mine = [each for each in dotted if each.name not in _COPIES]
+    hidden = [each.name for each in mine if any(map(_is_picture, each.iterdir()))]
+    if hidden:
+        notes.append(f"Not used, as names that begin with a dot are hidden: {_listed(hidden)}.")
+    return notes
 
 
 def _listed(names, most: int = 5) -> str:

@@ -124,7 +124,8 @@ def eval_batches(
     Args:
         split: `dataset.train`, `.validation` or `.test`.
         dataset: What `load` gave.
-        batch_size: Examples in a batch, over all replicas and workers.
+        batch_size: Examples in a batch, over all replicas and workers; of one worker, no more than
+            there are.
         share: (index, count): of `count` workers, this one's equal part of every batch.
 
     Returns:
@@ -135,6 +136,8 @@ def eval_batches(
     Raises:
         InputError: batch_size is not a multiple of count.
     """
+    if share[1] == 1:  # a handful of images is not to cost as much as a full batch
+        batch_size = min(batch_size, max(1, len(split)))
     size, ratio, rows = dataset.image_shape[:2], dataset.crop_ratio, _rows(batch_size, share)
     steps = -(-len(split) // batch_size)
     places = np.arange(steps * batch_size).reshape(steps, -1, rows)[:, share[0]].reshape(-1)

@@ -83,7 +83,7 @@ class Config(fields.Fields):
         return [
             f"--{name} was {parsing.shown(was)} and is {parsing.shown(now)}"
             for name, was, now in pairs
-            if was != now
+            if was != now and not (name == "dataset" and datasets.same(was, now))
         ]
 
     def flags(self) -> str:

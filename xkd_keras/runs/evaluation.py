@@ -60,7 +60,7 @@ def predict(
         for name, call in calls.items():
             began = time.perf_counter()
             logits = call(images, training=False).numpy()
-            times[name].append(1000 * (time.perf_counter() - began) / batch_size)
+            times[name].append(1000 * (time.perf_counter() - began) / len(images))
             rows[name].append(logits[mask.numpy() > 0])
     logits = {name: np.concatenate(row) for name, row in rows.items()}
     # The first batch traces the graph; it only counts where there is no other.
@@ -80,7 +80,7 @@ def answers(
 ) -> np.ndarray:
     """Return what a function of images, float32 [n, H, W, 3], says of a split: [n, classes]."""
     part = getattr(dataset, split)
-    batches = datasets.eval_batches(part, dataset=dataset, batch_size=min(batch_size, len(part)))
+    batches = datasets.eval_batches(part, dataset=dataset, batch_size=batch_size)
     return np.concatenate([call(images.numpy()[mask > 0]) for images, _, mask in batches])
 
 

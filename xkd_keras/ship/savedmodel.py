@@ -40,8 +40,11 @@ class Served(tf.Module):
         names = tf.constant(from_lines(labels.read_text(encoding="utf-8")))
         shape = next(iter(models.values())).input_shape[1:]
         top = min(TOP, len(names))
+        batch = [None, *shape]
 
         def predict(pixels):
+            # Without it, a wrong rank ends the caller's process, and a wrong size is answered.
+            pixels = tf.ensure_shape(pixels, batch)
             stacked = ensemble_shares.stacked([models[name] for name in shares], pixels)
             logits = ensemble_shares.ensemble(stacked, list(shares.values()))
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
@@ -63,7 +66,6 @@ class Served(tf.Module):
             least = tf.fill(tf.shape(image_bytes), tf.constant(threshold, tf.float32))
             return {**answers, **names_of, "threshold": least}
 
-        batch = [None, *shape]
         self.functions = {
             "serving_default": _traced(predict, tf.TensorSpec(batch, tf.float32, "pixels")),
             "serving_uint8": _traced(
