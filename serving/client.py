@@ -74,6 +74,7 @@ class Client:
     ):
         if rest and ca_file:
             raise command.MistakeError("--ca_file: is for gRPC; the servers' REST has no TLS.")
+        address = address.removeprefix("http://").rstrip("/")  # as people copy it
         self._model, self._address, self._label = model, address, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
         self._ca_file = ca_file
@@ -83,12 +84,21 @@ class Client:
         """Return the most probable labels of encoded images, best first, with their probabilities.
 
         Args:
-            images: Contents of JPEG, PNG, BMP, GIF or WebP files, of any size.
+            images: Contents of JPEG, PNG, BMP, GIF or WebP files, of any size; of none, no answers.
 
         Raises:
             RefusedError: The server has no such model, cannot read an image, or does not answer.
+            TypeError: Something else than a list of bytes.
         """
-        wait = self._wait
+        if isinstance(images, bytes | bytearray | memoryview | str):
+            raise TypeError("images: received one; valid: a list of the contents of files.")
+        images = list(images)
+        for image in images:
+            if not isinstance(image, bytes | bytearray | memoryview):
+                raise TypeError(f"images: received {image!r:.60}; valid: bytes, a file's content.")
+        if not images:
+            return []
+        images, wait = [bytes(image) for image in images], self._wait
         for left in reversed(range(self._retries + 1)):
             try:
                 return self._send(images)

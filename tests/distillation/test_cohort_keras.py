@@ -103,6 +103,34 @@ def test_class_weights_count_in_a_tf_data_pipeline_as_in_plain_keras():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_class_weights_do_not_count_in_what_is_said_of_accuracy():
+    histories = []
+    for weights in (None, {0: 100.0}, None):
+        keras.utils.set_random_seed(0)
+        cohort = compiled([linear("a"), linear("b")], rate=0.0)
+        fit(cohort, class_weight={1: 7.0})  # before it: nothing of it stays
+        histories.append(fit(cohort, class_weight=weights).history)
+    plain, weighted, again = histories
+    assert weighted["a_top1"] == plain["a_top1"]
+    assert weighted["a_cross_entropy"] == pytest.approx(plain["a_cross_entropy"])
+    assert weighted["loss"][0] > 2 * plain["loss"][0]
+    assert again == plain
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({4: 2.0}, "^class_weight: received a weight of class 4; valid: 0 to 3"),
+        ({0: -1.0}, "^class_weight: received .*; valid: 4 numbers"),
+    ],
+)
+def test_class_weights_of_no_class_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        fit(compiled([linear("a")]), class_weight=given)
+    with pytest.raises(InputError, match="the Cohort has class_weights"):
+        fit(compiled([linear("a")], class_weights=[1, 2, 3, 4]), class_weight={0: 1.0})
+
+
 def test_a_saved_cohort_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
     peers = [linear("a"), convolutional("b", 4)]
     cohort = compiled(peers, schedule=schedules.Windows(1.0, 6, 2, 1), weights={"a": 1, "b": 2})
@@ -120,6 +148,9 @@ def test_a_saved_cohort_goes_on_as_if_it_had_not_been_interrupted(tmp_path):
     ("kwargs", "message"),
     [
         ({"peers": []}, "peers: received none"),
+        ({"peers": ["alexnet"]}, "peers: received 'alexnet'; valid: Keras models"),
+        ({"peers": {"a": 3}}, "peers: received 3; valid: Keras models"),
+        ({"peers": linear("a")}, "peers: received one model; valid: a list of models"),
         ({"peers": [linear("a"), linear("a")]}, "peers: the name 'a' is used twice"),
         ({"peers": {"ensemble": linear("a")}}, "peers: the name 'ensemble' is taken"),
         ({"temperature": 0}, "temperature: received 0; valid: a number above 0"),

@@ -28,6 +28,18 @@ def test_changed_images_are_refused(data_dir, tmp_path):
         rundir.record(config, tmp_path, dataclasses.replace(data, fingerprint="other"))
 
 
+def test_a_damaged_record_of_the_images_is_written_anew(data_dir, tmp_path):
+    config = configuration(tmp_path, data_dir, epochs=1)
+    data = rundir.load_dataset(config)
+    rundir.record(config, tmp_path, data)
+    whole = (tmp_path / "data.json").read_text()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/epoch-0001.npz").touch()
+    (tmp_path / "data.json").write_text(whole[:40])
+    rundir.record(config, tmp_path, data)
+    assert (tmp_path / "data.json").read_text() == whole
+
+
 def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(InputError, match="is not empty and not a run"):

@@ -52,6 +52,20 @@ def test_images_are_answered_best_label_first(served, rest):
 
 
 @both
+def test_whatever_holds_bytes_is_sent_and_nothing_else(served, rest):
+    client = client_of(served, rest)
+    wanted = client.classify([RED, GREEN])
+    assert client.classify(
+        kind(each) for each, kind in ((RED, bytearray), (GREEN, memoryview))
+    ) == (wanted)
+    assert client.classify([]) == []
+    with pytest.raises(TypeError, match=r"^images: received one; valid: a list"):
+        client.classify(RED)
+    with pytest.raises(TypeError, match=r"^images: received 'photo.jpg'; valid: bytes"):
+        client.classify(["photo.jpg"])
+
+
+@both
 def test_an_answer_below_the_models_threshold_is_not_sure(served, rest):
     grey = served_models.picture(80, 60, 60)  # e^4 against twice e^3: 58 %
     sure, unsure = client_of(served, rest, model="wary").classify([RED, grey])

@@ -22,6 +22,8 @@ def unpacked(data, classes: int, check_range: bool = True):
         InputError: Labels are no whole numbers, or of another shape.
     """
     images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if labels is None:
+        raise InputError("received none; valid: fit(images, labels).", argument="labels")
     labels = tf.convert_to_tensor(labels)
     shape = labels.shape
     if shape.rank is not None and not (shape.rank == 1 or (shape.rank == 2 and shape[1] == 1)):

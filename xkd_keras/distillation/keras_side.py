@@ -1,8 +1,10 @@
 """What Keras asks of any model, as a Cohort answers it: nothing of the method is here."""
 
+import contextlib
+
 import keras
 
-from xkd_keras.distillation import averages, batches, nonfinite, optimizers, saving
+from xkd_keras.distillation import averages, batches, members, nonfinite, optimizers, saving
 from xkd_keras.errors import InputError
 
 # Of `keras.Model.compile`: what a Cohort brings itself.
@@ -52,16 +54,40 @@ class KerasSide(keras.Model):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
         self.compile(optimizer, config["on_nonfinite"])
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args, class_weight=None, **kwargs):
         """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda.
 
-        Labels that are no class numbers raise InputError.
+        `class_weight` counts in the loss, as `class_weights` of the Cohort does, and not in top-1
+        and the other metrics. Labels that are no class numbers raise InputError.
         """
-        with nonfinite.explained(), batches.explained():
+        with self._weighing(class_weight), nonfinite.explained(), batches.explained():
             history = super().fit(*args, **kwargs)
         if self.jit_compile and not self.nonfinite.skips:  # XLA cannot say it in the step
             nonfinite.check_ends(history.history, self.peers)
         return history
+
+    @contextlib.contextmanager
+    def _weighing(self, given):
+        """Train with these weights of classes, a dict by their number, if there are any."""
+        if given is None:
+            yield
+            return
+        if self.class_weights:
+            raise InputError(
+                "the Cohort has class_weights; valid: one of the two.", argument="class_weight"
+            )
+        if strange := sorted(set(given) - set(range(self.classes))):
+            raise InputError(
+                f"received a weight of class {strange[0]}; valid: 0 to {self.classes - 1}.",
+                argument="class_weight",
+            )
+        table = [given.get(number, 1.0) for number in range(self.classes)]
+        self.class_weights = members.of_classes("class_weight", table, self.classes)
+        self.train_function = None  # it was traced without them
+        try:
+            yield
+        finally:
+            self.class_weights = self.train_function = None
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""

@@ -14,6 +14,14 @@ def named(
     peers: Mapping[str, keras.Model] | Sequence[keras.Model],
 ) -> dict[str, keras.Model]:
     """Return the peers by name; raises InputError for none, a name twice, or `ensemble`."""
+    if isinstance(peers, keras.Model):
+        raise InputError("received one model; valid: a list of models.", argument="peers")
+    for peer in peers.values() if isinstance(peers, Mapping) else peers:
+        if not isinstance(peer, keras.Model):
+            raise InputError(
+                f"received {peer!r}; valid: Keras models (xkd_keras.peers.build makes them).",
+                argument="peers",
+            )
     if not isinstance(peers, Mapping):
         names = [peer.name for peer in peers]
         twice = sorted({name for name in names if names.count(name) > 1})
