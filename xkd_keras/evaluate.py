@@ -61,7 +61,7 @@ def _usual_split(dataset: str, own: bool) -> str:
         dataset: Its name; empty: the run's.
         own: Whether the run was trained on it: a part of its images is held out for the test.
     """
-    plain = dataset.startswith("folder:") and not own
+    plain = names.is_folder(dataset) and not own
     whole = plain and not datasets.has_test(Path(names.folder_path(dataset)))
     return "all" if whole else "test"
 

@@ -4,12 +4,15 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.shell import ENV, ROOT, fails, here, run
+from xkd_keras.flags.config import Config
+from xkd_keras.runs import whereabouts
 
 
 @pytest.fixture
@@ -173,6 +176,29 @@ def test_the_runs_own_folder_is_evaluated_on_its_test_images_however_it_is_named
     other = f"folder:{tmp_path / 'more'}"
     again = here("evaluate", f"--run_dir={tmp_path / 'run'}", f"--dataset={other}")
     assert f"20 images of {other}, split all:" in again.stdout, again.stderr
+    assert "warning" not in again.stdout
+    (tmp_path / "images").rename(tmp_path / "moved")
+    lost = here("export", f"--run_dir={tmp_path / 'run'}")
+    fails(lost, 1, "any more; put them back, or write their new place into")
+    again = here(
+        "evaluate", f"--run_dir={tmp_path / 'run'}", f"--dataset=folder:{tmp_path / 'moved'}"
+    )
+    assert "warning: these are the images that the run was trained on" in again.stdout
+
+
+def test_images_that_were_named_from_another_directory_are_found(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "images").mkdir()
+    config = Config(dataset="folder:images", run_dir="run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/data.json").write_text(json.dumps(whereabouts.of(config)))
+    assert whereabouts.located(config, Path("run")) == config
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = whereabouts.located(config, Path("../run"))
+    assert found.dataset == f"folder:{tmp_path / 'images'}"
+    whereabouts.check(found, Path("../run"))
+    assert whereabouts.of(Config(dataset="digits")) == {}
 
 
 def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):

@@ -163,7 +163,7 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
 
 def read(name: str, request: Request) -> Content:
     """Read a whole data set: all of its images, in their splits."""
-    if name.startswith("folder:"):
+    if names.is_folder(name):
         return folder.read(name, request)
     from xkd_keras.data import tfds  # slow to import, and folders do without
 

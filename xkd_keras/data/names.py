@@ -147,7 +147,7 @@ def resolve(
         own = native[0] if native and native[0] == native[1] <= _SMALL else _SMALL
         height = width = _IMAGE_SIZES.get(name, own)
     if augment == "auto":
-        if not name.startswith("folder:") and any(word in name for word in _CHARACTERS):
+        if not is_folder(name) and any(word in name for word in _CHARACTERS):
             augment = "crop"
         else:
             augment = "crop_flip" if height * width <= _SMALL**2 else "inception"
@@ -179,6 +179,11 @@ def check(name: str, data_dir: str | None = None) -> None:
         _check_tfds(name, rest, data_dir)
 
 
+def is_folder(name: str) -> bool:
+    """Whether a data set is a folder of the person's."""
+    return name.startswith("folder:")
+
+
 def folder_path(name: str) -> str:
     """Return PATH of `folder:PATH`; no shell expands a ~ after the colon."""
     return os.path.expanduser(name.removeprefix("folder:"))
@@ -186,7 +191,7 @@ def folder_path(name: str) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two names are of one data set; paths may be written in several ways."""
-    if not (one.startswith("folder:") and other.startswith("folder:")):
+    if not (is_folder(one) and is_folder(other)):
         return one == other
     return os.path.realpath(folder_path(one)) == os.path.realpath(folder_path(other))
 

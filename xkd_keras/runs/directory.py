@@ -18,6 +18,7 @@ from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.errors import InputError, first_line
 from xkd_keras.flags import config as configs
+from xkd_keras.runs import whereabouts
 
 SPLITS = ("train", "validation", "test")
 
@@ -68,7 +69,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
 
 def _recorded(run_dir: Path) -> configs.Config:
     """Return what a run was begun with; before xkd compared features, nothing was said of them."""
-    config = configs.read(run_dir / "config.flags")
+    config = whereabouts.located(configs.read(run_dir / "config.flags"), run_dir)
     if config.method == "xkd" and config.distill_similarity is None:
         return dataclasses.replace(config, distill_similarity=0.0)
     return config
@@ -89,7 +90,7 @@ def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> Non
             argument="dataset",
         )
     files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
-    files.write(path, json.dumps(about(data), indent=1) + "\n")
+    files.write(path, json.dumps({**about(data), **whereabouts.of(config)}, indent=1) + "\n")
 
 
 def _fingerprint(path: Path) -> str:
@@ -135,7 +136,7 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
             " xkd_keras.train has completed (it has a metrics.json).",
             argument=argument,
         ) from None
-    return configs.read(run_dir / "config.flags"), metrics
+    return whereabouts.located(configs.read(run_dir / "config.flags"), run_dir), metrics
 
 
 def containing(path: Path) -> Path | None:
@@ -297,11 +298,14 @@ def load_run(
     for name, model in models.items():
         _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
     known = metrics["data"]
+    own = is_own(config, dataset)
+    if own:
+        whereabouts.check(config, run_dir)
     data = load_dataset(
         *(config, dataset, tuple(known["image_shape"][:2]), tuple(known["class_names"])),
         skip_unreadable=skip_unreadable,
     )
-    if is_own(config, dataset) and data.fingerprint != metrics["data"]["fingerprint"]:
+    if own and data.fingerprint != metrics["data"]["fingerprint"]:
         raise InputError(
             f"the images of '{config.dataset}' have changed since the run; restore them,"
             " or evaluate a copy in another place.",

@@ -135,7 +135,27 @@ def evaluate_run(
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
     found = facts(predictions, run.data)
+    if _trained_on(run, dataset):
+        found["about"].append(
+            "warning: these are the images that the run was trained on; if they have moved, write"
+            f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
+        )
     return {**found, **summarize(run.models, predictions)}
+
+
+def _trained_on(run: rundir.Run, dataset: str) -> bool:
+    """Whether another dataset has the very images of the run, those that it learned among them."""
+    counts = sum(len(getattr(run.data, split)) for split in rundir.SPLITS)
+    if rundir.is_own(run.config, dataset) or counts != sum(
+        run.metrics["data"]["examples"].values()
+    ):
+        return False
+    config = dataclasses.replace(run.config, dataset=dataset)
+    try:
+        again = rundir.load_dataset(config, "", tuple(run.metrics["data"]["image_shape"][:2]))
+    except InputError:  # as the run's they could not be used: they are others
+        return False
+    return again.fingerprint == run.metrics["data"]["fingerprint"]
 
 
 def facts(predictions: Predictions, data: datasets.Dataset) -> dict:

@@ -1,0 +1,43 @@
+"""Where the folder of a run's images is: for commands in another directory, or on another day."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from xkd_keras.data import names
+from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+
+
+def of(config: configs.Config) -> dict[str, str]:
+    """Return what data.json says of it: the whole `path` of a folder, nothing of other data."""
+    if not names.is_folder(config.dataset):
+        return {}
+    return {"path": os.path.realpath(names.folder_path(config.dataset))}
+
+
+def located(config: configs.Config, run_dir: Path) -> configs.Config:
+    """Return the configuration with the folder where it was in training, if it is not here."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        there = json.loads((run_dir / "data.json").read_text())["path"]
+        if _missing(config) and os.path.isdir(there):
+            return dataclasses.replace(config, dataset=f"folder:{there}")
+    return config
+
+
+def check(config: configs.Config, run_dir: Path) -> None:
+    """Raise InputError where the folder that a run was trained on has gone."""
+    if _missing(config):
+        raise InputError(
+            f"the images of '{run_dir}' are not in '{names.folder_path(config.dataset)}' any more;"
+            f" put them back, or write their new place into {run_dir / 'config.flags'}"
+            " (--dataset=folder:PATH).",
+            argument="dataset",
+        )
+
+
+def _missing(config: configs.Config) -> bool:
+    folder = names.folder_path(config.dataset)
+    return names.is_folder(config.dataset) and not os.path.isdir(folder)
