@@ -137,6 +137,17 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_read_or_a_class_that_is_no
         )
 
 
+def test_a_name_of_composed_or_decomposed_letters_is_one_class(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    fill(tmp_path / "one")
+    fill(tmp_path / "two")
+    (tmp_path / "one/red").rename(tmp_path / "one" / composed)
+    (tmp_path / "two/red").rename(tmp_path / "two" / decomposed)
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    assert one.class_names == two.class_names == ("blue", composed, "green")
+    assert sizes(one) == sizes(two)
+
+
 def test_a_hidden_folder_of_images_is_said_not_to_be_used(tmp_path):
     fill(tmp_path)
     picture(tmp_path / ".grey/a.png", COLOURS["red"])

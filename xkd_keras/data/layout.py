@@ -1,6 +1,7 @@
 """Where the pictures of a person's folder are, and what its folders mean. Needs no TensorFlow."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class File:
 
     Attributes:
         path: Of the file.
-        label: Name of its class.
+        label: Name of its class, in Unicode's composed form (NFC).
         part: "train", "validation", "test", or "" where the folder has no such parts.
     """
 
@@ -72,7 +73,9 @@ def find(
             for folder, files in zip(classes, inside, strict=True)
         ]
         for folder, paths in zip(classes, found, strict=True):
-            listed += [File(path, folder.name, part) for path in paths]
+            # As Macs and others write one name in two ways, which nobody can tell apart.
+            label = unicodedata.normalize("NFC", folder.name)
+            listed += [File(path, label, part) for path in paths]
         notes += _nested(classes, found) + _others(classes, inside)
         notes += _beside(top) if top else []
     if not listed:
