@@ -156,15 +156,15 @@ def images(path: Path) -> list[Path]:
     return files
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print one line per image; return 1 if a file could not be used, else 0."""
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the parsed options, top as a number and crop_ratio as one or None; may exit with 2."""
     parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--top", default="3", help="how many classes to print (3)")
     parser.add_argument("--crop_ratio", help="share of the sides that is seen (file's)")
     options = parser.parse_args(arguments)
-    if not options.top.isdecimal() or not (top := int(options.top)):
+    if not options.top.isdecimal() or not int(options.top):
         parser.error(f"--top: received '{options.top}'; valid: a whole number, 1 or more.")
     try:
         ratio = None if options.crop_ratio is None else float(options.crop_ratio)
@@ -172,13 +172,19 @@ def main(arguments: list[str] | None = None) -> int:
         ratio = math.nan
     if ratio is not None and not 0 < ratio <= 1:
         parser.error(f"--crop_ratio: received '{options.crop_ratio}'; valid: above 0, up to 1.")
-    failed = False
+    options.top, options.crop_ratio = int(options.top), ratio
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print one line per image; return 1 if a file could not be used, else 0."""
+    options, failed = _options(arguments), False
     # Whatever a file is called, its name is printed, and at once.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         interpreter, labels = load(options.model)
         least = packed(options.model, "threshold.txt", 0.0)
-        ratio = ratio or packed(options.model, "crop_ratio.txt", 1.0)
+        ratio = options.crop_ratio or packed(options.model, "crop_ratio.txt", 1.0)
         Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
         for path in images(options.images):
@@ -193,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
                 failed = True
                 continue
             probabilities, milliseconds = classify(interpreter, pixels)
-            best = np.argsort(-probabilities, kind="stable")[:top]
+            best = np.argsort(-probabilities, kind="stable")[: options.top]
             named = "  ".join(f"{labels[i]} {100 * probabilities[i]:.1f}%" for i in best)
             unsure = "none of these?  " if probabilities[best[0]] < least else ""
             print(f"{path}  {unsure}{named}  {milliseconds:.2f} ms")

@@ -246,11 +246,7 @@ class Fields:
         low=0,
     )
     batch_size: int | None = _flag(
-        None,
-        "Images per step, over all devices. Where not given: 128, or fewer if there are fewer than"
-        " 512 training images.",
-        usual=128,
-        low=1,
+        None, "Images per step, on all devices; 128, or less for few images.", usual=128, low=1
     )
     eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
     seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
@@ -296,7 +292,7 @@ def unused(method: str) -> set[str]:
 
 
 def users(name: str) -> str:
-    """Return which methods listen to a flag that others have no use for."""
+    """Return the methods that listen to a flag, where others have no use for it."""
     return " and ".join(method for method, used in _USES.items() if name in used) or "teaching"
 
 

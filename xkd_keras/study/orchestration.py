@@ -24,7 +24,6 @@ from xkd_keras.study import (
     workers,
 )
 from xkd_keras.study.plan import Plan, Task
-from xkd_keras.study.report import reach
 
 _HOPELESS = 3  # runs that fail alike before any has succeeded end a study
 
@@ -156,7 +155,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
         there = f", {ready} of them there already" if ready else ""
         print(f"{word}: {many(len(tasks), 'run')}{there}")
         if tasks[0].test and len(plan.seeds) == 1 and len(plan.arms) > 1:
-            print(f"warning: {reach.ONE_SEED}")
+            print(f"warning: {report.ONE_SEED}")
         jobs = plan.jobs or _choose(len(todo))
         began = time.monotonic()
         for count, (task, error) in enumerate(workers.run_all(todo, jobs, part), start=1):
@@ -178,7 +177,7 @@ def _tell_of_images(task: Task) -> None:
     lines = list(measured.get("reading", ()))
     if task.test:
         alone = [peer["top1"] for peer in measured["peers"].values()]
-        lines += reach.few_images(measured["data"]["examples"]["test"], alone)
+        lines += report.few_images(measured["data"]["examples"]["test"], alone)
     for line in lines:
         print(line, flush=True)
 

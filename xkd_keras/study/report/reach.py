@@ -30,9 +30,7 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
         f" {both(able)} is found with a probability of 80 %, before Holm's correction."
     )
     if more := _seeds(said):
-        text += (
-            f" At the same spread, the difference that was seen would need {both(more)} with it."
-        )
+        text += f" With it, at the same spread, what was seen would need {both(more)}."
     if more := _images(study, summary, said):
         text += f" To rule out that the choice of images made the difference takes {both(more)}."
     return [text]
