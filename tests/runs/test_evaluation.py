@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
+from tests.uneven import uneven
 from xkd_keras import data as datasets
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
@@ -40,6 +41,26 @@ def test_evaluate_repeats_the_final_numbers_exactly(run):
             assert row[key] == first[key], (name, key)
     assert again["agreement"] == metrics["agreement"]
     assert again["examples"] == 361
+
+
+@pytest.mark.parametrize("batch", [20, 256])
+def test_the_time_of_an_image_has_no_tracing_in_it(batch, monkeypatch):
+    """By a clock that stands still, but for a second when the graph is traced."""
+    clock = [0.0]
+
+    class Slow(keras.layers.Layer):
+        def call(self, x):
+            clock[0] += 1.0
+            return x
+
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(Slow()(inputs)))
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+    found = evaluation.predict(
+        {"a": keras.Model(inputs, outputs)}, {"a": 1}, uneven(), "test", batch
+    )
+    assert clock[0] >= 2  # when it was built, and when it was traced
+    assert found.milliseconds == {"a": 0.0, "ensemble": 0.0}
 
 
 def test_evaluate_takes_one_peer_and_other_splits(run):

@@ -58,13 +58,14 @@ def predict(
     times = {name: [] for name in models}
     for images, _, mask in datasets.eval_batches(part, dataset=dataset, batch_size=batch_size):
         for name, call in calls.items():
+            if not times[name]:
+                call(images, training=False)  # traces the graph, which is not to count
             began = time.perf_counter()
             logits = call(images, training=False).numpy()
             times[name].append(1000 * (time.perf_counter() - began) / len(images))
             rows[name].append(logits[mask.numpy() > 0])
     logits = {name: np.concatenate(row) for name, row in rows.items()}
-    # The first batch traces the graph; it only counts where there is no other.
-    speed = {name: float(np.median(each[1:] or each)) for name, each in times.items()}
+    speed = {name: float(np.median(each)) for name, each in times.items()}
     own = shares.normalized(weights, models)
     logits["ensemble"] = sum(np.float32(own[name]) * logits[name] for name in models)
     speed["ensemble"] = sum(speed.values())
