@@ -212,10 +212,10 @@ def _files(folder: Path) -> list[Path]:
         if (real := inside.resolve()) in seen:
             return
         seen.add(real)
-        for child in sorted(inside.iterdir()):
-            if child.is_dir() and not _litter(child):
+        for child in sorted(child for child in inside.iterdir() if not _litter(child)):
+            if child.is_dir():
                 look(child)
-            elif (child.is_file() or _leads_nowhere(child)) and not _litter(child):
+            elif child.is_file() or _leads_nowhere(child):
                 found.append(child)
 
     look(folder)

@@ -219,9 +219,16 @@ TEACHERS = {
 
 # Those whose teacher of a peer is the other peers, without itself.
 OF_OTHERS = ("leave_one_out", "gated", "pairwise")
-# Those that are made with the labels, so that how often they are right says nothing of the peers;
-# of two peers, `gated` has the other one as it is.
-TOLD = ("swapped", "best", "linear", "min_logit", "gated")
+
+
+def told(teacher: str | Callable, peers: int) -> bool:
+    """Whether a teacher is made with the labels, so that how often it is right says nothing.
+
+    Of two peers, `gated` has the other one as it is.
+    """
+    return teacher in ("swapped", "best", "linear", "min_logit") or (
+        teacher == "gated" and peers > 2
+    )
 
 
 def get(teacher: str | Callable) -> Callable:

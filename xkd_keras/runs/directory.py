@@ -69,7 +69,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
 
 def _recorded(run_dir: Path) -> configs.Config:
     """Return what a run was begun with; before xkd compared features, nothing was said of them."""
-    config = whereabouts.located(configs.read(run_dir / "config.flags"), run_dir)
+    config = _config(run_dir)
     if config.method == "xkd" and config.distill_similarity is None:
         return dataclasses.replace(config, distill_similarity=0.0)
     return config
@@ -136,7 +136,12 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
             " xkd_keras.train has completed (it has a metrics.json).",
             argument=argument,
         ) from None
-    return whereabouts.located(configs.read(run_dir / "config.flags"), run_dir), metrics
+    return _config(run_dir), metrics
+
+
+def _config(run_dir: Path) -> configs.Config:
+    """Return what RUN/config.flags says, its images where they are."""
+    return whereabouts.located(configs.read(run_dir / "config.flags"), run_dir)
 
 
 def containing(path: Path) -> Path | None:

@@ -51,8 +51,7 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
             "gate": float(gate[i].mean()),
             "heard": heard[name],
             "teachers": names,
-            "told": cohort.teacher in teachers.TOLD
-            and not (cohort.teacher == "gated" and len(cohort.peers) == 2),
+            "told": teachers.told(cohort.teacher, len(cohort.peers)),
             "features": name in comparing,
         }
     return result

@@ -20,9 +20,11 @@ def of(config: configs.Config) -> dict[str, str]:
 
 def located(config: configs.Config, run_dir: Path) -> configs.Config:
     """Return the configuration with the folder where it was in training, if it is not here."""
+    if not _missing(config):
+        return config
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         there = json.loads((run_dir / "data.json").read_text())["path"]
-        if _missing(config) and os.path.isdir(there):
+        if os.path.isdir(there):
             return dataclasses.replace(config, dataset=f"folder:{there}")
     return config
 
