@@ -91,14 +91,15 @@ class Application:
 
     async def _answer(self, scope, method: str, path: str, receive) -> tuple:
         """Return status, content type, content and headers."""
-        if method == "GET" and path in self._pages:
+        reads = method in ("GET", "HEAD")  # of a HEAD, the server above leaves the content out
+        if reads and path in self._pages:
             content_type, file = self._pages[path]
             content = file.read_bytes()
             return 200, content_type, content, _page_headers(content)
-        if method == "GET" and path == "/models.json" and self._pages:
+        if reads and path == "/models.json" and self._pages:
             names = json.dumps({"models": self._inference.manager.names()}).encode()
             return 200, "application/json", names, _SAFE
-        if method == "GET" and path == self._metrics_path:
+        if reads and path == self._metrics_path:
             return 200, CONTENT_TYPE, self._metrics.text(), []
         if not path.lower().startswith("/v1/"):
             return 404, "text/html", _NOT_FOUND, []

@@ -113,6 +113,20 @@ def test_files_among_the_pictures_that_are_none_by_name_are_said_not_to_be_used(
     )
 
 
+def test_classes_whose_names_are_nearly_the_same_are_told(tmp_path):
+    fill(tmp_path)
+    for name in ("Red", "sea_gull", "Sea-gull", "1-5", "15"):
+        (tmp_path / name).mkdir()
+        for i in range(7):
+            picture(tmp_path / name / f"{i}.png", (40 * i, 7 * len(name), ord(name[0])))
+    dataset = load(tmp_path)
+    assert len(dataset.class_names) == 8
+    assert dataset.notes == (
+        "'Red', 'red' are 2 classes, though their names are nearly the same.",
+        "'Sea-gull', 'sea_gull' are 2 classes, though their names are nearly the same.",
+    )
+
+
 def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
     fill(tmp_path / "birds")
     for i in range(7):

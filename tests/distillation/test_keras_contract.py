@@ -145,17 +145,41 @@ class TestPeers:
             (lambda x: keras.layers.Dense(4, "softmax")(keras.layers.Flatten()(x)), "softmax"),
             (lambda x: keras.layers.Softmax()(keras.layers.Flatten()(x)), "softmax"),
             (lambda x: keras.layers.Activation("sigmoid")(keras.layers.Flatten()(x)), "sigmoid"),
+            (lambda x: keras.ops.softmax(keras.layers.Flatten()(x)), "ends in softmax"),
+            (lambda x: keras.layers.Dense(4, "relu")(keras.layers.Flatten()(x)), "ends in relu"),
+            (
+                lambda x: keras.layers.Activation("linear", dtype="float32")(
+                    keras.ops.cast(keras.layers.ReLU()(keras.layers.Flatten()(x)), "float16")
+                ),
+                "ends in relu",
+            ),
             (lambda x: [keras.layers.Flatten()(x)] * 2, "2 outputs"),
             (lambda x: {"logits": keras.layers.Flatten()(x)}, "outputs by name"),
             (lambda x: keras.layers.Dense(10)(x), r"\[None, 6, 6, 10\]"),
         ],
-        ids=["dense_softmax", "softmax", "sigmoid", "two", "dict", "no_pooling"],
+        ids=[
+            *("dense_softmax", "softmax", "sigmoid", "ops_softmax", "dense_relu", "below_casts"),
+            *("two", "dict", "no_pooling"),
+        ],
     )
     def test_what_are_no_logits_is_told_when_the_cohort_is_made(self, make, told):
         inputs = keras.Input((6, 6, 2))
         with pytest.raises(InputError, match=f"^peers: 'bad' .*{told}.*valid: ") as caught:
             Cohort([keras.Model(inputs, make(inputs), name="bad")])
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "last",
+        [
+            keras.layers.GlobalAveragePooling2D(),  # of what a relu gave, as SqueezeNet's
+            lambda x: keras.ops.log_softmax(keras.layers.Flatten()(x)),  # logits, if shifted ones
+            lambda x: keras.ops.cast(keras.layers.Dense(4)(keras.layers.Flatten()(x)), "float32"),
+        ],
+        ids=["pooled", "log_softmax", "cast"],
+    )
+    def test_whatever_may_have_either_sign_is_taken_for_logits(self, last):
+        inputs = keras.Input((6, 6, 2))
+        Cohort([keras.Model(inputs, last(keras.layers.Conv2D(4, 3, activation="relu")(inputs)))])
 
     def test_keras_applications_with_their_default_head_are_told_what_to_do(self):
         network = keras.applications.MobileNetV3Small(

@@ -130,6 +130,17 @@ def test_the_page_may_use_nothing_but_this_server_and_its_own_style(rest_served)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["/", "/models.json"])
+def test_a_head_of_a_page_is_its_get_without_the_content(half, path):
+    with served_models.server(model_base_path=str(half)) as server, requests.Session() as session:
+        head, get = (
+            session.request(method, f"{server.url}{path}", timeout=300)
+            for method in ("HEAD", "GET")  # on one connection, which stray content would upset
+        )
+    assert (head.status_code, head.content) == (get.status_code, b"") == (200, b"")
+    assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+
+
 def test_what_nobody_expected_is_json(half, monkeypatch):
     with served_models.server(model_base_path=str(half)) as server:
         monkeypatch.setattr(server.manager, "names", lambda: 1 / 0)

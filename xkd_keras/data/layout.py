@@ -76,7 +76,7 @@ def find(
             # As Macs and others write one name in two ways, which nobody can tell apart.
             label = unicodedata.normalize("NFC", folder.name)
             listed += [File(path, label, part) for path in paths]
-        notes += _nested(classes, found) + _others(classes, inside)
+        notes += _nested(classes, found) + _others(classes, inside) + _alike(classes)
         notes += _beside(top) if top else []
     if not listed:
         raise _refusal(
@@ -257,6 +257,19 @@ def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
     return [
         f"The classes are {_listed(map(_name, classes))}; folders within them are part of their"
         f" class ({_listed(dict.fromkeys(within))})."
+    ]
+
+
+def _alike(classes: list[Path]) -> list[str]:
+    """Tell which classes differ in case, spaces, hyphens and underscores only."""
+    named = {}
+    for name in dict.fromkeys(unicodedata.normalize("NFC", folder.name) for folder in classes):
+        words = name.casefold().replace("_", " ").replace("-", " ").split()
+        named.setdefault(" ".join(words), []).append(name)
+    return [
+        f"{_listed(names)} are {len(names)} classes, though their names are nearly the same."
+        for names in named.values()
+        if len(names) > 1
     ]
 
 

@@ -7,7 +7,10 @@ import keras
 
 from xkd_keras.errors import InputError
 
-_PROBABILITIES = {keras.activations.softmax, keras.activations.sigmoid}
+# What gives numbers of a part of the line only, by its name in keras.layers and keras.ops.
+_BOUNDED = {"softmax", "sigmoid", "hardsigmoid", "relu", "relu6", "tanh", "softplus", "exp"}
+# What leaves numbers as they are, or nearly.
+_PASSING = {"linear", "cast", "identity", "dropout"}
 
 
 def named(
@@ -87,14 +90,24 @@ def _logits(name: str, peer: keras.Model) -> int:
 
 
 def _ending(model: keras.Model) -> str:
-    """Return the name of the activation that makes probabilities of a model's logits, if any."""
-    operation = model
-    while isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-        operation = operation.outputs[0]._keras_history.operation
-    if isinstance(operation, keras.layers.Softmax):
-        return "softmax"
-    activation = getattr(operation, "activation", None)
-    return activation.__name__ if activation in _PROBABILITIES else ""
+    """Return what bounds a model's logits in the end, as "softmax" or "relu"; "" for nothing.
+
+    It is seen as a layer, as a layer's activation and as an operation of keras.ops, also below a
+    cast. What a Lambda or a subclassed model does inside is not.
+    """
+    outputs = getattr(model, "outputs", None)
+    while outputs:
+        operation, node, _ = outputs[0]._keras_history
+        if isinstance(operation, keras.Model):
+            outputs = operation.outputs
+            continue
+        does = getattr(operation, "activation", None)
+        does = (getattr(does, "__name__", "") or type(operation).__name__).lower().replace("_", "")
+        if does in _BOUNDED:
+            return does
+        passes = does in _PASSING and not getattr(operation, "weights", ())
+        outputs = operation._inbound_nodes[node].input_tensors if passes else None
+    return ""
 
 
 def above(argument: str, value: float, low: float, or_equal: bool = False) -> float:
