@@ -207,6 +207,7 @@ def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(g
     fails(result, 1, "non-finite loss: peer wild, step 1, lambda 1.0", "a lower learning_rate")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
     command = [sys.executable, "-m", "xkd_keras.train", *good, "--epochs=5000"]
     process = subprocess.Popen(
@@ -252,6 +253,7 @@ command_line.run(train.main)
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_two_logical_cpus_train_as_mirrored_replicas(good, tmp_path):
     result = run("train", *good, "--strategy=mirrored", "--logical_cpus=2")
     assert result.returncode == 0, result.stderr

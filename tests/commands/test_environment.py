@@ -90,6 +90,7 @@ def test_a_library_says_on_import_what_of_keras_json_it_cannot_use(odd_home):
     assert "image_data_format is 'channels_first'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_keras_that_was_configured_before_is_looked_at_too():
     program = "import keras; keras.config.set_floatx('float64'); import xkd_keras"
     done = python("-c", program, KERAS_BACKEND="tensorflow")

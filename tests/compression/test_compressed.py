@@ -21,6 +21,7 @@ def trained(finished_run):
     return Path(finished_run.run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_a_compressed_peer_joins_the_manifest(trained, tmp_path, monkeypatch, capsys):
     shutil.copytree(trained, tmp_path / "run")
@@ -69,6 +70,7 @@ def test_the_command_knows_every_recipe():
     assert tuple(passes.CHAINS) == command.RECIPES
 
 
+@pytest.mark.slow
 def test_who_never_compresses_never_loads_tfmot():
     code = (
         "import sys, xkd_keras.train, xkd_keras.runs.training, xkd_keras.ship.artifacts;"

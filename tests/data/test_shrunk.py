@@ -61,6 +61,7 @@ def test_training_reads_copies_and_evaluation_reads_the_files(tmp_path):
     assert sorted(names) == sorted(f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(10))
 
 
+@pytest.mark.slow
 def test_a_copy_differs_from_its_file_by_a_level_or_two(tmp_path):
     photographs(tmp_path, 160)
     large, files = load(tmp_path), load(tmp_path, cache_gib=0)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.shell import ENV
 
 
@@ -14,6 +16,7 @@ def python(code, **env):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_command_imports_later_what_keras_would_take_a_second_for():
     loaded = python(
         "print({'matplotlib', 'sklearn', 'pandas'} & {*sys.modules});"
@@ -23,6 +26,7 @@ def test_a_command_imports_later_what_keras_would_take_a_second_for():
     assert loaded == ["set()", "sklearn", "matplotlib"]
 
 
+@pytest.mark.slow
 def test_a_program_of_the_users_has_all_of_keras():
     mixed = python(
         "import sklearn.base;"

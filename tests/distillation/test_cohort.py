@@ -241,6 +241,7 @@ def test_class_weights_that_fit_no_classes_are_refused(given):
         Cohort([linear("a")], class_weights=given)
 
 
+@pytest.mark.slow
 def test_balanced_weights_raise_balanced_accuracy_where_500_images_stand_against_25():
     rng = np.random.default_rng(8)
     labels = np.repeat([0, 1], [500, 25])

@@ -75,12 +75,14 @@ def test_moving_statistics_of_stock_layers_move_once_a_step_and_integers_are_tak
     same(plain, again)
 
 
+@pytest.mark.slow
 def test_replicas_that_compute_again_learn_the_same(two_cpus):
     with two_cpus.scope():
         plain, again = trained([]), trained(CUTS)
     same(plain, again)
 
 
+@pytest.mark.slow
 def test_half_precision_and_a_float16_loss_scale_go_with_it():
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:

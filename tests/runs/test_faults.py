@@ -51,6 +51,7 @@ def killed_at(moment, do):
     os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_at_any_moment_of_a_save_the_old_state_or_the_new_is_whole(
     tmp_path, monkeypatch, capsys

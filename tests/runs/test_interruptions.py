@@ -43,6 +43,7 @@ def test_an_interrupted_run_goes_on(whole, data_dir, tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ask", "saved"),
     [

@@ -129,6 +129,7 @@ def test_classes_of_other_names_get_a_new_last_layer(data_dir, tmp_path, finishe
     assert not same(got[-2:], start[-2:])
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_a_peer_in_half_precision_too(data_dir, tmp_path, finished_run):
     file = f"file:{finished_run.run_dir}/peers/normalised.keras,name=old,freeze=1"
     start = f"{OWN},start={finished_run.run_dir}/peers/normalised.keras,start_rate=0.1"

@@ -36,6 +36,7 @@ def answers(server):
     return answer.json() == {"predictions": [3.0]}
 
 
+@pytest.mark.slow
 def test_the_log_says_it_in_one_line_and_the_server_answers_afterwards(served):
     with ExitStack() as stack:
         for port in (served.rest, served.grpc):

@@ -26,6 +26,7 @@ def test_no_request_is_lost_while_old_versions_are_collected_as_garbage(spare, t
     no_request_is_lost(spare, tmp_path, changes=4, batching=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", [False, True])
 def test_no_request_is_lost_while_versions_change_twenty_times(spare, tmp_path, batching):
     no_request_is_lost(spare, tmp_path, changes=20, batching=batching)

@@ -22,6 +22,7 @@ def test_exporting_again_makes_a_new_version_and_keeps_the_old(run_dir):
     assert {entry["file"] for entry in manifest["artifacts"]} == {*FILES, "savedmodel/plain/2"}
 
 
+@pytest.mark.slow
 def test_tflite_variants_alone_make_no_new_version(run_dir):
     artifacts.export(run_dir, ["plain", "ensemble"], ["float32"])
     assert savedmodel.versions(run_dir / "export" / "savedmodel" / "plain") == [1]
@@ -48,6 +49,7 @@ def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, c
     assert artifacts.export(run_dir, ["plain"], ["int8"])["failed"] == []
 
 
+@pytest.mark.slow
 def test_a_training_run_exports_the_peers_that_it_is_told_to(exported, run_dir):
     shutil.rmtree(run_dir / "export")
     config = dataclasses.replace(exported[0], run_dir=str(run_dir), export=("plain",))

@@ -120,6 +120,7 @@ def test_the_manifest_and_the_report_have_it_as_any_other_artifact(shipped):
     assert f"{100 * entry['top1']:.2f}" in said.stdout
 
 
+@pytest.mark.slow
 def test_an_export_without_the_runtime_keeps_the_file_and_its_latency(
     shipped, without, monkeypatch, capsys
 ):
@@ -134,6 +135,7 @@ def test_an_export_without_the_runtime_keeps_the_file_and_its_latency(
     assert file.exists()
 
 
+@pytest.mark.slow
 def test_a_layer_that_onnx_lacks_is_listed_as_failed_and_loses_nothing(
     shipped, run_dir, monkeypatch
 ):

@@ -44,6 +44,7 @@ def test_the_manifest_the_saved_model_and_the_tflite_file_know_the_size(shipped)
         assert found["ensemble"]["top1"] == pytest.approx(top1, abs=0.003)
 
 
+@pytest.mark.slow
 def test_a_picture_is_seen_alike_as_bytes_by_an_app_and_in_evaluation(shipped, tmp_path):
     run_dir, manifest = shipped
     y, x = np.mgrid[:70, :50]

@@ -62,6 +62,7 @@ def test_it_is_in_what_a_server_answers_and_in_the_report(asked):
     assert "for 25 % right answers" in text
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_out_of_reach_is_asked_for_again(run_dir, monkeypatch):
     monkeypatch.setattr(calibration, "threshold", lambda *_: None)
 

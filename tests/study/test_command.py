@@ -55,6 +55,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     assert tops[0] == tops[1]
 
 
+@pytest.mark.slow
 def test_a_study_that_sigterm_ends_says_how_to_go_on(tmp_path, data_dir):
     line = command(tmp_path / "stopped", data_dir)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

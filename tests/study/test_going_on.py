@@ -114,6 +114,7 @@ def test_another_search_is_refused_before_anything_is_touched(copy):
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.slow
 def test_a_method_that_comes_later_is_searched_for_alone(copy, capsys):
     more = dataclasses.replace(copy, arms=(*copy.arms, *parse_arms(["dml"])), seeds=(0,))
     found = orchestration.run(more)

@@ -97,7 +97,12 @@ class Config(fields.Fields):
 
 
 def read(path: Path) -> Config:
-    """Return the Config of a flag file as `Config.flags` writes it."""
+    """Return the Config of a flag file as `Config.flags` writes it; InputError for none."""
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing, which says how the run was trained. Put it back, or train again"
+            " into another directory."
+        )
     values = flags.FlagValues()
     define(values)
     try:
