@@ -30,10 +30,10 @@ def main() -> None:
     start_up.load_tensorflow()
     from xkd_keras.report import headline
     from xkd_keras.runs import directory as rundir
-    from xkd_keras.runs import evaluation  # after what may be wrong with the flags
+    from xkd_keras.runs import evaluation, whereabouts  # after what may be wrong with the flags
 
     run_dir, model = (Path(parsing.path(each)) for each in (values.run_dir, values.model))
-    run_dir = run_dir if values.run_dir else rundir.containing(model)
+    run_dir = run_dir if values.run_dir else whereabouts.containing(model)
     own = run_dir is not None and rundir.is_own(rundir.finished(run_dir)[0], values.dataset)
     split = values.split or _usual_split(values.dataset, own)
     if values.model:

@@ -110,6 +110,28 @@ def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_rea
         evaluation.evaluate_run(run[0], dataset=name, split="train", skip_unreadable=True)
 
 
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ("runs/birdz", "runs/birds"),
+        ("runs/birds/report.html", "runs/birds"),
+        ("runs/birds/peers/new", "runs/birds"),
+        ("more", "more/cars"),
+        ("runs", ""),  # of two, nobody knows which
+        ("elsewhere/birds", ""),
+    ],
+)
+def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, asked, near):
+    for name in ("runs/birds", "runs/ships", "more/cars"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "metrics.json").write_text("{}")
+    (tmp_path / "runs/birds/report.html").touch()
+    with pytest.raises(InputError, match="holds no finished run") as caught:
+        rundir.finished(tmp_path / asked)
+    hint = f" holds no finished run, '{tmp_path / near}' does; valid: "
+    assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
+
+
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])

@@ -131,9 +131,10 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
         metrics = json.loads((run_dir / "metrics.json").read_text())
         _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
+        near = whereabouts.near(run_dir)
         raise InputError(
-            f"'{run_dir}' holds no finished run; valid: a directory that"
-            " xkd_keras.train has completed (it has a metrics.json).",
+            f"'{run_dir}' holds no finished run{f', {near!r} does' if near else ''}; valid: a"
+            " directory that xkd_keras.train has completed (it has a metrics.json).",
             argument=argument,
         ) from None
     return _config(run_dir), metrics
@@ -142,12 +143,6 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
 def _config(run_dir: Path) -> configs.Config:
     """Return what RUN/config.flags says, its images where they are."""
     return whereabouts.located(configs.read(run_dir / "config.flags"), run_dir)
-
-
-def containing(path: Path) -> Path | None:
-    """Return the directory of the finished run that a file is in, if it is in one."""
-    parents = path.resolve().parents
-    return next((each for each in parents if (each / "metrics.json").exists()), None)
 
 
 def load_dataset(

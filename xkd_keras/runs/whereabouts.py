@@ -7,8 +7,28 @@ import os
 from pathlib import Path
 
 from xkd_keras.data import names
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, nearest
 from xkd_keras.flags import config as configs
+
+
+def containing(path: Path) -> Path | None:
+    """Return the directory of the finished run that a file is in, if it is in one."""
+    parents = path.resolve().parents
+    return next((each for each in parents if (each / "metrics.json").exists()), None)
+
+
+def near(path: Path) -> str:
+    """Return the finished run that was meant by a path that is none, as it may be; else "".
+
+    That is the one that the path is in, the one nearest by name beside it, or the only one in it.
+    """
+    if found := containing(path):
+        return str(found)
+    beside = {each.parent.name for each in path.parent.glob("*/metrics.json")} - {path.name}
+    if name := nearest(path.name, sorted(beside)):
+        return str(path.parent / name)
+    within = [str(each.parent) for each in path.glob("*/metrics.json")]
+    return within[0] if len(within) == 1 else ""
 
 
 def of(config: configs.Config) -> dict[str, str]:

@@ -9,7 +9,7 @@ from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import evaluation, whereabouts
 from xkd_keras.ship import lite, metadata, onnx_file, savedmodel
 from xkd_keras.ship.quality import SMALLEST
 from xkd_keras.ship.variants import missing_for_onnx, without_onnx
@@ -79,7 +79,7 @@ def _onnx(path: Path) -> onnx_file.Onnx:
 
 
 def _data(path, run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
-    run_dir = run_dir or rundir.containing(path)
+    run_dir = run_dir or whereabouts.containing(path)
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
     config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
