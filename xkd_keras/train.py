@@ -131,7 +131,7 @@ def main() -> None:
     try:
         metrics = train_and_evaluate(config)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {config.run_dir}", file=sys.stderr)
+        print(f"interrupted; the same command resumes from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
     if not metrics:  # another worker has the files
         return

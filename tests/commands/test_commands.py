@@ -220,7 +220,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(good, tmp_path):
     words, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert words.splitlines()[-1] == "closing ..."
-    assert errors.strip() == f"interrupted; the same command goes on from {tmp_path / 'run'}"
+    assert errors.strip() == f"interrupted; the same command resumes from {tmp_path / 'run'}"
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ command_line.run(train.main)
         command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300
     )
     assert "Exception ignored" in process.stderr
-    assert process.stderr.endswith(f"goes on from {tmp_path / 'run'}\n")
+    assert process.stderr.endswith(f"resumes from {tmp_path / 'run'}\n")
     assert process.returncode == 130
 
 

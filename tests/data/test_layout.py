@@ -40,13 +40,13 @@ def test_parts_without_classes_are_no_classes_beside_another_folder_either(tmp_p
     for folder in ("train", "test", "extra"):
         for i in range(5):
             picture(tmp_path / folder / f"{i}.png", COLOURS["red"])
-    refused(tmp_path, r"'test', 'train' are called as parts are.* Beside 'extra', classes need")
+    refused(tmp_path, r"'test', 'train' are names of splits.* classes beside 'extra', rename")
 
 
 def test_parts_beside_a_folder_that_may_be_the_training_one_are_no_classes(tmp_path):
     for folder in ("Test", "Val", "images"):
         fill(tmp_path / folder, 4)
-    refused(tmp_path, r"'Test', 'Val' .* none for training has .*: PATH/train/CLASS .* 'images'")
+    refused(tmp_path, r"'Test', 'Val' .* no folder for training .*: PATH/train/CLASS .* 'images'")
 
 
 @pytest.mark.parametrize("part", ["train", "test", "val"])
@@ -108,7 +108,7 @@ def test_files_among_the_pictures_that_are_none_by_name_are_said_not_to_be_used(
     found = load(tmp_path / "birds")
     assert found.fingerprint == expected
     assert found.notes == (
-        "Not used, as their names do not end as those of images do: 'red/more/a.xml',"
+        "Not used, as their names have no extension of images: 'red/more/a.xml',"
         " 'red/more/b.xml', 'red/notes.txt' and 1 more.",
     )
 
@@ -210,7 +210,7 @@ def test_pictures_in_no_class_are_counted(tmp_path):
     fill(tmp_path)
     picture(tmp_path / "stray.jpg", COLOURS["red"])
     (note,) = load(tmp_path).notes
-    assert note == f"Not used: 1 in '{tmp_path.name}' itself, in no folder of a class."
+    assert note == f"Not used: 1 in '{tmp_path.name}' itself, outside the classes' folders."
 
 
 @pytest.mark.parametrize("layout", ["wren", ".", "wrapped/wren", "Test/wren"])

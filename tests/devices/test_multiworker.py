@@ -70,7 +70,7 @@ def test_sigterm_to_one_saves_within_the_epoch_and_all_go_on(alone, data_dir, tm
     assert told[0] == told[1]  # after the same step
     codes, outputs = workers.ended(workers.start(command))
     assert codes == [0, 0], outputs
-    assert "going on after epoch" in outputs[0]
+    assert "resuming after epoch" in outputs[0]
     assert_same(alone, tmp_path / "run")
 
 
@@ -86,7 +86,7 @@ def test_sigkill_of_the_chief_ends_the_other_to_be_started_again(alone, data_dir
     assert not (tmp_path / "run/metrics.json").exists()
     codes, outputs = workers.ended(workers.start(command))
     assert codes == [0, 0], outputs
-    assert "going on after epoch" in outputs[0]
+    assert "resuming after epoch" in outputs[0]
     assert_same(alone, tmp_path / "run")
 
 

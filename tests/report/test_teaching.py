@@ -18,7 +18,7 @@ def said(rows=(), config=None, **worth):
 def test_a_teacher_has_a_name_where_it_has_one():
     gated = {"gate": 0.142, "teachers": ["resnet20"]}
     assert "alexnet learned from resnet20 on 14 % of the images." in said(**gated)
-    assert "from resnet20, which is 12.1 points more often right." in said(teachers=["resnet20"])
+    assert "from resnet20, which is 12.1 points more accurate." in said(teachers=["resnet20"])
     others = said(teachers=["resnet20", "vgg11"])
     assert "alexnet learned from the others, which together are 12.1 points more" in others
     assert "alexnet learned from the ensemble, which is" in said(teachers=["alexnet", "resnet20"])
@@ -28,9 +28,9 @@ def test_a_teacher_has_a_name_where_it_has_one():
 def test_how_far_a_network_heard_its_teachers_is_said_on_average_and_in_the_end():
     rows = [{"alexnet_heard": part} for part in (0.1, 0.3, 0.44)]
     text = said(rows, teachers=["resnet20"], heard=0.44)
-    assert ", and heard it at 28 % of the full weight on average, at 44 % in the end." in text
+    assert ", at 28 % of the full weight on average and 44 % at the end." in text
     text = said([], teachers=["resnet20", "vgg11"], heard=0.5)
-    assert "more often right, at 50 % of the full weight." in text
+    assert "more accurate, at 50 % of the full weight." in text
     assert "full weight" not in said([{"epoch": 1}], teachers=["resnet20"], heard=1.0)
 
 
@@ -48,9 +48,9 @@ def test_a_gate_is_said_as_the_share_of_images_and_a_teacher_without_as_a_differ
     assert "| alexnet | 53.0 % | 65.1 % | 1.02 | 8.1 % | 55.0 % | 14.2 % |" in text
     assert "5,000 validation images" in text
     text = "\n".join(teaching.section(metrics(gate=1.0)))
-    assert "alexnet learned from its teacher, which is 12.1 points more often right." in text
+    assert "alexnet learned from its teacher, which is 12.1 points more accurate." in text
     text = "\n".join(teaching.section(metrics(gate=1.0, top1=0.53)))
-    assert "which is as often right." in text
+    assert "which is as accurate." in text
 
 
 def test_a_gate_over_training_is_the_mean_of_the_epochs():

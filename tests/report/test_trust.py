@@ -30,7 +30,7 @@ def test_thresholds_say_how_much_they_let_through_and_how_often_that_is_right():
     files = [{"file": "a", "threshold": found}, {"file": "b", "threshold": None}, {"file": "c"}]
     files.append({"file": "d", "threshold": earlier})
     text = "\n".join(trust.thresholds({"artifacts": files, "examples": {"test": 100}}))
-    assert "for 95 % right answers" in text
+    assert "so that 95 % of the answers above it" in text
     assert "| file | threshold | rests on | answered % |" in text
     assert "| a | 0.812 | 40 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
     assert "| b | – | – | – | – | – |" in text

@@ -1,5 +1,6 @@
 """The lines that a reader is given to classify a photo see of it what evaluation sees."""
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -29,6 +30,8 @@ def seen(tmp_path, monkeypatch):
     network = SimpleNamespace(predict=lambda pixels: given.append(np.asarray(pixels)) or answer)
     monkeypatch.setattr(keras.models, "load_model", lambda file: network)
     monkeypatch.chdir(tmp_path)
+    names = {"data": {"class_names": ["ant", "bee", "crow"]}}
+    (tmp_path / "metrics.json").write_text(json.dumps(names))
 
     def run(lines, picture):
         for name in ("IMAGE", "image.png"):
@@ -56,7 +59,7 @@ def test_the_lines_of_a_report_see_what_evaluation_sees(seen, name, capsys):
     expected = preparation.evaluation(tf.constant(picture.seen), 32, 1.0).numpy()
     assert pixels.shape == (1, 32, 32, 3)
     assert np.abs(pixels[0] - expected).max() <= picture.rounding + 2  # Pillow rounds once more
-    assert capsys.readouterr().out == "2\n"
+    assert capsys.readouterr().out == "crow\n"
 
 
 @pytest.mark.parametrize(

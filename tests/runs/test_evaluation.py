@@ -105,7 +105,7 @@ def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_rea
     got = evaluation.evaluate_run(run[0], dataset=name, split="all", skip_unreadable=True)
     assert got["examples"] == 1
     (line,) = got["about"]
-    assert line.startswith("left out, as it cannot be read: 7/b.png (")
+    assert line.startswith("left out because it cannot be read: 7/b.png (")
     with pytest.raises(InputError, match=r"^split: folder:.* has no images in train"):
         evaluation.evaluate_run(run[0], dataset=name, split="train", skip_unreadable=True)
 

@@ -103,6 +103,6 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(
         kill_after(seconds, sign, tmp_path / "killed", data_dir, epochs, *more)
     assert not (tmp_path / "killed/metrics.json").exists(), "too fast to be killed so often"
     said = finish(tmp_path / "killed", data_dir, epochs, *more)
-    assert "going on after epoch" in said
+    assert "resuming after epoch" in said
     ended = json.loads((tmp_path / "whole/metrics.json").read_text())["training"]["epochs"]
     assert_same_run(tmp_path / "whole", tmp_path / "killed", ended)

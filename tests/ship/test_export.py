@@ -184,7 +184,7 @@ def test_an_interrupted_command_says_so_and_exits_with_130(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.run(interrupt)
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "error: interrupted; what was there before is as it was\n"
+    assert capsys.readouterr().err == "error: interrupted; nothing was changed\n"
 
 
 @pytest.mark.slow

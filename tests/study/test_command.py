@@ -64,7 +64,7 @@ def test_a_study_that_sigterm_ends_says_how_to_go_on(tmp_path, data_dir):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 75
-    assert errors == "stopped by SIGTERM; the same command goes on from there\n"
+    assert errors == "stopped by SIGTERM; the same command resumes from there\n"
 
 
 def measured(directory):
@@ -156,8 +156,8 @@ def test_what_the_study_cannot_show_is_a_warning_at_its_end(tmp_path, data_dir, 
     result = here(*words(tmp_path / "study", data_dir))
     assert result.returncode == 0, result.stderr
     *_, seeds, images, last = result.stdout.splitlines()
-    assert seeds.startswith("warning: 2 seeds do not show the difference of mcod to solo")
-    assert images.startswith("warning: 361 test images are few for the difference of mcod to solo")
+    assert seeds.startswith("warning: 2 seeds do not show the observed difference of mcod from solo")
+    assert images.startswith("warning: 361 test images are few for the observed difference of mcod from solo")
     assert last.startswith("report  ")
 
 

@@ -65,7 +65,8 @@ def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
     plan = Plan(found, parse_arms(["solo", "mcod"]), seeds=(0,))
     orchestration.run(plan)
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if line.startswith("left out, as it cannot be read: ")]) == 1
+    left_out = "left out because it cannot be read: "
+    assert len([line for line in lines if line.startswith(left_out)]) == 1
     assert len([line for line in lines if line.startswith("warning: 12 test images: ")]) == 1
     assert "warning: one seed proves nothing; five show differences of some points" in lines
     # The batch that suits 42 images is said by no flag, and is the runs' own all the same.

@@ -32,7 +32,11 @@ def bold(text):
 
 @pytest.mark.parametrize(
     ("effect", "expected"),
-    [(2.0, "is better than"), (0.0, "shows no detectable difference to"), (-2.0, "is worse than")],
+    [
+        (2.0, "is better than"),
+        (0.0, "shows no detectable difference from"),
+        (-2.0, "is worse than"),
+    ],
 )
 def test_the_first_sentence_says_what_was_built_in(effect, expected, tmp_path, unpictured):
     study = Study(main=("solo", "mcod"), effects={"mcod": (effect, effect)}, images=5000)
@@ -90,10 +94,12 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     assert images.startswith("361 test images are few")
     seeds, images = warned(seeds=1, effects={"mcod": (4.0, 4.0)})
     assert seeds.startswith("one seed proves nothing")
-    assert images.startswith("361 test images are few for the difference of mcod to solo")
+    assert images.startswith(
+        "361 test images are few for the observed difference of mcod from solo"
+    )
     seeds, images = warned(main=("kd", "mcod"), effects={"mcod": (0.6, 0.6)}, seeds=5)
-    assert "do not show the difference of mcod to kd that was seen" in seeds
-    assert images.startswith("361 test images are few for the difference of mcod to kd")
+    assert "do not show the observed difference of mcod from kd" in seeds
+    assert images.startswith("361 test images are few for the observed difference of mcod from kd")
     (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
     assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
     assert warned(noise=0.0, seeds=2) == []  # of no difference at all, nothing is told
@@ -112,7 +118,7 @@ def test_few_test_images_are_told_of_and_many_are_not():
     (line,) = reach.few_images(361, [0.9, 0.5])
     # 1.96 sqrt(2 / 4 / 361) = 0.0729; 1.96^2 / 2 / 0.01^2 = 19,208
     assert line == (
-        "warning: 361 test images: which ones they are may add up to 7.3 points to a difference;"
+        "warning: 361 test images: their choice alone may add up to 7.3 points to a difference;"
         " 20,000 images would add no more than one"
     )
     assert reach.few_images(10_000, [0.9, 0.5]) == []
@@ -261,7 +267,7 @@ LONG = {f"network_of_thirty_characters_{i}": f"vgg{i}:build" for i in range(2)}
 ODD = {
     "one seed": (Study(seeds=1), "one seed proves nothing"),
     "one peer": (Study(peers={"net": "vgg11"}), "training alone for net ("),
-    "no solo": (Study(main=("kd", "mcod"), variants=("growth_only",)), "to kd for alexnet"),
+    "no solo": (Study(main=("kd", "mcod"), variants=("growth_only",)), "from kd for alexnet"),
     "no mcod": (Study(main=("solo", "kd"), history=False), "kd shows no detectable difference"),
     "only solo": (Study(main=("solo",), history=False), "nothing is compared with solo"),
     "only mcod": (Study(main=("mcod",), history=False), "nothing is compared with mcod"),

@@ -182,8 +182,8 @@ def _unclear(
     valid = "Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
     if others and not train:
         return (
-            f": {names} are called as parts are, but none for training has folders of classes."
-            f" {valid} Beside {_listed(others)}, classes need other names."
+            f": {names} are names of splits, but no folder for training holds folders of classes."
+            f" {valid} If they are classes beside {_listed(others)}, rename them."
         )
     if len(bare) == len(found) or (bare and not known):
         verb = "hold" if len(bare) > 1 else "holds"
@@ -239,9 +239,7 @@ def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
     ]
     if not others:
         return []
-    return [
-        f"Not used, as their names do not end as those of images do: {_listed(others, most=3)}."
-    ]
+    return [f"Not used, as their names have no extension of images: {_listed(others, most=3)}."]
 
 
 def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
@@ -276,7 +274,7 @@ def _alike(classes: list[Path]) -> list[str]:
 def _beside(top: Path) -> list[str]:
     lost, notes = sum(map(_is_picture, top.iterdir())), []
     if lost:
-        notes.append(f"Not used: {lost} in '{top.name}' itself, in no folder of a class.")
+        notes.append(f"Not used: {lost} in '{top.name}' itself, outside the classes' folders.")
     dotted = [child for child in sorted(top.iterdir()) if child.name[0] == "." and child.is_dir()]
     mine = [each for each in dotted if each.name not in _COPIES]
     hidden = [each.name for each in mine if any(map(_is_picture, each.iterdir()))]

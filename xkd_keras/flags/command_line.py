@@ -27,10 +27,10 @@ def run(main: Callable[[], None]) -> None:
         except InputError as error:
             _exit(parsing.as_typed(error), error.exit_code)
         except PreemptedError as error:
-            print(f"{error}; the same command goes on from there", file=sys.stderr)
+            print(f"{error}; the same command resumes from there", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            _exit("interrupted; what was there before is as it was", 130)
+            _exit("interrupted; nothing was changed", 130)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _exit(f"{where}{error.strerror or error}", 1)

@@ -184,9 +184,9 @@ class Fields:
     )
     distill_adapt: float | None = _flag(
         None,
-        "Hear a teacher as far as it has learned its training images: it is weighted by exp(-X CE),"
-        " CE its running cross-entropy, and so is lambda; 0: in full. Where not given: 1 for xkd,"
-        " else 0.",
+        "Above 0, a teacher counts more the better it fits its training images: it and lambda are"
+        " weighted by exp(-X CE), where CE is its running cross-entropy; 0: full weight. Where not"
+        " given: 1 for xkd, else 0.",
         usual=0.0,
         low=0,
         high=100,
@@ -201,7 +201,7 @@ class Fields:
     )
     exits: int = _flag(
         0,
-        "Heads on the last so many stages of each network before its final one, for training only:"
+        "Heads on the last N stages of each network before its final one, for training only:"
         " they learn from the labels, and from the others' heads by kl, whatever the teacher.",
         low=0,
         high=4,
@@ -263,7 +263,7 @@ class Fields:
     )
     recompute: bool = _flag(False, "Less memory, more time: activations are computed again.")
     jit_compile: str = _flag(
-        "auto", "XLA; auto: as Keras does on GPUs, off on CPUs.", choices=("auto", "on", "off")
+        "auto", "XLA; auto: Keras' choice on one GPU, else off.", choices=("auto", "on", "off")
     )
     on_nonfinite: str = _flag(
         "stop",

@@ -15,12 +15,12 @@ from xkd_keras.report.page import escape, grid, picture
 
 SHOWN = 15  # points below the best that the picture shows
 _EXPLAINED = (
-    " Zeros are those among the weights of convolutions and dense layers; values are the different"
-    " ones in an output channel, the most of any."
+    " “zeros %” is the share of zero weights in convolutions and dense layers; “values” is the"
+    " largest number of different weights in an output channel."
 )
 PICTURE = "deployment.svg"
 _HEADINGS = (
-    *("file", "MB", "gzip MB", "top-1 %", "ECE %", "as Keras %", "largest difference"),
+    *("file", "MB", "gzip MB", "top-1 %", "ECE %", "same as Keras %", "largest difference"),
     *("ms min", "ms median"),
 )
 
@@ -135,7 +135,7 @@ def chart(files: Sequence[Mapping]) -> Figure:
         Line2D([], [], color="#444444", marker=markers[v], linestyle="", label=v) for v in variants
     ]
     ring = {"markerfacecolor": "white", "markeredgecolor": "black"}
-    handles.append(Line2D([], [], color="#999999", marker="o", **ring, label="beaten by none"))
+    handles.append(Line2D([], [], color="#999999", marker="o", **ring, label="Pareto front"))
     figure.legend(handles=handles, loc="outside upper left", ncols=5)
     return figure
 
@@ -172,8 +172,8 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
     headings, *rows = _rows(manifest)
     parts += [
         grid(headings, [[escape(row[0]), *row[1:]] for row in rows]),
-        f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “as Keras”"
-        " is how many of them get the trained network's answer; the difference is that of"
+        f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “same as"
+        " Keras” is how many of them get the trained network's answer; the difference is that of"
         " probabilities. Milliseconds are of one image on one thread of this machine, all files"
         " measured in turn. The line joins the files that no other file beats in both."
         + (_EXPLAINED if "values" in headings else ""),

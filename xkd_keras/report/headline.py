@@ -72,7 +72,7 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         "## Result",
         grid(["", headings[0], "95 % interval", *headings[1:]], rows),
         f"Measured on {n:,} test images{_largest(metrics)}.{_trained_on(metrics['data'])} The"
-        " interval is Wilson's, for top-1: what the choice of so many images leaves open."
+        " interval is Wilson's for top-1: how far the choice of test images may have moved it."
         f" Parameters are the trainable ones.{agreement if len(peers) > 1 else ''}",
     ]
 

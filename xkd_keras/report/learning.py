@@ -35,9 +35,9 @@ def _ended(metrics: Mapping) -> list[str]:
     training, config = metrics["training"], metrics["config"]
     lines = []
     if kept := training.get("kept"):
-        epochs = both([f"{escape(name)} of epoch {epoch}" for name, epoch in kept.items()])
+        epochs = both([f"{escape(name)} from epoch {epoch}" for name, epoch in kept.items()])
         lines.append(
-            f"Kept is, of {training['epochs']} epochs, {epochs}: each network's best on the"
+            f"Kept, out of {training['epochs']} epochs: {epochs}. Each is the network's best on the"
             " validation images (by top-1, then by cross-entropy)."
         )
     if training["epochs"] < config.get("epochs", 0):

@@ -35,11 +35,11 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
     headings = ["", "file", "label", "ensemble", *map(escape, peers), "sure"]
     parts = [
         f"# {escape(title)}",
-        "Held-out images whose answer differs from their label although the ensemble is sure of it:"
-        " the surest first. Some of the labels may be wrong; correct them, or move the file."
-        " `sure` is its probability of the answer, calibrated on the validation images.",
-        f"These are validation and test images, {held:,} in all: of the training images, wrong"
-        " labels do not show here. All answers to held-out images are in `predictions.csv`.",
+        "Held-out images that the ensemble gets wrong, the most confident mistakes first. Some of"
+        " the labels may be wrong; correct them, or move the file. `sure` is the probability of"
+        " the answer, calibrated on the validation images.",
+        f"These are validation and test images, {held:,} in all: wrong labels among the training"
+        " images do not show here. All answers to held-out images are in `predictions.csv`.",
         picture(PICTURE, "The images with label and answer"),
         grid(headings, rows, words=3 + len(peers) + 1),
     ]

@@ -143,11 +143,13 @@ def _use(metrics: Mapping, network: str) -> list[str]:
     share = f" and to {100 * ratio:g} % of the sides" if ratio < 1 else ""
     return [
         "## Use a model",
-        "In this directory, with nothing but Keras and Pillow. A model takes pixels as they are,"
-        f" 0..255, in images of {height} × {width} × {channels}. As in evaluation, an image is"
-        f" turned upright, laid on white, cropped at its centre to these proportions{share}, and"
+        "Run this in the run's directory; it needs only Keras and Pillow. A model takes plain"
+        f" pixels, 0..255, in images of {height} × {width} × {channels}. As in evaluation, an image"
+        f" is turned upright, laid on white, cropped at its centre to these proportions{share}, and"
         " scaled:",
         code(
+            "import json\n"
+            "\n"
             "import keras\n"
             "import numpy as np\n"
             "from PIL import Image, ImageOps\n"
@@ -157,11 +159,11 @@ def _use(metrics: Mapping, network: str) -> list[str]:
             "white = Image.new('RGBA', image.size, 'white')\n"
             "image = Image.alpha_composite(white, image).convert('RGB')\n"
             f"image = ImageOps.fit(image, {(width, height)}, Image.Resampling.BILINEAR{bleed})\n"
-            "print(model.predict(np.float32(image)[None]).argmax())"
+            "names = json.load(open('metrics.json'))['data']['class_names']\n"
+            "print(names[model.predict(np.float32(image)[None]).argmax()])"
         ),
-        "What it prints is a position in `data.class_names` of `metrics.json`.",
         "## Repeat the run",
-        "Where it was started (paths in its settings are read from there):",
+        "Run this in the directory where the run was started; its relative paths begin there:",
         code(metrics["command"]),
     ]
 
@@ -174,7 +176,7 @@ def _training(
     alone = len(metrics["peers"]) == 1 and not metrics["config"].get("teacher_run")
     if curves.varies(distill_weights) and not alone:
         teaching = (
-            f"Shaded is when the teacher taught the peers: {many(len(plots.spans(on)), 'window')},"
+            f"The shaded parts are when the teacher taught: {many(len(plots.spans(on)), 'window')},"
             f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to {most:g}."
         )
     elif most and not alone:
@@ -185,8 +187,8 @@ def _training(
         teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
     if any(name.endswith("_heard") for row in rows for name in row):
         teaching += (
-            " A network hears its teachers as far as they have learned their training images: the λ"
-            " of their logits is multiplied by what is drawn as “heard”."
+            " The better its teachers fit their training images, the more a network learns from"
+            " their logits: λ is multiplied by the share that is drawn as “heard”."
         )
     words = {
         "accuracy.svg": "Top-1 accuracy over the epochs",
@@ -229,8 +231,9 @@ def _duplicates(groups: Sequence) -> list[str]:
     text = (
         f"Left out: {kind} with the same content as another one, or under two labels."
         if dropped
-        else f"Warning: {kind} of identical files, in two splits or under two labels. What is in"
-        " train and test makes the result look better than it is; --duplicates=drop leaves it out."
+        else f"Warning: {kind} of identical files, in two splits or under two labels. Files in"
+        " both train and test make the result look better than it is; --duplicates=drop removes"
+        " them."
     )
     shown = [[escape(" = ".join(paths)), escape(what)] for what, paths in groups[:_SHOWN]]
     more = [f"RUN/data.json has all {len(groups)}."] if len(groups) > _SHOWN else []

@@ -68,20 +68,19 @@ def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
     epochs = [row[f"{name}_heard"] for row in rows if f"{name}_heard" in row]
     if epochs:
         mean = sum(epochs) / len(epochs)
-        whom = "them" if several else "it"
-        text += f", and heard {whom} at {_percent(mean)} of the full weight on average,"
-        text += f" at {_percent(end)} in the end"
+        text += f", at {_percent(mean)} of the full weight on average"
+        text += f" and {_percent(end)} at the end"
     elif end != 1.0:
         text += f", at {_percent(end)} of the full weight"
     return text + "."
 
 
 def _compared(values: Mapping) -> str:
-    """Return how much more often the teacher is right."""
+    """Return how much more accurate the teacher is."""
     gain = 100 * (values["top1"] - values["own_top1"])
     if abs(gain) < 0.05:
-        return "as often right"
-    return f"{abs(gain):.1f} points {'more' if gain > 0 else 'less'} often right"
+        return "as accurate"
+    return f"{abs(gain):.1f} points {'more' if gain > 0 else 'less'} accurate"
 
 
 def _percent(part: float) -> str:

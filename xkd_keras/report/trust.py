@@ -82,8 +82,8 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
     ]
     if PICTURE in pictures:
         parts += [
-            "Of answers that are given with 80 %, 80 % should be right: the closer to the diagonal,"
-            " the better. Larger dots stand for more images.",
+            "Of the answers with a probability of 80 %, 80 % should be right: the closer to the"
+            " diagonal, the better. Larger dots stand for more images.",
             picture(PICTURE, "How often answers are right, by their probability"),
         ]
     return parts
@@ -122,10 +122,10 @@ def thresholds(manifest: Mapping) -> list[str]:
     for entry in asked:
         if entry["threshold"]:
             told = (
-                "Below its threshold an answer counts as none of the classes. It was chosen on the"
-                f" validation images for {100 * entry['threshold']['precision']:g} % right answers,"
-                " and rests on as many of their answers as it lets through. On the test images it"
-                " lets through:"
+                "Below its threshold an answer counts as none of the classes. It was chosen so that"
+                f" {100 * entry['threshold']['precision']:g} % of the answers above it on the"
+                " validation images are right; “rests on” is the number of these answers. On the"
+                " test images:"
             )
     headings = ["file", "threshold", "rests on", "answered %", "of these right %", "95 %"]
     return [told, grid(headings, rows)]

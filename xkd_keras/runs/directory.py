@@ -187,11 +187,11 @@ def about_reading(data: datasets.Dataset) -> list[str]:
     if data.skipped:
         file, reason = data.skipped[0]
         more = f" and {len(data.skipped) - 1} more" if len(data.skipped) > 1 else ""
-        lines.append(f"left out, as it cannot be read: {file} ({reason}){more}")
+        lines.append(f"left out because it cannot be read: {file} ({reason}){more}")
     if data.duplicates:
         what, paths = data.duplicates[0]
-        more = f"; {len(data.duplicates)} such in all" if len(data.duplicates) > 1 else ""
-        lines.append(f"warning: the same file more than once, {what}: {' = '.join(paths)}{more}")
+        more = f"; {len(data.duplicates)} such groups in all" if len(data.duplicates) > 1 else ""
+        lines.append(f"warning: identical files, {what}: {' = '.join(paths)}{more}")
     return lines
 
 

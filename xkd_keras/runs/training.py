@@ -148,11 +148,11 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         history.write(run_dir, done.history)
     if first or done.batch:
         within = f", step {done.batch} of {steps}" if done.batch else ""
-        print(f"going on after epoch {first} of {config.epochs}{within}")
+        print(f"resuming after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
         hearing = cohort.mastery and config.method != "solo"
-        heard = ", times how far they are heard" if hearing else ""
-        print(f"each line: lambda, the weight of the teachers{heard}; top-1 on validation images")
+        heard = ", times the share that is heard" if hearing else ""
+        print(f"each line: lambda (the weight of the teachers{heard}), top-1 on validation images")
 
 
 def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:

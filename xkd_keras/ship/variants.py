@@ -14,9 +14,9 @@ VARIANTS = {
     "int16x8": "weights int8, activations int16 (post-training)",
 }
 PRECISION = (
-    "How often an answer is to be right, such as 0.95: what is less sure than it takes on the"
-    " validation images is told to be none of the classes; 0: no such threshold. Where not given:"
-    " as in the export before."
+    "Share of answers that should be right, such as 0.95. A threshold is chosen for it on the"
+    " validation images; less certain answers count as none of the classes; 0: no threshold. Where"
+    " not given: as in the last export."
 )
 SAVED_MODEL = "savedmodel"
 # What a network is exported as where nothing is chosen. int16x8 is 20 times slower than int8 where

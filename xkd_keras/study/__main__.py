@@ -24,7 +24,7 @@ def main() -> None:
     try:
         study = orchestration.run(plan)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {plan.directory}", file=sys.stderr)
+        print(f"interrupted; the same command resumes from {plan.directory}", file=sys.stderr)
         sys.exit(130)
     print(f"\ntest images, {study['data']['examples']['test']} of {study['dataset']}:")
     print(report.table(study))

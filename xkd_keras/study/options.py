@@ -52,8 +52,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "sweep",
         [],
-        "OPTION=VALUE:VALUE..., repeated: every method tries all combinations on validation images"
-        " first, and takes its best.",
+        "OPTION=VALUE:VALUE..., repeated: every method but solo tries all combinations on"
+        " validation images first, and takes its best.",
         **kwargs,
     )
     flags.DEFINE_string(
@@ -67,7 +67,7 @@ def define(values: flags.FlagValues) -> None:
     for name, default, text, least in (
         ("seeds", 5, "Runs of every method, from --seed on.", 1),
         ("jobs", 1, beside, 0),
-        ("sweep_seeds", 3, "Seeds of the search, others than --seeds.", 1),
+        ("sweep_seeds", 3, "Seeds of the search; they differ from those of the study.", 1),
     ):
         flags.DEFINE_integer(name, default, text, least, **kwargs)
 

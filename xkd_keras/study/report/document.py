@@ -78,7 +78,7 @@ def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     """Return the differences to solo as a picture, and one table per network."""
     parts = ["## Result"]
     if "forest.svg" in pictures:
-        alt = "Difference of each method to solo in points, with 95 % intervals"
+        alt = "Difference of each method from solo in points, with 95 % intervals"
         parts += ["Test accuracy (top-1) compared with solo:", picture("forest.svg", alt)]
     for network, by in summary["networks"].items():
         claim = _claim(study, network)
@@ -236,7 +236,7 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
         " correction.",
     ]
     if "ablations.svg" in pictures:
-        alt = f"Difference of each variant to {ours} in points, with 95 % intervals"
+        alt = f"Difference of each variant from {ours} in points, with 95 % intervals"
         parts.append(picture("ablations.svg", alt))
     for reference in dict.fromkeys((ours, "solo")):
         if reference in study["methods"]:
@@ -258,8 +258,8 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     shown = "cost.svg" in pictures
     return [
         "## Accuracy against cost",
-        "The seconds of a run train all networks, without start-up, and with the time to train a"
-        " frozen teacher included;"
+        "Seconds of training all networks of a run, without start-up; the time to train a frozen"
+        " teacher is included;"
         f" {_beside(study)}."
         + (" Vertical bars: 95 % interval; horizontal bars: quartiles." if shown else ""),
         *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),

@@ -26,13 +26,13 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     if not able:
         return []
     text = (
-        f"**What these seeds can show:** a difference to {escape(_rival(said))} of at least"
+        f"**What these seeds can show:** a difference from {escape(_rival(said))} of at least"
         f" {both(able)} is found with a probability of 80 %, before Holm's correction."
     )
     if more := _seeds(said):
-        text += f" With it, at the same spread, what was seen would need {both(more)}."
+        text += f" With it, at the same spread, the observed difference would need {both(more)}."
     if more := _images(study, summary, said):
-        text += f" To rule out that the choice of images made the difference takes {both(more)}."
+        text += f" To rule out that the choice of test images made it takes {both(more)}."
     return [text]
 
 
@@ -53,7 +53,7 @@ def few_images(images: int, accuracies: Iterable[float]) -> list[str]:
     moved, text = _moved(images, accuracies)
     if moved <= _FEW:
         return []
-    return [f"warning: {many(images, 'test image')}: which ones they are may add {text}"]
+    return [f"warning: {many(images, 'test image')}: their choice alone may add {text}"]
 
 
 def _moved(images: int, accuracies: Iterable[float]) -> tuple[float, str]:
@@ -71,7 +71,7 @@ def warnings(study: Mapping, summary: Mapping) -> list[str]:
     """Return a line for each reason why the differences that were seen are not shown."""
     said = statistics.verdict(study, summary)
     seeds, images = len(study["seeds"]), study["data"]["examples"]["test"]
-    what = f"the difference of {said['subject']} to {_rival(said)} that was seen"
+    what = f"the observed difference of {said['subject']} from {_rival(said)}"
     lines = [ONE_SEED] if seeds < 2 and said["against"] else []
     if more := _seeds(said, named=str):
         lines.append(

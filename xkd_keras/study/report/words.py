@@ -16,13 +16,13 @@ from xkd_keras.study.statistics import BETTER, SAME, UNKNOWN, WORSE
 _ALONE, _UNIT = "training alone", " points, 95 % interval"
 _SAID = {
     BETTER: "is better than {} for",
-    SAME: "shows no detectable difference to {} for",
+    SAME: "shows no detectable difference from {} for",
     WORSE: "is worse than {} for",
     UNKNOWN: "cannot be compared yet with {} for",
 }
 _STANDS = {
     BETTER: "is better than",
-    SAME: "shows no detectable difference to",
+    SAME: "shows no detectable difference from",
     UNKNOWN: "cannot be compared yet with",
 }
 _WEAKEST = {
@@ -146,8 +146,8 @@ def _compared(study: Mapping) -> str:
 def _sure(study: Mapping, summary: Mapping) -> str:
     n = study["data"]["examples"]["test"]
     images = (
-        f"Every number is of the same {n:,} test images, of which one is {100 / n:.2g} points;"
-        " intervals are over seeds, and other images would add to them"
+        f"All numbers are of the same {n:,} test images; one image is {100 / n:.2g} points."
+        " Intervals cover the spread over seeds only; other test images would widen them"
         f"{reach.of_images(study, summary)}."
     )
     if len(study["seeds"]) < 2:
