@@ -93,7 +93,7 @@ def test_normalisation_is_not_learned(run):
 @pytest.mark.parametrize(
     ("recipe", "zeros", "values"),
     [
-        ("pcqat", 0.6, 8),
+        pytest.param("pcqat", 0.6, 8, marks=pytest.mark.slow),
         pytest.param("pqat", 0.6, 256, marks=pytest.mark.slow),
         pytest.param("cqat", 0, 8, marks=pytest.mark.slow),
     ],

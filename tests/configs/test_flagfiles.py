@@ -82,18 +82,13 @@ def _imagenet(directory, monkeypatch):
     write_imagenet(directory, synsets=("n01440764", "n01443537"), per_synset=12, validation=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "write", "peer", "shown"),
     [
         ("cifar10_alexnet_vgg19", write_cifar10, "alexnet,learning_rate=0.01", "+5.94 for"),
-        pytest.param(
-            *("cifar100_alexnet_vgg19", write_cifar100, "vgg11,learning_rate=0.01", "+2.88 for"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *("imagenet_resnet50_densenet121", _imagenet, "resnet20", "+5.07 for resnet"),
-            marks=pytest.mark.slow,
-        ),
+        ("cifar100_alexnet_vgg19", write_cifar100, "vgg11,learning_rate=0.01", "+2.88 for"),
+        ("imagenet_resnet50_densenet121", _imagenet, "resnet20", "+5.07 for resnet"),
     ],
 )
 def test_the_papers_studies_run_on_their_data_at_reduced_size(
@@ -147,11 +142,12 @@ def networks(path):
 
 
 def stepping():
-    """Mark as slow those whose networks all take their step in a smaller cohort."""
+    """Mark as slow those of the paper, and those whose networks all are in a smaller cohort."""
     seen, marks = set(), {}
     for path in sorted(RUNS, key=lambda path: len(networks(path))):
-        marks[path] = () if networks(path) - seen else pytest.mark.slow
-        seen |= networks(path)
+        quick = path.parent.name != "paper" and networks(path) - seen
+        marks[path] = () if quick else pytest.mark.slow
+        seen |= networks(path) if quick else set()
     return [pytest.param(path, id=name(path), marks=marks[path]) for path in RUNS]
 
 

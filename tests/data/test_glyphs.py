@@ -116,6 +116,7 @@ def test_one_bit_or_one_label_changes_the_checksum(drawn):
     assert len({checksum([one]) for one in [(image, label), (other, label), (image, 99)]}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", COUNTS)
 def test_images_differ_and_classes_are_equally_many(dataset, split):
     images, labels = read(dataset, split)
@@ -123,6 +124,7 @@ def test_images_differ_and_classes_are_equally_many(dataset, split):
     assert len({image.tobytes() for image in images}) == COUNTS[split]
 
 
+@pytest.mark.slow
 def test_all_is_read_as_it_was_drawn(dataset, drawn):
     got = zip(*read(dataset, "validation"), strict=True)
     assert sorted((image.tobytes(), label) for image, label in got) == (
@@ -130,12 +132,14 @@ def test_all_is_read_as_it_was_drawn(dataset, drawn):
     )
 
 
+@pytest.mark.slow
 def test_recipe(dataset):
     # A mirrored character would be another one, or none.
     assert (dataset.augment, dataset.image_shape) == ("crop", (32, 32, 3))
     assert dataset.class_names == CLASSES
 
 
+@pytest.mark.slow
 def test_pixels_alone_tell_something_but_not_much(dataset):
     (seen, labels), (unseen, truth) = read(dataset, "train"), read(dataset, "test")
     seen, unseen = (images.reshape(len(images), -1).astype(np.float32) for images in (seen, unseen))

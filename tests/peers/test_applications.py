@@ -27,7 +27,7 @@ MODULES = {
     "EfficientNetV2S": "efficientnet_v2",
     "VGG16": "vgg16",
 }
-QUICK = ("MobileNetV3Small", "MobileNet")
+QUICK = ("MobileNet",)
 
 
 def as_keras_has_it(name, weights):

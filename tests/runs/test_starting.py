@@ -83,11 +83,12 @@ def check_waiting(finished_run, seen):
     assert learned == [False, False, *[True] * (len(three) - 2)]  # but for `normalize`
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("step 3 of epoch 2", marks=pytest.mark.slow),
-        pytest.param("validation of epoch 2", marks=pytest.mark.slow),
+        "step 3 of epoch 2",
+        "validation of epoch 2",
         "epoch 2",
     ],
 )

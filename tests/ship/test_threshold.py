@@ -59,7 +59,7 @@ def test_it_is_in_what_a_server_answers_and_in_the_report(asked):
         answer["threshold"], [entries["savedmodel"]["threshold"]["score"]] * 2, rtol=1e-6
     )
     text = (Path(run_dir) / "report.md").read_text()
-    assert "for 25 % right answers" in text
+    assert "so that 25 % of the answers above it" in text
 
 
 @pytest.mark.slow
