@@ -21,10 +21,8 @@ MODULES = {
     "EfficientNetV2B0": "efficientnet_v2",
     "EfficientNetB0": "efficientnet",  # normalises inside, by weights
     "ResNet50": "resnet",  # blue, green, red
-    "NASNetMobile": "nasnet",
     "ConvNeXtTiny": "convnext",
     "DenseNet121": "densenet",
-    "EfficientNetV2S": "efficientnet_v2",
     "VGG16": "vgg16",
 }
 QUICK = ("MobileNet",)

@@ -124,7 +124,7 @@ def test_a_run_killed_between_its_files_ends_with_the_best_epochs(data_dir, tmp_
     assert {f"best-{name}-{epoch:04d}.npz" for name, epoch in kept.items()} <= there
     assert len(there) <= 4
     report = train.train_and_evaluate(config) and (tmp_path / "run" / "report.md").read_text()
-    assert f"plain of epoch {kept['plain']} and two of epoch {kept['two']}" in report
+    assert f"plain from epoch {kept['plain']} and two from epoch {kept['two']}" in report
 
 
 def test_a_run_in_which_nothing_gets_better_ends_and_is_not_begun_again(data_dir, tmp_path, capsys):
