@@ -1,6 +1,7 @@
 """The package is what BUILD_NOTES.md draws: imports point down, and no file grows out of hand."""
 
 import ast
+import fnmatch
 import re
 import subprocess
 import sys
@@ -187,6 +188,15 @@ def test_no_file_is_longer_than_a_person_can_hold(where):
         for path in (ROOT / where).rglob("*.py")
     }
     assert {name: n for name, n in lengths.items() if n > LONGEST} == {}
+
+
+def test_the_top_level_holds_what_was_agreed():
+    """What git ignores aside: a file that was tried there and then committed is found."""
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    found = {path.name for path in ROOT.iterdir() if path.name[0] != "."}
+    agreed = {"pyproject.toml", "README.md", "BUILD_NOTES.md", "LICENSE"}
+    agreed |= {"xkd_keras", "serving", "configs", "tests"}
+    assert {n for n in found if not any(fnmatch.fnmatch(n, each) for each in ignored)} == agreed
 
 
 def test_help_waits_for_nothing_heavy():

@@ -46,7 +46,9 @@ def test_parts_without_classes_are_no_classes_beside_another_folder_either(tmp_p
 def test_parts_beside_a_folder_that_may_be_the_training_one_are_no_classes(tmp_path):
     for folder in ("Test", "Val", "images"):
         fill(tmp_path / folder, 4)
-    refused(tmp_path, r"'Test', 'Val' .* no folder for training .*: PATH/train/CLASS .* 'images'")
+    refused(
+        tmp_path, r"'Test', 'Val' .* no folder for training holds .*: PATH/train/CLASS .* 'images'"
+    )
 
 
 @pytest.mark.parametrize("part", ["train", "test", "val"])

@@ -132,6 +132,13 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
     assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
 
 
+def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
+    data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))
+    with pytest.raises(InputError, match=r"config\.flags is missing, which says how"):
+        rundir.finished(tmp_path)
+
+
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])

@@ -96,13 +96,8 @@ class Config(fields.Fields):
         return "\n".join(lines) + "\n"
 
 
-def read(path: Path | str) -> Config:
-    """Return the Config of a flag file, by path or name; InputError if that is none of a run."""
-    if isinstance(path, Path) and not path.is_file():
-        raise InputError(
-            f"{path} is missing, which says how the run was trained. Put it back, or train again"
-            " into another directory."
-        )
+def read(path: Path) -> Config:
+    """Return the Config of a flag file as `Config.flags` writes it."""
     values = flags.FlagValues()
     define(values)
     try:

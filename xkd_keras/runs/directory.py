@@ -141,8 +141,14 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
 
 
 def _config(run_dir: Path) -> configs.Config:
-    """Return what RUN/config.flags says, its images where they are."""
-    return whereabouts.located(configs.read(run_dir / "config.flags"), run_dir)
+    """Return what RUN/config.flags says, its images where they are; InputError without it."""
+    path = run_dir / "config.flags"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing, which says how the run was trained. Put it back, or train again"
+            " into another directory."
+        )
+    return whereabouts.located(configs.read(path), run_dir)
 
 
 def load_dataset(
