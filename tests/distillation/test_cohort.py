@@ -227,6 +227,13 @@ def test_class_weights_do_what_weights_of_the_images_do():
     assert Cohort.from_config(one.get_config()).class_weights == table
 
 
+def test_class_weights_may_be_a_dict_as_keras_has_them():
+    cohort = Cohort([linear("a")], class_weights={1: 5.0, 3: 0.5})
+    assert cohort.class_weights == [1.0, 5.0, 1.0, 0.5]
+    with pytest.raises(InputError, match=r"^class_weights: .* of class rose; valid: 0 to 3"):
+        Cohort([linear("a")], class_weights={"rose": 2.0})
+
+
 def test_a_mixed_image_has_the_mean_of_its_classes_weights():
     table = np.array([0.5, 2.0, 0.0, 1.5])
     labels = tf.one_hot(LABELS, 4) * 0.7 + 0.3 * tf.one_hot(LABELS[::-1], 4)

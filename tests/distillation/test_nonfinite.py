@@ -125,6 +125,13 @@ def test_half_precision_trains_float32_variables_with_finite_losses(half):
     assert {name: z.dtype for name, z in logits.items()} == dict.fromkeys(logits, tf.float32)
 
 
+def test_half_precision_is_hopeless_only_where_the_loss_scale_falls_no_further(half):
+    taught = in_half()
+    assert taught.nonfinite.searching()
+    taught.optimizer.loss_scale.assign(1.0)
+    assert not taught.nonfinite.searching()
+
+
 def test_half_precision_learns_what_single_precision_does(half):
     taught = in_half(0.001)
     keras.config.set_dtype_policy("float32")

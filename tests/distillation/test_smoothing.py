@@ -52,10 +52,11 @@ def test_weights_of_examples_and_mixed_labels_are_smoothed_too(monkeypatch):
     weights = np.linspace(0, 2, 48).astype("float32")
     cohort = Cohort([linear("a")], 0.0, mix="mixup", seed=3, label_smoothing=0.3)
     cohort.compile(keras.optimizers.SGD(0.0))
-    images, labels = (np.asarray(each) for each in views.mixed("mixup", IMAGES, LABELS, 4, [3, 0]))
+    mixed = views.mixed("mixup", IMAGES, LABELS, 4, [3, 0], weights)
+    images, labels, mixed_weights = (np.asarray(each) for each in mixed)
     logits = cohort.peers["a"].predict(images, verbose=0)
     shown = cohort.train_on_batch(IMAGES, LABELS, weights, return_dict=True)
-    expected = np.average(numpys(logits, labels, 0.3), weights=weights)  # Keras' mean of a metric
+    expected = np.average(numpys(logits, labels, 0.3), weights=mixed_weights)  # as a Keras metric
     assert shown["loss"] == pytest.approx(expected, rel=1e-4)
 
 

@@ -18,7 +18,7 @@ OWN = np.arange(8)
 
 
 def mixed(kind, seed):
-    images, labels = views.mixed(kind, SHADES, OWN, 8, [seed, 0])
+    images, labels, _ = views.mixed(kind, SHADES, OWN, 8, [seed, 0])
     return np.asarray(images), np.asarray(labels)
 
 
@@ -75,13 +75,44 @@ def test_a_cohort_learns_from_mixed_labels_what_numpy_says(monkeypatch):
     monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
     cohort = Cohort([linear("a")], 0.0, mix="mixup", seed=3)
     cohort.compile(keras.optimizers.SGD(0.0))
-    images, labels = views.mixed("mixup", IMAGES, LABELS, 4, [3, 0])
+    images, labels, _ = views.mixed("mixup", IMAGES, LABELS, 4, [3, 0])
     shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
     logits = cohort.peers["a"].predict(np.asarray(images), verbose=0)
     expected = -(np.asarray(labels) * log_softmax(logits, -1)).sum(-1).mean()
     assert shown["loss"] == pytest.approx(expected, rel=1e-5)
     top1 = np.mean(logits.argmax(-1) == np.asarray(labels).argmax(-1))
     assert shown["a_top1"] == pytest.approx(top1)
+
+
+def test_a_mixed_label_counts_as_much_as_the_image_that_it_is_of():
+    weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 0.0, 3.0, 1.0], "float32")
+    changed = 0
+    for seed in range(20):
+        plain = mixed("mixup", seed)
+        images, labels, got = map(
+            np.asarray, views.mixed("mixup", SHADES, OWN, 8, [seed, 0], weights)
+        )
+        np.testing.assert_array_equal(images, plain[0])
+        shares = plain[1] * weights  # of every label: that in the picture, times its own weight
+        np.testing.assert_allclose(got, shares.sum(-1), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(labels * got[:, None], shares, rtol=1e-5, atol=1e-6)
+        assert np.isfinite(labels).all()
+        changed += is_mixed(images)
+    assert changed > 5
+
+
+def test_images_without_weight_teach_no_label_to_those_that_they_are_mixed_with(monkeypatch):
+    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
+    good = (LABELS != 2).astype("float32")
+    found = []
+    for labels in (LABELS, np.where(LABELS == 2, 3, LABELS)):  # whatever is said of the bad ones
+        cohort = compiled([linear("a")], mix="mixup", seed=3)
+        keras.utils.set_random_seed(0)
+        cohort.set_weights([np.zeros(w.shape, w.dtype) for w in cohort.get_weights()])
+        cohort.train_on_batch(IMAGES, labels, sample_weight=good)
+        found.append(cohort.get_weights())
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
 
 
 def test_mixing_is_of_the_seed_and_the_step_alone():

@@ -12,6 +12,7 @@ from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.devices import collectives
+from xkd_keras.distillation import nonfinite
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import building, history, training
@@ -99,6 +100,16 @@ def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
     config = configuration(tmp_path, data_dir, peer=wild, on_nonfinite="skip", method="solo")
     with pytest.raises(InputError, match=r"peer plain, in .*epoch [12]; valid: a lower"):
         training.run(config)
+
+
+def test_a_run_in_half_precision_finds_its_loss_scale_in_a_later_epoch(
+    data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nonfinite, "FIRST_SCALE", 2.0**40)  # it has to fall for 20 steps and more
+    config = configuration(tmp_path, data_dir, epochs=40, mixed_precision="float16")
+    metrics = training.run(config)
+    assert 15 < metrics["training"]["skipped"]["plain"] < 60
+    assert metrics["peers"]["plain"]["top1"] > 0.3
 
 
 def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tmp_path):

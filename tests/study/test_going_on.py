@@ -41,6 +41,19 @@ def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(copy, capsys
     assert more["summary"]["networks"]["plain"]["mcod"]["n"] == 3
 
 
+def test_what_a_variant_sets_is_not_the_other_methods_where_the_study_goes_on(tmp_path, data_dir):
+    given = base(tmp_path / "study", data_dir, epochs=1)
+    variant = "xkd,name=logits,distill_similarity=0"  # its name stands before those of the others
+    plan = Plan(given, parse_arms([variant]), seeds=(0,))
+    orchestration.run(plan)
+    found = orchestration.run(dataclasses.replace(plan, arms=parse_arms(["xkd", "solo", variant])))
+    assert [run["status"] for run in found["runs"]] == ["done"] * 3
+    saved = json.loads((plan.directory / "runs/xkd/seed-0.json").read_text())
+    assert saved["config"]["distill_similarity"] is None
+    again = dataclasses.replace(plan, arms=parse_arms(["xkd", "solo", variant]), seeds=(0, 1))
+    assert len(orchestration.run(again)["runs"]) == 6
+
+
 def test_a_study_that_chooses_its_jobs_says_how_and_asks_for_no_more_than_runs_left(
     copy, capsys, monkeypatch
 ):

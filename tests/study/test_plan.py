@@ -208,12 +208,22 @@ def test_a_wrong_search_is_one_line_that_says_what_is_valid(sweep, line):
 
 def test_a_method_is_described_as_its_options_make_it():
     texts = ["xkd", "xkd,name=logits,distill_similarity=0", "xkd,name=heads,exits=1", "mcod"]
-    assert [arm.about for arm in parse_arms(texts)] == [
+    plan = Plan(configs.Config(), parse_arms(texts), seeds=(0,))
+    assert [plan.about(arm, arm.options) for arm in plan.arms] == [
         "the others, as far as they have learned; features too",
         "the others, as far as they have learned (distill_similarity 0.0)",
         "the others, as far as they have learned (exits 1)",
         "the ensemble, in windows of growing weight",
     ]
+
+
+@pytest.mark.parametrize("of_all", [{"distill_similarity": 0.0}, {"exits": 1}])
+def test_a_method_is_described_as_the_whole_study_makes_it(of_all):
+    (arm,) = parse_arms(["xkd"])
+    plan = Plan(configs.Config(**of_all), (arm,), seeds=(0,))
+    assert plan.about(arm, {}) == "the others, as far as they have learned"
+    chosen = Plan(configs.Config(), (arm,), seeds=(0,)).about(arm, of_all)  # by a search
+    assert chosen == "the others, as far as they have learned"
 
 
 @pytest.mark.parametrize(

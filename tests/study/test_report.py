@@ -48,6 +48,12 @@ def test_the_first_sentence_says_what_was_built_in(effect, expected, tmp_path, u
     assert len(re.findall("better than|no detectable|worse than", answer)) == 1
 
 
+def test_training_alone_is_not_missed_where_it_is_all_that_ran(tmp_path, unpictured):
+    text = Study(main=("solo",), images=5000).write(tmp_path)
+    assert "nothing is compared with solo" in bold(text)
+    assert "was not measured" not in text
+
+
 def test_it_says_what_its_seeds_can_show_and_what_the_difference_seen_would_need(
     tmp_path, unpictured
 ):

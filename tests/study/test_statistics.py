@@ -276,6 +276,11 @@ def test_one_seed_is_too_few_for_any_verdict():
     assert said["weakest"] == "alexnet"
 
 
+def test_a_study_is_about_solo_only_where_nothing_else_is_compared():
+    assert statistics.subject(study(dml=[0.5, 0.6], solo=[0.5, 0.6])) == "dml"
+    assert statistics.subject(study(solo=[0.5, 0.6])) == "solo"
+
+
 def test_the_weakest_peer_is_the_one_that_is_worst_alone():
     content = study(("vgg11", "alexnet"), solo=[0.5, 0.6], mcod=[0.9, 0.8])
     assert statistics.verdict(content, statistics.summarize(content))["weakest"] == "vgg11"

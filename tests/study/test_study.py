@@ -1,6 +1,7 @@
 """A finished study on real images: what it writes is what was measured."""
 
 import csv
+import dataclasses
 import functools
 import json
 
@@ -138,6 +139,32 @@ def test_images_are_read_once_for_all_seeds(data_dir, monkeypatch):
         eight.fingerprint,
     ]
     assert seven.fingerprint != eight.fingerprint
+
+
+def test_nothing_of_a_run_that_failed_is_left_to_the_next(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(measurement, "_TRACED", {})
+    task = Task("solo", base("", data_dir, method="solo"), tmp_path / "run.json", test=False)
+    measurement.run(task)
+    assert len(measurement._TRACED) == 1
+    monkeypatch.setattr(measurement.Watch, "on_epoch_end", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # an epoch in which layers may be frozen
+        measurement.run(task)
+    assert not measurement._TRACED
+
+
+def test_a_batch_that_nobody_gave_fits_the_devices(tmp_path, data_dir, monkeypatch, two_cpus):
+    asked = []
+
+    def with_batch(config, data, replicas=1):
+        asked.append(replicas)
+        return dataclasses.replace(config, batch_size=50)
+
+    monkeypatch.setattr(measurement, "_TRACED", {})
+    monkeypatch.setattr(building.cluster, "strategy", lambda *_: two_cpus)
+    monkeypatch.setattr(building, "with_batch", with_batch)
+    config = base("", data_dir, batch_size=None, epochs=1, peer=(PLAIN,), method="solo")
+    measurement.run(Task("solo", config, tmp_path / "run.json"))
+    assert asked == [2]
 
 
 def test_a_seed_mixes_images_alike_whatever_seed_the_process_ran_before(

@@ -54,7 +54,8 @@ class Cohort(KerasSide):
         adapt: >= 0; a peer j is heard as a teacher by its mastery exp(-adapt CE_j), with CE_j its
             running cross-entropy on the training images (`mastery.Mastery`); 0: all in full, as is
             a `Frozen` teacher, which is no peer.
-        class_weights: How much an image of each class counts in the loss, [classes]; alike if None.
+        class_weights: How much an image of each class counts in the loss, [classes] or a dict by
+            the number of the class; 1 if None.
         mix: What half of the training batches are made of: a name in `views.KINDS`.
         seed: Of the mixing.
         label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
@@ -90,7 +91,7 @@ class Cohort(KerasSide):
         adapt: float = 0.0,
         mix: str = "none",
         seed: int = 0,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Mapping[int, float] | None = None,
         label_smoothing: float = 0.0,
         ema: float = 0.0,
         exits: Mapping[str, Sequence[str]] | None = None,
@@ -146,7 +147,8 @@ class Cohort(KerasSide):
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
         step = tf.cast(self.optimizer.iterations, tf.int32)
-        images, labels = views.mixed(self.mix, images, labels, self.classes, (self.seed, step))
+        batch = images, labels, self.classes, (self.seed, step), sample_weight
+        images, labels, sample_weight = views.mixed(self.mix, *batch)
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits, early = self._heads(images)

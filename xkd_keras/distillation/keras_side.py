@@ -76,13 +76,7 @@ class KerasSide(keras.Model):
             raise InputError(
                 "the Cohort has class_weights; valid: one of the two.", argument="class_weight"
             )
-        if strange := sorted(set(given) - set(range(self.classes))):
-            raise InputError(
-                f"received a weight of class {strange[0]}; valid: 0 to {self.classes - 1}.",
-                argument="class_weight",
-            )
-        table = [given.get(number, 1.0) for number in range(self.classes)]
-        self.class_weights = members.of_classes("class_weight", table, self.classes)
+        self.class_weights = members.of_classes("class_weight", given, self.classes)
         self.train_function = None  # it was traced without them
         try:
             yield

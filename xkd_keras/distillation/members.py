@@ -142,10 +142,21 @@ def factors(
     return {name: float(given.get(name, 1.0)) for name in peers}
 
 
-def of_classes(name: str, given: Sequence[float] | None, count: int) -> list[float] | None:
-    """Return a number >= 0 for each class, or None; raises InputError for anything else."""
+def of_classes(
+    name: str, given: Sequence[float] | Mapping[int, float] | None, count: int
+) -> list[float] | None:
+    """Return a number >= 0 for each class, or None; raises InputError for anything else.
+
+    A dict by the number of the class, as Keras has them, leaves the others at 1.
+    """
     if given is None:
         return None
+    if isinstance(given, Mapping):
+        if strange := [number for number in given if number not in range(count)]:
+            raise InputError(
+                f"received a weight of class {strange[0]}; valid: 0 to {count - 1}.", argument=name
+            )
+        given = [given.get(number, 1.0) for number in range(count)]
     values = [float(value) for value in given]
     if len(values) != count or not all(0 <= value < math.inf for value in values):
         raise InputError(

@@ -190,6 +190,11 @@ class Nonfinite:
         if self.scales:
             self._adapt_scale(tf.reduce_all(list(verdict.values())))
 
+    def searching(self) -> bool:
+        """Whether the loss scale may fall further, until gradients do not overflow any more."""
+        scale = self.optimizer.loss_scale if self.scales else 1.0
+        return float(keras.ops.convert_to_numpy(scale)) > 1.0
+
     def _adapt_scale(self, finite: tf.Tensor) -> None:
         """Double the scale after many steps without an overflow; halve it after one."""
         scale, count = self.optimizer.loss_scale, self.optimizer.since_overflow

@@ -19,7 +19,7 @@ def checked(kind: str) -> str:
     return kind
 
 
-def mixed(kind: str, images, labels, classes: int, seed):
+def mixed(kind: str, images, labels, classes: int, seed, sample_weight=None):
     """Mix half of the batches: each image with another one of the batch, its label likewise.
 
     With lambda uniform in 0..1 (Beta(1, 1)), one for the batch, and x' another image:
@@ -30,6 +30,8 @@ def mixed(kind: str, images, labels, classes: int, seed):
     both:   one or the other, each for half of the mixed batches.
 
     Labels are lambda y + (1 - lambda) y', for cutmix with the lambda of the pixels that stayed.
+    Where images have weights w, the mixed one has w'' = lambda w + (1 - lambda) w', and its labels
+    are (lambda w y + (1 - lambda) w' y') / w'': a label counts as much as its own image.
 
     Args:
         kind: Of `KINDS`.
@@ -37,12 +39,14 @@ def mixed(kind: str, images, labels, classes: int, seed):
         labels: int [B].
         classes: How many there are.
         seed: int [2]; the same seed mixes alike, but every replica its own part in another way.
+        sample_weight: float [B], or None: all count alike.
 
     Returns:
-        The images, as float32, and labels float32 [B, classes]; for `none` both as they were.
+        The images, as float32, labels float32 [B, classes], and the weights, None where there were
+        none; for `none` all as they were.
     """
     if kind == "none":
-        return images, labels
+        return images, labels, sample_weight
     if context := tf.distribute.get_replica_context():
         seed = tf.random.fold_in(tf.stack(seed), context.replica_id_in_sync_group)
     images = tf.cast(images, tf.float32)
@@ -60,7 +64,13 @@ def mixed(kind: str, images, labels, classes: int, seed):
         tf.where(inside[None, :, :, None], partners, images),
         share * images + (1.0 - share) * partners,
     )
-    return images, share * labels + (1.0 - share) * tf.gather(labels, order)
+    if sample_weight is None:
+        return images, share * labels + (1.0 - share) * tf.gather(labels, order), None
+    own = share * tf.cast(sample_weight, tf.float32)
+    other = (1.0 - share) * tf.gather(tf.cast(sample_weight, tf.float32), order)
+    weight = own + other
+    part = tf.where(weight > 0, own / weight, 1.0)[:, None]
+    return images, part * labels + (1.0 - part) * tf.gather(labels, order), weight
 
 
 def _rectangle(size, area, centre):

@@ -184,9 +184,8 @@ class Fields:
     )
     distill_adapt: float | None = _flag(
         None,
-        "Above 0, a teacher counts more the better it fits its training images: it and lambda are"
-        " weighted by exp(-X CE), where CE is its running cross-entropy; 0: full weight. Where not"
-        " given: 1 for xkd, else 0.",
+        "Above 0, a teacher counts by exp(-X CE), with CE its cross-entropy on training images, and"
+        " lambda too (dml, kdcl, one: lambda alone); 0: fully. Where not given: 1 for xkd, else 0.",
         usual=0.0,
         low=0,
         high=100,
@@ -287,13 +286,14 @@ LEARNING = tuple(
 
 def unused(method: str) -> set[str]:
     """Return the flags that make no difference to a method."""
-    of_solo = {*TEACHING} - {"exits"} if method == "solo" else set()
-    return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | of_solo
+    own = {"solo": {*TEACHING} - {"exits"}, "kd": {"distill_adapt"}}.get(method, set())
+    return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | own
 
 
 def users(name: str) -> str:
     """Return the methods that listen to a flag, where others have no use for it."""
-    return " and ".join(method for method, used in _USES.items() if name in used) or "teaching"
+    users = "teachers that learn" if name == "distill_adapt" else "teaching"
+    return " and ".join(method for method, used in _USES.items() if name in used) or users
 
 
 def learning(builder: str, given: Mapping[str, Any], start: str = "") -> dict[str, Any]:

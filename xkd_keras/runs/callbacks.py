@@ -111,6 +111,7 @@ class History(keras.callbacks.Callback):
         for name in self.model.peers:
             means = row[f"{name}_cross_entropy"], row.get(f"val_{name}_cross_entropy", 0.0)
             every_step = row.get(f"{name}_skipped", 0) >= self.steps
+            every_step &= not self.model.nonfinite.searching()
             nonfinite.hopeless(name, row["epoch"], means, every_step)
 
     def _alone(self) -> bool:

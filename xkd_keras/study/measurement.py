@@ -1,9 +1,11 @@
 """One run of a study, measured: train in memory, follow validation, test once at the end."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -28,11 +30,12 @@ def run(task: Task) -> None:
         InputError: The data cannot be used, or a loss is not finite.
     """
     data = _load(dataclasses.replace(task.config, **_NOT_OF_DATA))
-    config = building.with_batch(task.config, data)
+    strategy = building.set_up(task.config)
+    config = building.with_batch(task.config, data, strategy.num_replicas_in_sync)
     steps = datasets.steps_per_epoch(data, config.batch_size)
-    cohort = _cohort(config, data, steps)
+    cohort = _cohort(config, data, steps, strategy)
     watch = Watch(list(cohort.peers))
-    with training.clear_about_loss():
+    with _forgotten_if_it_fails(), training.clear_about_loss():
         cohort.fit(
             datasets.train_batches(
                 data, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed
@@ -77,14 +80,24 @@ _read = functools.lru_cache(maxsize=1)(datasets.read)  # once for all seeds
 _TRACED: dict[configs.Config, Cohort] = {}
 
 
-def _cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
+@contextlib.contextmanager
+def _forgotten_if_it_fails() -> Iterator[None]:
+    """Begin anew after a run that fails: it may leave layers frozen."""
+    try:
+        yield
+    except BaseException:
+        _TRACED.clear()
+        raise
+
+
+def _cohort(config: configs.Config, data: datasets.Dataset, steps: int, strategy) -> Cohort:
     """Return a run's cohort, on the graph of an earlier run that differs in its seed alone.
 
     To trace a graph takes longer than a small run's training. What a run starts from is all in the
     cohort's variables, so they are built anew and copied. The seed itself is in the graph only
     where it mixes images: there every seed has a graph of its own.
     """
-    with building.set_up(config).scope():
+    with strategy.scope():
         fresh = building.build_cohort(config, data, steps)
     if len(_TRACED) > 32:
         _TRACED.clear()

@@ -83,10 +83,17 @@ def _claim(plan: Plan) -> None:
 
 
 def _continuing(plan: Plan) -> Plan:
-    """Return the plan with the learning options that it leaves open as its first runs had them."""
-    for path in sorted(plan.directory.glob("*/*/seed-*.json")):
+    """Return the plan with the options that it leaves open as its first runs had them.
+
+    But for those that one of its methods, or the search, sets: they are not the others'.
+    """
+    own = {*plan.grid}.union(*(arm.options for arm in plan.arms))
+    alone = dict.fromkeys(own & {*plan.base.open_options()}, None)
+    runs = [plan.directory / "runs" / arm.name for arm in plan.arms]
+    for path in sorted(path for each in runs for path in each.glob("seed-*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             before = configs.Config(**json.loads(path.read_text())["config"])
+            before = dataclasses.replace(before, **alone)
             return dataclasses.replace(plan, base=plan.base.continuing(before))
     return plan
 

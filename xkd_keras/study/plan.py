@@ -36,14 +36,6 @@ class Arm:
         """Whether it is a method of its own rather than an ablation of ours."""
         return self.name in ("xkd", "mcod") or self.method not in ("xkd", "mcod", "ramp")
 
-    @property
-    def about(self) -> str:
-        """A few words for the report."""
-        given = ", ".join(f"{name} {value}" for name, value in self.options.items())
-        logits = self.options.get("distill_similarity") == 0 or self.options.get("exits")
-        text = ABOUT[self.method] + "; features too" * (self.method == "xkd" and not logits)
-        return text + (f" ({given})" if self.name != self.method and given else "")
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -95,6 +87,16 @@ class Plan:
             dict(zip(self.grid, each, strict=True))
             for each in itertools.product(*self.grid.values())
         ]
+
+    def about(self, arm: Arm, options: Mapping[str, Any]) -> str:
+        """Return a few words about an arm for the report; `options` are those it runs with."""
+        given = ", ".join(f"{name} {value}" for name, value in arm.options.items())
+        similarity, exits = (
+            options.get(name, getattr(self.base, name)) for name in ("distill_similarity", "exits")
+        )
+        features = arm.method == "xkd" and similarity != 0 and not exits
+        text = ABOUT[arm.method] + "; features too" * features
+        return text + (f" ({given})" if arm.name != arm.method and given else "")
 
     def candidates(self, arm: Arm) -> list[dict[str, Any]]:
         """Return what the search tries for an arm: the settings that make a difference to it.

@@ -84,14 +84,12 @@ def _versions(measured: Mapping) -> dict[str, str]:
 
 
 def _methods(plan: Plan, chosen: Mapping[str, Mapping]) -> dict[str, dict]:
-    return {
-        arm.name: {
-            "method": arm.method,
-            "options": {**chosen.get(arm.method, {}), **arm.options},
-            "about": arm.about,
-        }
-        for arm in plan.arms
-    }
+    methods = {}
+    for arm in plan.arms:
+        options = {**chosen.get(arm.method, {}), **arm.options}
+        about = plan.about(arm, options)
+        methods[arm.name] = {"method": arm.method, "options": options, "about": about}
+    return methods
 
 
 def _sweep(plan: Plan, table: Mapping) -> dict:

@@ -32,8 +32,11 @@ def ablations(study: Mapping) -> list[str]:
 
 
 def subject(study: Mapping) -> str:
-    """Return the method that a study is about: xkd or mcod where compared, else the last named."""
-    methods = list(study["methods"])
+    """Return the method that a study is about: xkd or mcod where compared, else the last named.
+
+    Training alone is what others are measured by: a study is about it only where there is no other.
+    """
+    methods = [method for method in study["methods"] if method != "solo"] or ["solo"]
     return next((method for method in ("xkd", "mcod") if method in methods), methods[-1])
 
 

@@ -30,7 +30,10 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
         f" {both(able)} is found with a probability of 80 %, before Holm's correction."
     )
     if more := _seeds(said):
-        text += f" With it, at the same spread, the observed difference would need {both(more)}."
+        text += (
+            f" With it, at the same spread, the observed difference would need {both(more)}, planned"
+            " beforehand: adding seeds until it shows makes p-values too small."
+        )
     if more := _images(study, summary, said):
         text += f" To rule out that the choice of test images made it takes {both(more)}."
     return [text]

@@ -171,7 +171,7 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
     if unshown := [escape(p) for p, result in alone.items() if result["answer"] in (SAME, UNKNOWN)]:
         which = "any network" if len(unshown) == len(alone) > 1 else both(unshown)
         items.append(f"{ours} is not shown to be better than {_ALONE} for {which}")
-    if runs["done"] and "solo" not in said["against"]:
+    if runs["done"] and ours != "solo" and "solo" not in said["against"]:
         items.append(f"whether {ours} is better than {_ALONE} is not known: it was not measured")
     for rival, judged in [*said["against"].items(), *said["variants"].items()]:
         behind = {p: result for p, result in judged.items() if result["answer"] == WORSE}
