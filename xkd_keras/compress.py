@@ -46,7 +46,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("peer", "", "The peer to compress.")
     flags.DEFINE_string("recipe", "", f"One of {', '.join(RECIPES)}.")
     flags.DEFINE_integer("epochs", 5, "Epochs of fine-tuning after each pass.", 1)
-    flags.DEFINE_float("learning_rate", 0.0, "Learning rate; 0: a tenth of the peer's own.", 0)
+    flags.DEFINE_float("learning_rate", 0.0, "Of SGD; 0: a tenth of the peer's own.", 0)
     flags.DEFINE_float("distill_weight", 1.0, "lambda, constant; 0: labels alone.", 0)
     flags.DEFINE_float("temperature", 3.0, "Softens teacher and peer.", 0.01, 1000)
     flags.DEFINE_float("sparsity", 0.5, "Part of a kernel that pruning sets to zero.", 0.01, 0.99)

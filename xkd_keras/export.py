@@ -31,22 +31,21 @@ def main() -> None:
     command_line.tell(f"exporting networks of {values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
-    from xkd_keras.ship import artifacts  # after what may be wrong with the flags
+    from xkd_keras.ship import artifacts, manifest  # after what may be wrong with the flags
 
-    run_dir = Path(parsing.path(values.run_dir))
-    manifest = artifacts.export(
-        *(run_dir, values.peer, values.variant, values.version, values.precision)
-    )
-    print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
-    if never := [e["file"] for e in manifest["artifacts"] if e.get("threshold", 0) is None]:
+    run_dir, asked = Path(parsing.path(values.run_dir)), (values.peer, values.variant)
+    listed = artifacts.export(run_dir, *asked, values.version, values.precision)
+    print(f"\n{deployment_page.table(listed)}\n{deployment_page.advice(listed)}")
+    made = manifest.asked(listed["artifacts"], *asked)
+    if never := [entry["file"] for entry in made if entry.get("threshold", 0) is None]:
         print(
-            f"note: no threshold reaches a precision of {manifest['precision']:g} on the validation"
+            f"note: no threshold reaches a precision of {listed['precision']:g} on the validation"
             f" images; never 'none of these': {', '.join(never)}"
         )
-    print(f"manifest  {run_dir / 'export' / 'manifest.json'}")
+    print(f"manifest  {manifest.path(run_dir)}")
     if (run_dir / "report.html").exists():
         print(f"report    {run_dir / 'report.html'}")
-    if manifest["failed"]:
+    if manifest.asked(listed["failed"], *asked):
         sys.exit(1)
 
 

@@ -32,6 +32,12 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
         InputError: Something in the configuration, the data or the directory cannot be used, or a
             peer's loss is not finite.
     """
+    metrics = _trained(config, callbacks)
+    _export(config, metrics)
+    return metrics
+
+
+def _trained(config: configs.Config, callbacks: Sequence = ()) -> dict:
     check_flags(config)
     names = ", ".join(peer.name for peer in config.peers())
     command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
@@ -45,11 +51,14 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
         from xkd_keras.report import run_page  # not before the first step: it draws
 
         run_page.write(run_dir)
+    return metrics
+
+
+def _export(config: configs.Config, metrics: dict) -> None:
     if config.export and metrics:
         from xkd_keras.ship import artifacts
 
-        artifacts.complete(run_dir, config.export)
-    return metrics
+        artifacts.complete(Path(config.run_dir), config.export)
 
 
 def check(config: configs.Config) -> None:
@@ -129,13 +138,16 @@ def main() -> None:
     config = presets.from_flags()
     signals.restartable()
     try:
-        metrics = train_and_evaluate(config)
+        metrics = _trained(config)
+        if metrics:  # else another worker has the files
+            _tell(config, metrics)
+            _export(config, metrics)  # last: what cannot be made does not hide what was trained
     except KeyboardInterrupt:
         print(f"interrupted; the same command resumes from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
-    if not metrics:  # another worker has the files
-        return
 
+
+def _tell(config: configs.Config, metrics: dict) -> None:
     from xkd_keras.report import headline
 
     run_dir = Path(config.run_dir)

@@ -12,6 +12,8 @@ import pytest
 from xkd_keras import compress as command
 from xkd_keras.compression import passes, pipeline
 from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+from xkd_keras.runs import calibration
 from xkd_keras.ship import lite
 
 
@@ -36,10 +38,30 @@ def test_a_compressed_peer_joins_the_manifest(trained, tmp_path, monkeypatch, ca
         content = (tmp_path / "run" / "export" / entry["file"]).read_bytes()
         assert lite.Lite(content).classes == 10
     monkeypatch.setattr(pipeline, "LOSS", -1.0)  # then every file has lost
+    fitted, fit = [], calibration.temperature
+    monkeypatch.setattr(
+        calibration, "temperature", lambda labels, z: fitted.append(z) or fit(labels, z)
+    )
     again = pipeline.compress(tmp_path / "run", "normalised", "qat", epochs=1, distill_weight=0.0)
     assert len(again["artifacts"]) == 3
     assert again["artifacts"][-1]["taught"] is False
     assert "warning: tflite/normalised-qat.tflite has " in capsys.readouterr().out
+    # Of int8 probabilities, all below 1/512 are 0: the temperature is of the model's logits.
+    assert fitted[-1].max() > 0.1  # the logarithm of no probability is above 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "rate"),
+    [
+        ("alexnet,learning_rate=0.02", 0.02),
+        ("resnet20,optimizer=adamw", 0.1),
+        ("mobilenet_v2,optimizer=adamw,learning_rate=0.003", 0.05),
+        ("tests.small_peers:normalised,optimizer=adamw,learning_rate=0.01,weight=2", 0.1),
+    ],
+)
+def test_fine_tuning_starts_from_a_rate_of_sgd(peer, rate):
+    config = configs.Config(peer=(peer,))
+    assert pipeline._usual_rate(config, config.peers()[0].name) == rate
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,15 @@ def test_scores_as_trained_and_as_exported_stand_side_by_side():
 
 def test_thresholds_say_how_much_they_let_through_and_how_often_that_is_right():
     found = {"precision": 0.95, "score": 0.8125, "rests_on": 40, "taken": 80, "right": 76}
-    earlier = {key: value for key, value in found.items() if key != "rests_on"}
+    earlier = {key: value for key, value in found.items() if key != "rests_on"} | {"precision": 0.8}
     files = [{"file": "a", "threshold": found}, {"file": "b", "threshold": None}, {"file": "c"}]
     files.append({"file": "d", "threshold": earlier})
     text = "\n".join(trust.thresholds({"artifacts": files, "examples": {"test": 100}}))
-    assert "so that 95 % of the answers above it" in text
-    assert "| file | threshold | rests on | answered % |" in text
-    assert "| a | 0.812 | 40 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
-    assert "| b | – | – | – | – | – |" in text
-    assert "| d | 0.812 | – | 80.0 |" in text
+    assert "so that the wanted share of the answers above it" in text
+    assert "| file | wanted % | threshold | rests on | answered % |" in text
+    assert "| a | 95 | 0.812 | 40 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
+    assert "| b | – | – | – | – | – | – |" in text
+    assert "| d | 80 | 0.812 | – | 80.0 |" in text
     assert trust.thresholds({"artifacts": files[2:3]}) == []
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import InputError
+from xkd_keras.runs import directory as rundir
 
 
 def digits(data_dir):
@@ -125,3 +127,14 @@ def test_another_configuration_is_refused_naming_the_flags(run):
     with pytest.raises(InputError) as error:
         train.train_and_evaluate(other)
     assert "--temperature was 3.0 and is 1.0; --epochs was 3 and is 5" in str(error.value)
+
+
+def test_networks_of_keras_layers_load_where_their_module_is_not(finished_run, tmp_path):
+    shutil.copytree(finished_run.run_dir, tmp_path / "run")
+    flags = tmp_path / "run" / "config.flags"
+    flags.write_text(flags.read_text().replace("tests.small_peers:", "module_that_is_gone:"))
+    loaded = rundir.load_run(tmp_path / "run")
+    assert set(loaded.models) == {"plain", "normalised"}
+    (tmp_path / "run" / "peers" / "plain.keras").write_bytes(b"torn")
+    with pytest.raises(InputError, match="cannot import module 'module_that_is_gone'"):
+        rundir.load_run(tmp_path / "run")

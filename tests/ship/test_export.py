@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests import small_peers
 from tests.shipped_files import tree
 from xkd_keras.errors import InputError
 from xkd_keras.flags import command_line
-from xkd_keras.ship import artifacts, latency, savedmodel
+from xkd_keras.ship import artifacts, latency, metadata, savedmodel
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -146,6 +147,34 @@ def test_an_interrupted_export_leaves_what_was_there(run_dir, monkeypatch):
         artifacts.export(run_dir, ["plain"], ["float32"])
     assert tree(run_dir) == before
     assert not list(run_dir.glob(".partial-*"))
+
+
+def test_files_already_in_place_are_as_before_where_a_later_step_fails(run_dir, monkeypatch):
+    (run_dir / "export" / "tflite" / "plain-float16.tflite").unlink()
+    before = tree(run_dir)
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifacts.manifest, "write", fails)
+    monkeypatch.setattr(metadata, "pack", lambda content, *_: content)  # other files
+    with pytest.raises(OSError, match="No space left"):
+        artifacts.export(run_dir, ["plain"], ["float32", "float16"])
+    assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize(("images", "told"), [(361, 0.5101), (100, 0.5151)])
+def test_a_network_may_answer_an_image_otherwise_on_another_machine(images, told):
+    run = types.SimpleNamespace(
+        directory=Path("RUN"),
+        metrics={"peers": {"plain": {"top1": told}}},
+        data=types.SimpleNamespace(test=range(images)),
+    )
+    tested = types.SimpleNamespace(run=run, top1=lambda name: 0.5)
+    with pytest.raises(InputError, match="has a top-1 of 50"):
+        artifacts.Tested._check_own(tested, "plain")
+    run.metrics["peers"]["plain"]["top1"] = told - 0.0002
+    artifacts.Tested._check_own(tested, "plain")
 
 
 def command(*arguments, limit=None):

@@ -10,6 +10,7 @@ from tests.shipped_files import FILES, tree
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.ship import artifacts, lite, savedmodel
+from xkd_keras.ship import manifest as listing
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -45,6 +46,12 @@ def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, c
     assert failed["file"] == "tflite/plain-int8.tflite"
     assert "tflite/plain-int8.tflite  FAILED: int8: cannot be made" in capsys.readouterr().out
     assert "What could not be made" in (run_dir / "report.md").read_text()
+    # It stays listed, and is no failure of what is asked for later.
+    later = artifacts.export(run_dir, ["normalised"], ["float32"])
+    assert later["failed"] == [failed]
+    assert listing.asked(later["failed"], ["normalised"], ["float32"]) == []
+    assert listing.asked(later["failed"], [], []) == [failed]
+    assert listing.asked(later["failed"], [], ["onnx"]) == []
     monkeypatch.undo()
     assert artifacts.export(run_dir, ["plain"], ["int8"])["failed"] == []
 
@@ -59,6 +66,37 @@ def test_a_training_run_exports_the_peers_that_it_is_told_to(exported, run_dir):
     before = tree(run_dir)
     train.train_and_evaluate(config)
     assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize("asked", [("all",), ("plain", "all")])
+def test_all_networks_are_those_that_have_no_artifact_yet(run_dir, monkeypatch, asked):
+    made = []
+    monkeypatch.setattr(
+        artifacts, "export", lambda run, names: made.extend(names) or {"failed": []}
+    )
+    artifacts.complete(run_dir, asked)
+    assert made == []
+    kept = listing.read(run_dir)
+    kept["artifacts"] = [e for e in kept["artifacts"] if e["network"] == "plain"]
+    listing.write(run_dir, kept)
+    artifacts.complete(run_dir, asked)
+    assert made == ["normalised", "ensemble"]
+
+
+def test_a_variant_asked_for_twice_is_made_once(run_dir, capsys):
+    listed = artifacts.export(run_dir, ["plain"], ["float32", "float32"])
+    assert len(listed["artifacts"]) == len(FILES)
+    assert capsys.readouterr().out.count("tflite/plain-float32.tflite  ") == 1
+
+
+def test_a_file_whose_latency_is_unknown_is_exported_all_the_same(run_dir, monkeypatch, capsys):
+    shutil.rmtree(run_dir / "export")
+    monkeypatch.setattr(artifacts.latency, "measure", lambda paths, _: ["torn"] * len(paths))
+    listed = artifacts.export(run_dir, ["plain"], ["float32", "float16"])
+    assert "plain-float16.tflite  its latency cannot be measured: torn" in capsys.readouterr().out
+    assert "latency_ms" not in listed["artifacts"][0]
+    lines = (run_dir / "report.md").read_text().splitlines()
+    assert next(line for line in lines if "-float16." in line).endswith("| – | – |")
 
 
 def test_exporting_an_unknown_peer_is_refused_before_training(exported, tmp_path):

@@ -1,8 +1,11 @@
 """Latency: rounds over all files, in changing order."""
 
+import json
 import time
+import types
 
 import numpy as np
+import pytest
 
 from xkd_keras.ship import latency
 
@@ -24,3 +27,36 @@ def test_latency_belongs_to_the_file_that_took_it():
     times = latency.interleaved(calls, rounds=10, seconds=60)
     assert list(np.argsort(np.median(times, axis=0))) == [1, 2, 0]
     assert len(latency.interleaved(calls, rounds=10**6, seconds=0)) == 10
+
+
+def test_a_file_that_cannot_be_opened_costs_no_other_its_latency(tmp_path, monkeypatch):
+    for name in ("good", "other"):
+        (tmp_path / f"{name}.tflite").write_bytes(b"")
+    opened = latency._call
+
+    def call(path, image):
+        return opened(path, image) if path.stem == "torn" else lambda: time.sleep(0.001)
+
+    monkeypatch.setattr(latency, "_call", call)
+    monkeypatch.setattr(latency, "ROUNDS", 10)
+    (tmp_path / "torn.tflite").write_bytes(b"half of it")
+    paths = [tmp_path / f"{name}.tflite" for name in ("good", "torn", "other")]
+    good, torn, other = latency._timed(paths, np.zeros((1, 1, 3)))
+    assert good["median"] >= 1.0
+    assert other["median"] >= 1.0
+    assert torn.startswith("is not a TFLite model that runs here")
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "reason"),
+    [
+        (-9, "", "measuring failed: the system ended it, perhaps for want of memory"),
+        (1, "Traceback\nMemoryError: no more", "measuring failed: MemoryError: no more"),
+    ],
+)
+def test_where_nothing_could_be_measured_the_reason_is_told(monkeypatch, code, stderr, reason):
+    done = types.SimpleNamespace(returncode=code, stderr=stderr, stdout="")
+    monkeypatch.setattr(latency.subprocess, "run", lambda *_, **__: done)
+    assert latency.measure(["a.tflite", "b"], np.zeros((2, 2, 3))) == [reason] * 2
+    done = types.SimpleNamespace(returncode=0, stderr="", stdout=json.dumps([{"min": 1.0}]))
+    assert latency.measure(["a.tflite"], np.zeros((2, 2, 3))) == [{"min": 1.0}]

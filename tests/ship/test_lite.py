@@ -70,6 +70,13 @@ def test_a_temperature_divides_the_logits_whichever_way_it_comes_in(model, varia
         np.testing.assert_allclose(lite.Lite(content)(given), expected, atol=tolerance)
 
 
+def test_one_image_starts_no_thread(convert, monkeypatch):
+    call, one = lite.Lite(convert("float32", None)), images(1)
+    expected = call(np.concatenate([one] * 2))[:1]
+    monkeypatch.delattr(lite.concurrent.futures, "ThreadPoolExecutor")
+    np.testing.assert_array_equal(call(one), expected)
+
+
 def test_weights_of_an_int8_file_take_a_byte_each(model, convert):
     whole, small = convert("float32", None), convert("int8", images(20))
     kernels = sum(v.numpy().size for v in model.trainable_variables if len(v.shape) > 1)
@@ -103,7 +110,8 @@ def test_a_network_without_an_int8_form_is_refused():
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\0\0\0\0TFL3" + b"\0" * 40])
 def test_what_is_no_tflite_file_is_told(content):
-    with pytest.raises(InputError, match="is not a TFLite model; valid: a file of"):
+    line = r"is not a TFLite model that runs here \(.+\); valid: a file of"
+    with pytest.raises(InputError, match=line):
         lite.Lite(content)
 
 

@@ -1,6 +1,8 @@
 """What is shipped of a run on images that are not square, and are cropped in evaluation."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,31 @@ def test_the_manifest_the_saved_model_and_the_tflite_file_know_the_size(shipped)
         found = evaluate_file.evaluate_model(path, None, "", "test")
         top1 = directory.finished(run_dir)[1]["peers"]["plain"]["top1"]
         assert found["ensemble"]["top1"] == pytest.approx(top1, abs=0.003)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tflite", "savedmodel"])
+def test_a_file_away_from_its_run_knows_how_images_are_cropped(
+    shipped, tmp_path, monkeypatch, kind
+):
+    run_dir, manifest = shipped
+    (file,) = [entry["file"] for entry in manifest["artifacts"] if entry["kind"] == kind]
+    copied = tmp_path / "elsewhere" / "1" / Path(file).name
+    copied.parent.mkdir(parents=True)
+    (shutil.copytree if kind == "savedmodel" else shutil.copy)(run_dir / "export" / file, copied)
+    for label in range(10):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        Image.new("RGB", (90, 60), (25 * label, 0, 0)).save(tmp_path / f"photos/{label}/a.png")
+    seen = []
+
+    def answers(call, data, split, batch):
+        seen.append(data.crop_ratio)
+        call(np.zeros((1, 20, 36, 3), np.float32))
+        return np.full((len(getattr(data, split)), 10), 0.1, np.float32)
+
+    monkeypatch.setattr(evaluate_file.evaluation, "answers", answers)
+    evaluate_file.evaluate_model(copied, None, f"folder:{tmp_path / 'photos'}", "all")
+    assert set(seen) == {0.875}
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from xkd_keras.compression import passes, tuning, twin
 from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
+from xkd_keras.flags import fields
 from xkd_keras.runs import directory as rundir
 from xkd_keras.ship import artifacts, lite, manifest, workshop
 
@@ -32,7 +34,8 @@ def compress(
         peer: One of its peers.
         recipe: A key of `passes.CHAINS`.
         epochs: Of fine-tuning after each pass.
-        learning_rate: Of fine-tuning; 0: a tenth of the peer's own.
+        learning_rate: Of fine-tuning, which is by SGD; 0: a tenth of the peer's own, or where that
+            is another optimizer's, of what suits the network with SGD.
         distill_weight: lambda, the strength of the distillation term; 0: labels alone.
         temperature: Softens teacher and peer.
         sparsity: Share of zeros that pruning ends with.
@@ -55,24 +58,26 @@ def compress(
     precision = manifest.precision(before) if precision is None else precision
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
-    (own,) = [each.learning["learning_rate"] for each in run.config.peers() if each.name == peer]
     tune = tuning.Tuner(
         run,
         epochs=epochs,
-        learning_rate=learning_rate or own / 10,
+        learning_rate=learning_rate or _usual_rate(run.config, peer) / 10,
         distill_weight=distill_weight,
         temperature=temperature,
         batch_size=batch_size or run.config.batch_size,
         seed=seed,
     )
     with workshop.opened(run_dir) as stage:
+        tested = artifacts.Tested(run, precision)  # first: it may refuse the run
         model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
-        tested = artifacts.Tested(run, precision)
         if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
             names, images = {recipe: "int8"}, None
         else:
             names = {f"{recipe}-{variant}": variant for variant in ("float32", "int8")}
             images = tested.representative()
+        temperature_of_model = tested.temperature_of(
+            lambda images: model(images, training=False).numpy()
+        )
         fresh = []
         with lite.converters(model) as convert:
             for name, variant in names.items():
@@ -81,10 +86,18 @@ def compress(
                     content = convert(variant, images)
                 except InputError as error:
                     raise passes.blamed(model.layers, f"fails: {error}", str(error)) from None
-                content = lite.tempered(content, tested.temperature_of(lite.Lite(content)))
+                content = lite.tempered(content, temperature_of_model)
                 fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
                 _warn(fresh[-1], tested)
         return artifacts.publish(tested, stage, fresh, [])
+
+
+def _usual_rate(config: configs.Config, peer: str) -> float:
+    """Return a peer's learning rate with SGD."""
+    (own,) = [each for each in config.peers() if each.name == peer]
+    if own.learning["optimizer"] == "sgd":
+        return own.learning["learning_rate"]
+    return fields.learning(own.builder, {"optimizer": "sgd"}, own.start)["learning_rate"]
 
 
 def _warn(entry: dict, tested: artifacts.Tested) -> None:
@@ -93,6 +106,6 @@ def _warn(entry: dict, tested: artifacts.Tested) -> None:
     if own - entry["top1"] > LOSS:
         print(
             f"warning: {entry['file']} has {100 * entry['top1']:.2f} % top-1, the network"
-            f" {100 * own:.2f} %; try a lower --learning_rate, more --epochs, a milder recipe.",
+            f" {100 * own:.2f} %; try another --learning_rate, more --epochs, a milder recipe.",
             flush=True,
         )

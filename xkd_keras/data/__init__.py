@@ -10,6 +10,7 @@ _LAZY = {
     "AUGMENTS": "names",
     "Dataset": "dataset",
     "Split": "sources",
+    "about_reading": "dataset",
     "check": "names",
     "check_augment": "names",
     "eval_batches": "pipeline",

@@ -63,6 +63,20 @@ class Dataset:
     sampling: str = "plain"
 
 
+def about_reading(data: Dataset) -> list[str]:
+    """Return what a person should know of how images were read, a line each."""
+    lines = [f"note: {note}" for note in data.notes]
+    if data.skipped:
+        file, reason = data.skipped[0]
+        more = f" and {len(data.skipped) - 1} more" if len(data.skipped) > 1 else ""
+        lines.append(f"left out because it cannot be read: {file} ({reason}){more}")
+    if data.duplicates:
+        what, paths = data.duplicates[0]
+        more = f"; {len(data.duplicates)} such groups in all" if len(data.duplicates) > 1 else ""
+        lines.append(f"warning: identical files, {what}: {' = '.join(paths)}{more}")
+    return lines
+
+
 def load(
     name: str,
     *,

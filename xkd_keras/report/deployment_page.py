@@ -64,8 +64,13 @@ def _cells(entry: Mapping) -> list[str]:
         f"{100 * entry['ece']:.1f}" if "ece" in entry else "–",
         f"{100 * entry['agreement']:.2f}",
         f"{entry['max_difference']:.1e}",
-        *(f"{entry['latency_ms'][key]:.2f}" for key in ("min", "median")),
+        *(_milliseconds(entry, key) for key in ("min", "median")),
     ]
+
+
+def _milliseconds(entry: Mapping, key: str = "median") -> str:
+    """Return a file's latency as text; a dash where it could not be measured."""
+    return f"{entry['latency_ms'][key]:.2f}" if "latency_ms" in entry else "–"
 
 
 def advice(manifest: Mapping) -> str:
@@ -85,7 +90,7 @@ def advice(manifest: Mapping) -> str:
         )
     return (
         f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
-        f" and {entry['latency_ms']['median']:.2f} ms. It is the fastest of the TFLite files that"
+        f" and {_milliseconds(entry)} ms. It is the fastest of the TFLite files that"
         f" come within {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
         " validation images."
     )
@@ -93,7 +98,7 @@ def advice(manifest: Mapping) -> str:
 
 def draw(manifest: Mapping) -> dict[str, bytes]:
     """Return the picture of accuracy against size and latency by file name, if there is one."""
-    files = [entry for entry in ordered(manifest) if entry["kind"] == "tflite"]
+    files = [e for e in ordered(manifest) if e["kind"] == "tflite" and "latency_ms" in e]
     if len(files) < 2:
         return {}
     with plots.style():

@@ -62,9 +62,11 @@ def advised(manifest: Mapping) -> Mapping | None:
     """Return the TFLite file to take: the fastest of those nearly as accurate as the best.
 
     Nearly is half a point, on the validation images: the test images only tell how well the choice
-    does. None without files, or with fewer than `ENOUGH` validation images.
+    does. None without files whose latency was measured, or with fewer than `ENOUGH` validation
+    images.
     """
-    files = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
+    tflite = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
+    files = [entry for entry in tflite if "latency_ms" in entry]
     if not files or manifest["examples"]["validation"] < ENOUGH:
         return None
     best = max(entry["validation_top1"] for entry in files)

@@ -107,25 +107,32 @@ def thresholds(manifest: Mapping) -> list[str]:
     for entry in asked:
         found = entry["threshold"]
         if found is None:
-            rows.append([escape(entry["file"]), *["–"] * 5])
+            rows.append([escape(entry["file"]), *["–"] * 6])
             continue
         taken, right = found["taken"], found["right"]
         low, high = findings.wilson(right / taken if taken else 0.0, taken)
         share = f"{100 * right / taken:.1f}" if taken else "–"
         rows.append(
             [
-                *(escape(entry["file"]), f"{found['score']:.3f}", str(found.get("rests_on", "–"))),
+                *(escape(entry["file"]), f"{100 * found['precision']:g}"),
+                *(f"{found['score']:.3f}", str(found.get("rests_on", "–"))),
                 *(f"{100 * taken / n:.1f}", share, f"{100 * low:.0f} – {100 * high:.0f}"),
             ]
         )
     told = "No threshold is enough for the precision that was asked for."
-    for entry in asked:
-        if entry["threshold"]:
-            told = (
-                "Below its threshold an answer counts as none of the classes. It was chosen so that"
-                f" {100 * entry['threshold']['precision']:g} % of the answers above it on the"
-                " validation images are right; “rests on” is the number of these answers. On the"
-                " test images:"
-            )
-    headings = ["file", "threshold", "rests on", "answered %", "of these right %", "95 %"]
+    if any(entry["threshold"] for entry in asked):
+        told = (
+            "Below its threshold an answer counts as none of the classes. It was chosen so that the"
+            " wanted share of the answers above it on the validation images is right; “rests on” is"
+            " the number of these answers. On the test images:"
+        )
+    headings = [
+        "file",
+        "wanted %",
+        "threshold",
+        "rests on",
+        "answered %",
+        "of these right %",
+        "95 %",
+    ]
     return [told, grid(headings, rows)]

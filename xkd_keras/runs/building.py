@@ -140,7 +140,8 @@ def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
     if not peers.starts(peer.builder, peer.start) or not (run_dir / "metrics.json").is_file():
         return False
     config, metrics = rundir.finished(run_dir, "start")
-    rundir.import_builders(config)  # it may be of classes of the user's
+    with contextlib.suppress(InputError):  # of Keras' own layers, it needs no module
+        rundir.import_builders(config)
     return metrics["data"]["class_names"] != list(data.class_names)
 
 
@@ -263,8 +264,8 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
     if config.teacher_peer and config.teacher_peer not in weights:
         raise InputError.unknown("teacher_peer", config.teacher_peer, weights)
     names = [config.teacher_peer] if config.teacher_peer else list(weights)
-    rundir.import_builders(taught)
-    models = {name: peers.fused(model) for name, model in rundir.load_peers(run_dir, names).items()}
+    trained = rundir.load_own(taught, run_dir, names)
+    models = {name: peers.fused(model) for name, model in trained.items()}
     return teachers.Frozen(models, shares.normalized(weights, names))
 
 

@@ -187,20 +187,6 @@ def is_own(config: configs.Config, dataset: str) -> bool:
     return not dataset or datasets.same(dataset, config.dataset)
 
 
-def about_reading(data: datasets.Dataset) -> list[str]:
-    """Return what a person should know of how images were read, a line each."""
-    lines = [f"note: {note}" for note in data.notes]
-    if data.skipped:
-        file, reason = data.skipped[0]
-        more = f" and {len(data.skipped) - 1} more" if len(data.skipped) > 1 else ""
-        lines.append(f"left out because it cannot be read: {file} ({reason}){more}")
-    if data.duplicates:
-        what, paths = data.duplicates[0]
-        more = f"; {len(data.duplicates)} such groups in all" if len(data.duplicates) > 1 else ""
-        lines.append(f"warning: identical files, {what}: {' = '.join(paths)}{more}")
-    return lines
-
-
 def import_builders(config: configs.Config) -> None:
     """Import the users' modules of a run's peers: they may register classes that files need."""
     for peer in config.peers():
@@ -232,6 +218,17 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
                 f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
             ) from None
     return loaded
+
+
+def load_own(config: configs.Config, run_dir: Path, names: Iterable[str]) -> dict:
+    """Return the trained peers; of Keras' own layers, they need no module of the user's."""
+    try:
+        import_builders(config)
+    except InputError as error:
+        with contextlib.suppress(InputError):
+            return load_peers(run_dir, names)
+        raise error from None
+    return load_peers(run_dir, names)
 
 
 def check_loads(name: str, model: keras.Model) -> None:
@@ -299,8 +296,7 @@ def load_run(
     for name in names:
         if name not in weights:
             raise InputError.unknown("peer", name, weights)
-    import_builders(config)
-    models = load_peers(run_dir, names or weights)
+    models = load_own(config, run_dir, names or weights)
     for name, model in models.items():
         _check_shapes(run_dir / "peers" / f"{name}.keras", model, metrics["data"])
     known = metrics["data"]

@@ -136,27 +136,33 @@ def evaluate_run(
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
     found = facts(predictions, run.data)
-    if _trained_on(run, dataset):
-        found["about"].append(
-            "warning: these are the images that the run was trained on; if they have moved, write"
-            f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
-        )
+    found["about"] += doubts(run_dir, run.data, dataset)
     return {**found, **summarize(run.models, predictions)}
 
 
-def _trained_on(run: rundir.Run, dataset: str) -> bool:
-    """Whether another dataset has the very images of the run, those that it learned among them."""
-    counts = sum(len(getattr(run.data, split)) for split in rundir.SPLITS)
-    if rundir.is_own(run.config, dataset) or counts != sum(
-        run.metrics["data"]["examples"].values()
-    ):
-        return False
-    config = dataclasses.replace(run.config, dataset=dataset)
+def doubts(run_dir: Path, data: datasets.Dataset, dataset: str) -> list[str]:
+    """Return a warning where another dataset has the very images that the run learned from.
+
+    Args:
+        run_dir: Of a finished run.
+        data: What was read of the dataset.
+        dataset: Its name; empty: the run's own.
+    """
+    config, metrics = rundir.finished(run_dir)
+    known, counts = metrics["data"], [len(getattr(data, split)) for split in rundir.SPLITS]
+    if rundir.is_own(config, dataset) or sum(counts) != sum(known["examples"].values()):
+        return []
+    config = dataclasses.replace(config, dataset=dataset)
     try:
-        again = rundir.load_dataset(config, "", tuple(run.metrics["data"]["image_shape"][:2]))
+        again = rundir.load_dataset(config, "", tuple(known["image_shape"][:2]))
     except InputError:  # as the run's they could not be used: they are others
-        return False
-    return again.fingerprint == run.metrics["data"]["fingerprint"]
+        return []
+    if again.fingerprint != known["fingerprint"]:
+        return []
+    return [
+        "warning: these are the images that the run was trained on; if they have moved, write"
+        f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
+    ]
 
 
 def facts(predictions: Predictions, data: datasets.Dataset) -> dict:
@@ -164,7 +170,7 @@ def facts(predictions: Predictions, data: datasets.Dataset) -> dict:
     counts = np.bincount(predictions.labels)
     return {
         "examples": len(predictions.labels),
-        "about": rundir.about_reading(data),
+        "about": datasets.about_reading(data),
         "data": {"class_counts": {"test": counts[counts > 0].tolist()}},
     }
 

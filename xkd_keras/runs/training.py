@@ -49,7 +49,7 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
         with collectives.agreed(strategy):
             if chief:
                 rundir.record(config, run_dir, data)
-                for line in rundir.about_reading(data):
+                for line in datasets.about_reading(data):
                     print(line)
         with clear_about_loss():
             rows = _train(config, run_dir, cohort, data, steps, more_callbacks)

@@ -1,6 +1,6 @@
 """From a finished run to its artifacts: made apart, run back, measured, then put in place."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -65,7 +65,7 @@ def export(
     if precision is None and (precision := manifest.precision(before)):
         print(f"a precision of {precision:g}, as in the export before; --precision=0: none")
     names = _names(run, names)
-    variants = list(variants) or list(KINDS)
+    variants = list(dict.fromkeys(variants)) or list(KINDS)
     check_variants(variants)
     versioned = names if SAVED_MODEL in variants else []
     numbers = {name: _version(run_dir, name, version) for name in versioned}
@@ -77,10 +77,10 @@ def export(
             if name in numbers:
                 fresh.append(_saved_model(tested, stage, name, numbers[name]))
                 _tell(fresh[-1])
-            if name != ENSEMBLE:
+            if name != ENSEMBLE and lites:
                 _tflite(tested, stage, name, lites, fresh, failed)
-                if ONNX in variants:
-                    _onnx(tested, stage, name, fresh, failed)
+            if name != ENSEMBLE and ONNX in variants:
+                _onnx(tested, stage, name, fresh, failed)
         return publish(tested, stage, fresh, failed)
 
 
@@ -91,15 +91,22 @@ def complete(run_dir: Path, names: Sequence[str]) -> None:
         InputError: As `export`; or something could not be made.
     """
     done = {entry["network"] for entry in manifest.read(run_dir)["artifacts"]}
-    missing = [] if "all" in names else [name for name in names if name not in done]
-    if missing or ("all" in names and not done):
-        failed = export(run_dir, missing)["failed"]
+    known = _known(peer.name for peer in rundir.finished(run_dir)[0].peers())
+    missing = [name for name in (known if "all" in names else names) if name not in done]
+    if missing:
+        failed = manifest.asked(export(run_dir, missing)["failed"], missing, [])
         if failed:
             raise InputError(f"{failed[0]['file']}: {failed[0]['reason']}", argument="export")
 
 
+def _known(peers: Iterable[str]) -> list[str]:
+    """Return what can be exported of a run."""
+    peers = list(peers)
+    return [*peers, *([ENSEMBLE] if len(peers) > 1 else [])]
+
+
 def _names(run, names: Sequence[str]) -> list[str]:
-    known = [*run.models, *([ENSEMBLE] if len(run.models) > 1 else [])]
+    known = _known(run.models)
     for name in names:
         if name not in known:
             raise InputError.unknown("peer", name, known)
@@ -256,7 +263,10 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     print(f"measuring latency of {many(len(paths), 'file')}, one thread ...", flush=True)
     times = latency.measure(paths, tested.examples[0]) if paths else []
     for entry, each in zip(entries, times, strict=True):
-        entry["latency_ms"] = each
+        if isinstance(each, str):
+            print(f"{entry['file']}  its latency cannot be measured: {each}")
+        else:
+            entry["latency_ms"] = each
     listed = {**_circumstances(run), "precision": tested.precision, **listed}
     with workshop.placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)

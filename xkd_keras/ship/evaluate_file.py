@@ -1,5 +1,6 @@
 """How well a file that was shipped answers, on any images with its classes."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -37,16 +38,18 @@ def evaluate_model(
     Raises:
         InputError: The file is none of ours, no run or dataset is known, or the classes differ.
     """
+    run_dir = run_dir or whereabouts.containing(path)
+    name = path.name
     if path.suffix == ".tflite":
-        call, labels = _tflite(path)
-        name = path.name
+        call, labels, ratio = _tflite(path)
     elif path.suffix == ".onnx":
         call = _onnx(path)
-        labels, name = call.labels, path.name
+        labels, ratio = call.labels, call.crop_ratio
     else:
-        model = savedmodel.Caller(path)
-        call, labels, name = model, model.labels(), f"{path.parent.name}/{path.name}"
-    data = _data(path, run_dir, dataset, call.image_shape[:2], labels, skip_unreadable)
+        call = savedmodel.Caller(path)
+        labels, ratio, name = call.labels(), call.crop_ratio(), f"{path.parent.name}/{name}"
+    data = _data(run_dir, dataset, call.image_shape[:2], labels, skip_unreadable)
+    data = dataclasses.replace(data, crop_ratio=ratio or data.crop_ratio)
     parts = [_predictions(call, name, data, part) for part in evaluation.filled(data, split)]
     predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
@@ -54,6 +57,7 @@ def evaluate_model(
         "milliseconds_per_image": predictions.milliseconds[name],
     }
     found = evaluation.facts(predictions, data)
+    found["about"] += evaluation.doubts(run_dir, data, dataset) if run_dir else []
     return {**found, "peers": {name: row}, "ensemble": row}
 
 
@@ -63,7 +67,7 @@ def _tflite(path: Path):
     except InputError as error:
         raise InputError(str(error), argument="model") from None
     try:
-        return lite.Lite(content), metadata.labels(content)
+        return lite.Lite(content), metadata.labels(content), metadata.crop_ratio(content)
     except InputError as error:
         raise InputError(f"{path}: {error}", argument="model") from None
 
@@ -78,8 +82,7 @@ def _onnx(path: Path) -> onnx_file.Onnx:
         raise InputError(str(error), argument="model") from None
 
 
-def _data(path, run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
-    run_dir = run_dir or whereabouts.containing(path)
+def _data(run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
     config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
@@ -91,6 +94,8 @@ def _predictions(call, name: str, data: datasets.Dataset, split: str) -> evaluat
     times = []
 
     def timed(images):
+        if not times:
+            call(images[:1])  # what is made for the first image only is not to count
         began = time.perf_counter()
         probabilities = call(images)
         times.append(1000 * (time.perf_counter() - began) / len(images))

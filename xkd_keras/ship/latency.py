@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras.devices import start_up
+from xkd_keras.errors import InputError, first_line
 
 ROUNDS, SECONDS = 50, 30  # as many rounds as this, or until this much time has passed
 _FEWEST, _WARM = 10, 3
 
 
-def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float]]:
+def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float] | str]:
     """Return milliseconds of one image, `min` and `median`, of each file or SavedModel.
+
+    Of what cannot be measured it returns the reason: that is not to cost what was exported.
 
     Args:
         paths: Files (.tflite, .onnx) and directories.
@@ -39,7 +42,9 @@ def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float]]:
         env=environment,
     )
     if done.returncode:
-        raise RuntimeError(f"measuring latency failed: {done.stderr[-2000:]}")
+        killed = "the system ended it, perhaps for want of memory"
+        reason = killed if done.returncode < 0 else (done.stderr.strip() or "unknown")
+        return [f"measuring failed: {reason.splitlines()[-1]}"] * len(paths)
     return json.loads(done.stdout)
 
 
@@ -72,19 +77,28 @@ def _call(path: Path, image: np.ndarray) -> Callable[[], object]:
     return lambda: model(image[None])
 
 
-def _main(request: Mapping) -> list[dict[str, float]]:
+def _main(request: Mapping) -> list[dict[str, float] | str]:
     start_up.load_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    image = np.array(request["image"], np.float32)
-    calls = [_call(Path(path), image) for path in request["paths"]]
-    times = interleaved(calls, ROUNDS, SECONDS)
-    return [
-        {"min": round(float(each.min()), 4), "median": round(float(np.median(each)), 4)}
-        for each in times.T
-    ]
+    return _timed([Path(path) for path in request["paths"]], np.array(request["image"], np.float32))
+
+
+def _timed(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float] | str]:
+    """Return what `measure` does, in this process."""
+    found: list = [""] * len(paths)
+    calls = {}
+    for i, path in enumerate(paths):
+        try:
+            calls[i] = _call(path, image)
+        except (InputError, OSError) as error:
+            found[i] = first_line(error)
+    times = interleaved(list(calls.values()), ROUNDS, SECONDS)
+    for i, each in zip(calls, times.T, strict=True):
+        found[i] = {"min": round(float(each.min()), 4), "median": round(float(np.median(each)), 4)}
+    return found
 
 
 if __name__ == "__main__":

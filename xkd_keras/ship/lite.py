@@ -53,8 +53,11 @@ def converters(model: keras.Model, temperature: float = 1.0) -> Iterator[Callabl
         return {"probabilities": tf.nn.softmax(logits)}
 
     with tempfile.TemporaryDirectory() as directory:
-        with quiet():
-            tf.saved_model.save(served, directory, signatures=predict)
+        try:
+            with quiet():
+                tf.saved_model.save(served, directory, signatures=predict)
+        except tf.errors.OpError as error:
+            raise InputError(f"{directory}: cannot be written: {first_line(error)}") from None
         yield lambda variant, images: _convert(directory, variant, images)
 
 
@@ -149,8 +152,11 @@ class Lite:
         self._content, self._threads = content, threads or min(os.cpu_count() or 1, 8)
         try:
             self._interpreters = [_opened(content)]
-        except (ValueError, RuntimeError):
-            raise InputError("is not a TFLite model; valid: a file of xkd_keras.export.") from None
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"is not a TFLite model that runs here ({first_line(error)[:200]}); valid: a file"
+                " of xkd_keras.export."
+            ) from None
         inputs = self._interpreters[0].get_input_details()
         outputs = self._interpreters[0].get_output_details()
         self.image_shape = tuple(int(n) for n in inputs[0]["shape"][1:])
@@ -175,6 +181,9 @@ class Lite:
                 own.invoke()
                 answers[i] = own.get_tensor(self._output)[0]
 
+        if len(parts) == 1:  # a thread of its own would take as long as a small network
+            answer(self._interpreters[0], parts[0])
+            return answers
         with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(answer, self._interpreters, parts))
         return answers

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xkd_keras import files
 from xkd_keras.errors import InputError
+from xkd_keras.ship.variants import KINDS
 
 
 def path(run_dir: Path) -> Path:
@@ -41,6 +42,16 @@ def precision(manifest: Mapping) -> float:
     # Of an earlier version: where it was out of reach, nothing is known of it.
     asked = [e["threshold"]["precision"] for e in manifest["artifacts"] if e.get("threshold")]
     return asked[-1] if asked else 0.0
+
+
+def asked(entries: Sequence[Mapping], networks: Sequence[str], variants: Sequence[str]) -> list:
+    """Return the entries of these networks and variants; empty: of all, and of the usual ones."""
+    return [
+        entry
+        for entry in entries
+        if (not networks or entry["network"] in networks)
+        and entry["variant"] in (variants or KINDS)
+    ]
 
 
 def merged(run_dir: Path, fresh: Sequence[Mapping], failed: Sequence[Mapping]) -> dict:

@@ -107,6 +107,12 @@ def labels(model: bytes) -> tuple[str, ...]:
         ) from None
 
 
+def crop_ratio(model: bytes) -> float:
+    """Return how images are to be cropped for a TFLite file: what was given to `pack`."""
+    with zipfile.ZipFile(io.BytesIO(model)) as archive:
+        return float(archive.read(CROP_RATIO)) if CROP_RATIO in archive.namelist() else 1.0
+
+
 def _metadata(name: str, description: str, height: int, width: int, threshold: float) -> bytes:
     """Return the ModelMetadata of an image classifier as a FlatBuffer."""
     build = flatbuffers.Builder(1024)

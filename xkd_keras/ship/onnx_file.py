@@ -60,12 +60,12 @@ def convert(
                     input_signature=[tf.TensorSpec([None, *shape], tf.float32, "pixels")],
                     opset_version=OPSET,
                 )
+            made = onnx.load(path)
+            _name(made, about, class_names, crop_ratio)
+            onnx.checker.check_model(made, full_check=True)
         except Exception as error:  # tf2onnx's own errors are plain ones
             reason = first_line(error)[:200]
             raise InputError(f"onnx: cannot be made of this network: {reason}") from None
-        made = onnx.load(path)
-    _name(made, about, class_names, crop_ratio)
-    onnx.checker.check_model(made, full_check=True)
     return made.SerializeToString()
 
 
@@ -98,6 +98,7 @@ class Onnx:
     Attributes:
         image_shape: H, W, C.
         labels: The classes in the order of the outputs.
+        crop_ratio: As in evaluation, see `data.preparation.evaluation`.
 
     Raises:
         InputError: Not an ONNX file of ours.
@@ -116,6 +117,7 @@ class Onnx:
             self.image_shape = tuple(pixels.shape[1:])
             known = self._session.get_modelmeta().custom_metadata_map
             self.labels = tuple(json.loads(known["labels"]))
+            self.crop_ratio = float(known.get("crop_ratio", 1.0))
         except Exception:  # the runtime's errors are plain ones; KeyError: none of ours
             raise InputError(
                 "is not an ONNX file of ours; valid: a file of xkd_keras.export."

@@ -17,7 +17,7 @@ from xkd_keras.data import preparation
 from xkd_keras.devices.start_up import quiet
 from xkd_keras.distillation import shares as ensemble_shares
 from xkd_keras.errors import InputError
-from xkd_keras.ship.metadata import LABELS, as_lines, from_lines
+from xkd_keras.ship.metadata import CROP_RATIO, LABELS, as_lines, from_lines
 
 DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB, turned 600
 TOP = 5  # classes that `serving_bytes` names
@@ -127,6 +127,7 @@ def write(
     labels.unlink()  # it is in assets now
     extra = directory / "assets.extra"
     extra.mkdir()
+    (extra / CROP_RATIO).write_text(f"{float(crop_ratio)!r}\n", encoding="utf-8")
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for request in _warm_up(name, example):
             log = prediction_log_pb2.PredictLog(request=request)
@@ -182,6 +183,7 @@ class Caller:
     """
 
     def __init__(self, path: Path):
+        self._path = path
         try:
             with quiet():
                 self._loaded = tf.saved_model.load(str(path))
@@ -208,6 +210,11 @@ class Caller:
         signature = self._loaded.signatures["serving_bytes"]
         outputs = signature(image_bytes=tf.constant(list(encoded), tf.string))
         return {name: value.numpy() for name, value in outputs.items()}
+
+    def crop_ratio(self) -> float | None:
+        """Return how `serving_bytes` crops images; None of an earlier version."""
+        file = self._path / "assets.extra" / CROP_RATIO
+        return float(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def labels(self) -> tuple[str, ...]:
         """Return the class names in the order of the outputs."""

@@ -1,5 +1,6 @@
 """Where artifacts are made, apart from those that are there, and how they are put in place."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,8 +30,8 @@ def opened(run_dir: Path) -> Iterator[Path]:
 
 @contextmanager
 def placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
-    """Put files in place; SavedModels go again where anything fails: a server would load them."""
-    versions = []
+    """Put files in place; where anything fails, all is as it was: a server would load versions."""
+    versions, replaced, kept = [], [], Path(tempfile.mkdtemp(dir=stage))
     try:
         for name in sorted(names, key=lambda name: (stage / name).is_dir()):
             target = export / name
@@ -38,10 +39,25 @@ def placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
                 base, version = target.parent, int(target.name)
                 versions.append(savedmodel.place(stage / name, base, version))
             else:
+                if target.exists():
+                    _second_name(target, kept / target.name)
+                replaced.append(target)
                 with files.whole(target) as beside:
-                    shutil.copyfile(stage / name, beside)
+                    os.replace(stage / name, beside)
         yield
     except BaseException:
         for version in versions:
             shutil.rmtree(version, ignore_errors=True)
+        for target in replaced:
+            if (kept / target.name).exists():
+                os.replace(kept / target.name, target)
+            else:
+                target.unlink(missing_ok=True)
         raise
+
+
+def _second_name(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:  # not every file system has links
+        shutil.copyfile(file, name)

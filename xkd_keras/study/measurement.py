@@ -57,7 +57,7 @@ def run(task: Task) -> None:
     if task.keep:
         result.save_peers(config, task.networks, cohort, data, measured)
     about = {"data": rundir.about(data), "versions": rundir.versions()}
-    about["reading"] = rundir.about_reading(data)
+    about["reading"] = datasets.about_reading(data)
     whole = {"config": dataclasses.asdict(config), **about, **measured}
     files.write(task.result, json.dumps(whole, indent=1) + "\n")
 

@@ -31,8 +31,8 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     )
     if more := _seeds(said):
         text += (
-            f" With it, at the same spread, the observed difference would need {both(more)}, planned"
-            " beforehand: adding seeds until it shows makes p-values too small."
+            f" With it, at the same spread, the observed difference would need {both(more)}, which"
+            " is to be planned: adding seeds until it shows makes p-values too small."
         )
     if more := _images(study, summary, said):
         text += f" To rule out that the choice of test images made it takes {both(more)}."
