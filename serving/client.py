@@ -15,14 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
-from serving import command, tensor_values
+from serving import addresses, command, tensor_values
 
 SIGNATURE = "serving_bytes"
 # What the server's decoder knows is called so.
 KINDS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
-# The limit of a channel is 4 MiB unless told otherwise; the server has no limit either.
-UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
 OUTPUTS = ("labels", "scores", "threshold")
+_OF_PROXIES = (502, 503, 504)  # of a proxy that does not reach its server
 
 
 class Answer(list):
@@ -52,7 +51,7 @@ class Client:
 
     Args:
         model: Its name on the server.
-        address: HOST:PORT, of gRPC or REST.
+        address: HOST:PORT, of gRPC or REST; of REST also http://... or https://...
         rest: Whether the address is of REST.
         label: Ask for the version with this label; empty: the newest version.
         timeout: Seconds that an answer may take.
@@ -74,7 +73,6 @@ class Client:
     ):
         if rest and ca_file:
             raise command.MistakeError("--ca_file: is for gRPC; the servers' REST has no TLS.")
-        address = address.removeprefix("http://").rstrip("/")  # as people copy it
         self._model, self._address, self._label = model, address, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
         self._ca_file = ca_file
@@ -117,7 +115,7 @@ class Client:
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
         stub = prediction_service_pb2_grpc.PredictionServiceStub(
-            channel_to(self._address, self._ca_file)
+            addresses.channel_to(self._address, self._ca_file)
         )
 
         known = list(OUTPUTS)
@@ -155,28 +153,26 @@ class Client:
         import requests
 
         session = requests.Session()
+        if addresses.is_loopback(self._address):
+            session.trust_env = False  # which may name proxies
         label = f"/labels/{self._label}" if self._label else ""
-        url = f"http://{self._address}/v1/models/{self._model}{label}:predict"
+        url = f"{addresses.url_of(self._address)}/v1/models/{self._model}{label}:predict"
 
         def send(images: Sequence[bytes]) -> list[Answer]:
             encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
             body = {"signature_name": SIGNATURE, "instances": encoded}
             try:
                 answer = session.post(url, json=body, timeout=self._timeout)
-            except requests.ConnectionError:
-                raise _UnavailableError("nothing answers there") from None
             except requests.RequestException as error:
+                lost = isinstance(error, requests.ConnectionError)
+                if lost and not isinstance(error, requests.exceptions.SSLError):
+                    raise _UnavailableError("nothing answers there") from None
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
-                content = answer.json()
-                if answer.status_code != 200:
-                    kind = _UnavailableError if answer.status_code == 503 else RefusedError
-                    raise kind(_line(content["error"], f"HTTP {answer.status_code}"))
-                rows = content["predictions"]
-                return [
-                    Answer(row["labels"], row["scores"], row.get("threshold", 0.0)) for row in rows
-                ]
+                return _rest_answers(answer.status_code, answer.json())
             except (ValueError, KeyError, TypeError, AttributeError):
+                if answer.status_code in _OF_PROXIES:
+                    raise _UnavailableError(f"HTTP {answer.status_code}") from None
                 raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
 
         return send
@@ -184,6 +180,15 @@ class Client:
 
 class _UnavailableError(RefusedError):
     """The server may be available in a moment."""
+
+
+def _rest_answers(status: int, content) -> list[Answer]:
+    """Return the answers that REST gives; raises RefusedError, or others for other JSON."""
+    if status != 200:
+        kind = _UnavailableError if status == 503 else RefusedError
+        raise kind(_line(content["error"], f"HTTP {status}"))
+    rows = content["predictions"]
+    return [Answer(row["labels"], row["scores"], row.get("threshold", 0.0)) for row in rows]
 
 
 def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -218,7 +223,7 @@ def _is_image(folder: Path, file: Path) -> bool:
 
 
 FLAGS = {  # default, help, least
-    "host": ("127.0.0.1", "Address of the server."),
+    "host": ("127.0.0.1", "Address of the server; with --rest also https://HOST."),
     "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
     "rest": (False, "Use REST instead of gRPC."),
     "model_name": ("default", "Name of the model on the server."),
@@ -231,21 +236,6 @@ FLAGS = {  # default, help, least
 }
 
 
-def channel_to(address: str, ca_file: str = ""):
-    """Return a gRPC channel, with TLS if an authority is given; raises MistakeError."""
-    import grpc
-
-    if not ca_file:
-        return grpc.insecure_channel(address, options=UNLIMITED)
-    try:
-        authority = Path(ca_file).read_bytes()
-    except OSError as error:
-        raise command.MistakeError(f"--ca_file: {ca_file}: {error.strerror}.") from None
-    if b"-----BEGIN" not in authority:
-        raise command.MistakeError(f"--ca_file: {ca_file}: is not PEM text.")
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), UNLIMITED)
-
-
 def port_of(given) -> int:
     """Return the port that flags `port` and `rest` mean; raises MistakeError."""
     if given.port > 65535:
@@ -256,10 +246,9 @@ def port_of(given) -> int:
 def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
-    address = f"{given.host}:{port_of(given)}"
     client = Client(
         given.model_name,
-        address,
+        addresses.joined(given.host, port_of(given)),
         given.rest,
         given.label,
         given.timeout,

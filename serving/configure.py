@@ -23,8 +23,8 @@ _MODEL = """  config {{
     name: "{name}"
     base_path: "{base}/{name}"
     model_platform: "tensorflow"
-    # No others: a version comes when this file names it, and so never takes a label's version away.
-    model_version_policy {{ specific {{ {versions} }} }}
+    # The labelled versions and the next one: a label moves only to a version that is loaded.
+    model_version_policy {{ latest {{ num_versions: 3 }} }}
 {labels}  }}
 """
 _LABEL = '    version_labels {{ key: "{label}" value: {version} }}\n'
@@ -63,13 +63,17 @@ def versions_of(savedmodels: Path) -> dict[str, list[int]]:
 
 
 def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
-    """Return a ModelServerConfig of two versions: `canary`, the newest, and `stable` before it."""
+    """Return a ModelServerConfig that labels the newest version `canary`, the one before `stable`.
+
+    The server loads a version that is exported later when it finds it, and moves labels when this
+    is written again. It cannot do both at once: TF Serving refuses to move a label to a version
+    that is not loaded yet, and reads no more of such a file.
+    """
     parts = []
     for name, versions in models.items():
         labels = {"stable": versions[-2:][0], "canary": versions[-1]}
         lines = "".join(_LABEL.format(label=k, version=v) for k, v in labels.items())
-        served = " ".join(f"versions: {version}" for version in versions[-2:])
-        parts.append(_MODEL.format(name=name, base=base.rstrip("/"), versions=served, labels=lines))
+        parts.append(_MODEL.format(name=name, base=base.rstrip("/"), labels=lines))
     return f"model_config_list {{\n{''.join(parts)}}}\n"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from serving import client, command, loops
+from serving import addresses, client, command, loops
 
 FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Address of the server."),
@@ -70,14 +70,15 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    channel = client.channel_to(f"{given.host}:{port}", given.ca_file)
+    address = addresses.joined(given.host, port)
+    channel = addresses.channel_to(address, given.ca_file)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     ask = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     ask.model_spec.name = given.model_name
     try:
         answer = stub.GetModelMetadata(ask, timeout=given.timeout)
     except grpc.RpcError as error:
-        raise command.MistakeError(f"{given.host}:{port}: {error.details()}") from None
+        raise command.MistakeError(f"{address}: {error.details()}") from None
     signatures = metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(signatures)
     request = predict_pb2.PredictRequest()
@@ -97,16 +98,16 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
     from google.protobuf import json_format
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 
-    path = f"/v1/models/{given.model_name}"
+    address, path = addresses.joined(given.host, port), f"/v1/models/{given.model_name}"
     try:
         connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
         connection.request("GET", f"{path}/metadata")
         answer = json.loads(connection.getresponse().read())
         connection.close()
     except (OSError, ValueError) as error:
-        raise command.MistakeError(f"{given.host}:{port}: {error}") from None
+        raise command.MistakeError(f"{address}: {error}") from None
     if "error" in answer:
-        raise command.MistakeError(f"{given.host}:{port}: {answer['error']}")
+        raise command.MistakeError(f"{address}: {answer['error']}")
     signatures = metadata_pb2.SignatureDefMap()
     json_format.ParseDict(answer["metadata"]["signature_def"], signatures)
     arrays = _inputs(given, signatures.signature_def)

@@ -8,6 +8,7 @@ this machine alone unless told otherwise. What they become is in embedded/option
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -27,14 +28,15 @@ FLAGS = {  # default, help, least
     "grpc_socket_path": ("", "A UNIX socket on which gRPC listens as well."),
     "rest_api_port": (0, "TCP port of REST; 0: no REST.", 0),
     "rest_api_num_threads": (0, "REST requests processed at a time; 0: 4 per CPU.", 0),
-    "rest_api_timeout_in_ms": (30000, "Time limit of a REST request.", 1),
+    "rest_api_timeout_in_ms": (30000, "Time limit of a REST request after its body.", 1),
     "rest_api_enable_cors_support": (False, "Allow requests from web pages of other sites."),
     "rest_api_max_body_mib": (1024, "Largest body of a REST request, in MiB.", 1),
     "rest_api_max_unzipped_mib": (100, "Largest body that was sent zipped, unzipped, in MiB.", 1),
     "rest_api_max_bodies_mib": (2048, "All bodies that are held at a time, in MiB.", 1),
     "rest_api_body_timeout_in_ms": (30000, "Time limit of a REST request's body.", 1),
     "rest_api_max_header_kib": (64, "Largest headers of a REST request, in KiB.", 1),
-    "rest_api_header_timeout_in_ms": (10000, "Time limit of headers; silence is as long.", 1),
+    "rest_api_header_timeout_in_ms": (10000, "Time limit of headers, and of silence at first.", 1),
+    "rest_api_idle_timeout_in_ms": (75000, "Time limit of silence between two requests.", 1),
     "rest_api_max_connections": (1000, "REST connections; then the longest silent go.", 1),
     "grpc_max_connections": (1000, "gRPC connections at a time; more are refused.", 1),
     "max_filled_tensor_mib": (64, "Values that a gRPC request may declare by shape alone, MiB.", 0),
@@ -133,6 +135,7 @@ def _rest(given) -> options.Rest:
             most=given.rest_api_max_connections,
             header_bytes=given.rest_api_max_header_kib << 10,
             header_seconds=given.rest_api_header_timeout_in_ms / 1000,
+            idle_seconds=given.rest_api_idle_timeout_in_ms / 1000,
             send_seconds=given.rest_api_body_timeout_in_ms / 1000,
         ),
         cors=given.rest_api_enable_cors_support,
@@ -174,7 +177,10 @@ def main() -> int:
         stop.wait()
     print("finishing the requests under way ...")
     server.stop(flags.FLAGS.drain_seconds)
-    return 0
+    # Python would wait for the threads of requests that still compute, however long they take.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _started(stop: threading.Event):

@@ -48,7 +48,7 @@ class Application:
         inference: Answers.
         metrics: Counts.
         threads: How many requests are worked on at a time.
-        timeout: Seconds that a request may take.
+        timeout: Seconds that a request may take once its body is there.
         bodies: Limits of bodies.
         most: Requests at a time, waiting or running; more are refused.
         cors: Whether pages from anywhere may ask.
@@ -121,8 +121,8 @@ class Application:
 
     async def _computed(self, scope, method: str, path: str, receive, call: Call) -> bytes:
         """Return the answer, computed in a thread; raises StatusError."""
-        deadline = time.monotonic() + self._timeout
-        async with self._bodies.read(receive, deadline) as body:
+        async with self._bodies.read(receive) as body:
+            deadline = time.monotonic() + self._timeout
             # Requests count from here on: a client that sends slowly takes nobody's place.
             if self._now >= self._most:
                 raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")

@@ -15,58 +15,10 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 
-from serving.embedded.errors import ConfigError, StatusError, invalid
+from serving.embedded.errors import StatusError, invalid
+from serving.embedded.options import BatchingOptions
 
 Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str], float | None], list[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class BatchingOptions:
-    """Of tensorflow_serving/servables/tensorflow/session_bundle_config.proto, with its defaults.
-
-    Args:
-        size: max_batch_size, examples.
-        timeout: batch_timeout_micros, in seconds: how long the first request of a batch waits for
-            others.
-        queue: max_enqueued_batches.
-        slots: num_batch_threads: batches that run at a time.
-        allowed: allowed_batch_sizes: batches are padded to the next of them; empty: not at all.
-        pad: pad_variable_length_inputs.
-    """
-
-    size: int = 1000
-    timeout: float = 0.0
-    queue: int = 10
-    slots: int = 2
-    allowed: tuple[int, ...] = ()
-    pad: bool = False
-
-    @classmethod
-    def of(cls, message, cpus: int) -> "BatchingOptions":
-        """Return the options of a BatchingParameters; raises ConfigError."""
-        values = {"slots": cpus, "allowed": tuple(message.allowed_batch_sizes)}
-        values["pad"] = message.pad_variable_length_inputs
-        for name, key, least in (
-            ("max_batch_size", "size", 1),
-            ("batch_timeout_micros", "timeout", 0),
-            ("max_enqueued_batches", "queue", 1),
-            ("num_batch_threads", "slots", 1),
-        ):
-            if message.HasField(name):
-                values[key] = getattr(message, name).value
-                if values[key] < least:
-                    raise ConfigError(f"{name}: received {values[key]}; valid: {least} or more.")
-        values["timeout"] = values.get("timeout", 0) / 1e6
-        options = cls(**values)
-        sizes = options.allowed
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
-            raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
-        if sizes and sizes[-1] != options.size:
-            raise ConfigError(
-                f"allowed_batch_sizes: the last, {sizes[-1]}, must be max_batch_size,"
-                f" {options.size}."
-            )
-        return options
 
 
 class _Task:
@@ -163,7 +115,7 @@ class Batcher:
     def _enqueue(self, task: _Task, key: tuple) -> None:
         """Put a request into the youngest batch of its kind, or a new one. The lock is held."""
         batch = next((b for b in reversed(self._queue) if b.key == key and not b.closed), None)
-        if batch is None or batch.size + task.size > self._options.size:
+        if batch is None or batch.size + task.size > self._options.call:
             if len(self._queue) >= self._options.queue:
                 raise StatusError(
                     grpc.StatusCode.UNAVAILABLE,
@@ -175,7 +127,7 @@ class Batcher:
             self._queue.append(batch)
         batch.tasks.append(task)
         batch.size += task.size
-        batch.closed = batch.size >= self._options.size
+        batch.closed = batch.size >= self._options.call
 
     def _leave(self, task: _Task) -> None:
         """Remove a request that timed out from the queue; a slot it was given is passed on."""
@@ -225,7 +177,6 @@ class Batcher:
         tasks = batch.tasks
         try:
             if tasks:
-                self._observe(batch.size)
                 results = self._together(batch.key, tasks)
                 for task, result in zip(tasks, results, strict=True):
                     task.result = result
@@ -243,23 +194,37 @@ class Batcher:
             task.event.set()
 
     def _together(self, key: tuple, tasks: Sequence[_Task]) -> list[list[np.ndarray]]:
-        """Return the outputs of each request, computed in one call."""
+        """Return the outputs of each request, computed in one call, or in pieces if it is large."""
+        total, most = sum(task.size for task in tasks), self._options.call
+        names = tasks[0].inputs
+        inputs = {name: joined([task.inputs[name] for task in tasks], total) for name in names}
+        pieces = []
+        for i in range(0, max(total, 1), most):
+            piece = {alias: array[i : i + most] for alias, array in inputs.items()}
+            pieces.append(self._piece(key, piece, _latest(tasks)))
+        results = pieces[0]
+        if len(pieces) > 1:
+            results = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        edges = np.cumsum([0] + [task.size for task in tasks])
+        return [[array[begin:end] for array in results] for begin, end in itertools.pairwise(edges)]
+
+    def _piece(
+        self, key: tuple, inputs: Mapping[str, np.ndarray], deadline: float | None
+    ) -> list[np.ndarray]:
+        """Return the outputs of one call, without those of its padding; raises StatusError."""
         name, outputs, _ = key
-        total = sum(task.size for task in tasks)
-        padded = next((n for n in self._options.allowed if n >= total), total)
-        inputs = {
-            alias: joined([task.inputs[alias] for task in tasks], padded)
-            for alias in tasks[0].inputs
-        }
-        results = self._run(name, inputs, outputs, _latest(tasks))
+        size = len(next(iter(inputs.values())))
+        padded = next((n for n in self._options.allowed if n >= size), size)
+        self._observe(size)
+        inputs = {alias: joined([array], padded) for alias, array in inputs.items()}
+        results = self._run(name, inputs, outputs, deadline)
         if any(array.ndim == 0 or len(array) != padded for array in results):
             raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
                 " sizes of the input tensors",
             )
-        edges = np.cumsum([0] + [task.size for task in tasks])
-        return [[array[begin:end] for array in results] for begin, end in itertools.pairwise(edges)]
+        return [array[:size] for array in results]
 
 
 def _latest(tasks: Sequence[_Task]) -> float | None:

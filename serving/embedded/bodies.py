@@ -19,18 +19,17 @@ class Bodies:
         self._limits, self._held = limits, 0
 
     @asynccontextmanager
-    async def read(self, receive, deadline: float) -> AsyncIterator[bytes]:
+    async def read(self, receive) -> AsyncIterator[bytes]:
         """Hold the body of a request.
 
         Args:
             receive: ASGI's.
-            deadline: `time.monotonic()` at which nobody waits any longer.
 
         Raises:
             StatusError: It is too large, too slow, or the client went away.
         """
-        parts, size, seconds = [], 0, self._limits.seconds
-        end = min(deadline, time.monotonic() + seconds)
+        parts, size = [], 0
+        end = time.monotonic() + self._limits.seconds
         try:
             more = True
             while more:

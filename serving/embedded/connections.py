@@ -1,8 +1,8 @@
 """HTTP connections: how many, how long they may be silent, and how large their headers may be.
 
-uvicorn limits neither headers nor time. Every connection here waits for headers, waits for a body,
-or is being answered. One that waits too long is dropped; if there are too many, the one that has
-been silent for the longest time makes room for a new one.
+uvicorn limits neither headers nor their time. Every connection here waits for headers, waits for a
+body, is being answered, or waits for its next request. One that waits too long is dropped; if there
+are too many, the one that has been silent for the longest time makes room for a new one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.embedded.options import ConnectionLimits
 
-FILES = 200  # file descriptors that are left for everything but HTTP
+FILES = 200  # file descriptors that are left for everything but connections
 _CHUNK = 32  # bytes around a piece of a chunked body
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
@@ -78,6 +78,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.moved = self.since = self._sent = time.monotonic()  # last bytes; begin of the wait
         self._unsent = self._overhead = self._headers = 0  # bytes
+        self._between = False  # it has sent a whole request, and nothing of a next one
         self.all.add(self)
 
     def connection_lost(self, exc) -> None:
@@ -100,7 +101,8 @@ class Connection(HttpToolsProtocol):
             return now - self._sent > self.all.limits.send_seconds
         if self.cycle is not None and not self.cycle.response_complete:
             return False
-        return now - self.since > self.all.limits.header_seconds
+        limits = self.all.limits
+        return now - self.since > (limits.idle_seconds if self._between else limits.header_seconds)
 
     def drop(self) -> None:
         """Close at once, whatever was not sent."""
@@ -128,7 +130,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of the headers."""
         super().on_message_begin()
-        self.since, self._headers = time.monotonic(), 0
+        self.since, self._headers, self._between = time.monotonic(), 0, False
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request line."""
@@ -156,7 +158,7 @@ class Connection(HttpToolsProtocol):
         """End a request."""
         if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
-            self._overhead = 0
+            self._overhead, self._between = 0, True
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
@@ -179,19 +181,21 @@ class Connection(HttpToolsProtocol):
         super().data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
 
-def possible(most: int) -> int:
-    """Return how many connections there can be: at most this number, and fewer than files.
+def possible(*most: int) -> list[int]:
+    """Return how many connections of each kind there can be: at most these, and fewer than files.
 
-    The process' soft limit of open files is raised first, as far as it may be.
+    The process' soft limit of open files is raised first, as far as it may be. If it is too low all
+    the same, every kind has its share.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most + 2 * FILES
+    wanted = sum(most) + 2 * FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY:
-        return most
-    return max(1, min(most, soft - FILES))
+        return list(most)
+    left = min(soft - FILES, sum(most))
+    return [max(1, one * left // sum(most)) for one in most]
 
 
 class Rarely(python_logging.Filter):

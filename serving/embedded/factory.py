@@ -7,8 +7,9 @@ from pathlib import Path
 from tensorflow.core.protobuf import config_pb2
 
 from serving.embedded import warm_up
-from serving.embedded.batching import Batcher, BatchingOptions
+from serving.embedded.batching import Batcher
 from serving.embedded.errors import ConfigError, invalid
+from serving.embedded.options import BatchingOptions
 from serving.embedded.protos import BatchingParameters, read
 from serving.embedded.servable import Servable, settle
 

@@ -140,13 +140,21 @@ def answered(name: str, rpc: Rpc, inference: Inference, metrics: Metrics, reques
         context.abort(error.code, error.details)
 
 
+def health_checks() -> health.HealthServicer:
+    """Return gRPC's health service, which says that all is well until it is told otherwise."""
+    made = health.HealthServicer()
+    for name in ("", "ModelService", "PredictionService"):
+        made.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return made
+
+
 def server(
     inference: Inference,
     metrics: Metrics,
     addresses: Sequence[tuple[str, grpc.ServerCredentials | None]],
     threads: int,
     options: Sequence[tuple[str, object]] = (),
-    with_health: bool = False,
+    checks: health.HealthServicer | None = None,
     most: int | None = None,
     connections: int = 1000,
 ) -> tuple[grpc.Server, list[int]]:
@@ -158,7 +166,7 @@ def server(
         addresses: What to listen on, and the credentials for TLS there.
         threads: How many requests are worked on at a time.
         options: Of gRPC's channels.
-        with_health: Whether to add gRPC's health service.
+        checks: gRPC's health service; None: there is none.
         most: Requests at a time, waiting or running; more are answered RESOURCE_EXHAUSTED.
         connections: Connections at a time; more are refused.
 
@@ -171,10 +179,7 @@ def server(
     made = grpc.server(pool, options=chosen, maximum_concurrent_rpcs=most)
     for module, rpcs in SERVICES.items():
         made.add_generic_rpc_handlers([_handlers(module, rpcs, inference, metrics)])
-    if with_health:
-        checks = health.HealthServicer()
-        for name in ("", "ModelService", "PredictionService"):
-            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    if checks is not None:
         health_pb2_grpc.add_HealthServicer_to_server(checks, made)
     ports = [
         made.add_insecure_port(address) if key is None else made.add_secure_port(address, key)

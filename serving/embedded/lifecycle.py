@@ -11,16 +11,22 @@ from absl import logging
 from tensorflow.core.protobuf import config_pb2
 
 from serving.embedded import asgi, certificates, connections, grpc_api, ports, protos
-from serving.embedded.batching import BatchingOptions
 from serving.embedded.errors import ConfigError, ServingError
 from serving.embedded.factory import ServableFactory
 from serving.embedded.inference import Inference
 from serving.embedded.manager import Manager, configs_of
 from serving.embedded.metrics import PATH, Metrics
-from serving.embedded.options import Options
+from serving.embedded.options import BatchingOptions, Options
 from serving.embedded.versions import ModelConfig
 
 SEND_SECONDS = 5  # for the last answers to reach their clients
+
+
+def cpus() -> int:
+    """Return how many CPUs there are for this process, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Server:
@@ -36,7 +42,7 @@ class Server:
     """
 
     def __init__(self, options: Options, stop: threading.Event | None = None):
-        self._options, self._cpus = options, os.cpu_count() or 1
+        self._options, self._cpus = options, cpus()
         self.metrics = Metrics(lambda: self.manager.names())
         monitoring = _optional(
             options.rest.monitoring_file, protos.MonitoringConfig, "monitoring_config_file"
@@ -57,10 +63,12 @@ class Server:
         inference = Inference(
             self.manager, options.grpc.tensor_content, options.grpc.filled, options.reloads
         )
-        self._grpc, self.port = self._grpc_server(inference, key, batching)
+        self._checks = grpc_api.health_checks() if options.grpc.health_service else None
+        most, *rest_most = self._possible_connections()
+        self._grpc, self.port = self._grpc_server(inference, key, batching, most)
         self._rest = None
         if options.rest.port:
-            self._rest = self._rest_server(inference, monitoring)
+            self._rest = self._rest_server(inference, monitoring, *rest_most)
             self._socket = ports.bound("rest_api_port", options.host, options.rest.port)
         self._load(configs, stop or threading.Event())
         self._start()
@@ -108,12 +116,19 @@ class Server:
             self.metrics.batch,
         )
 
-    def _grpc_server(self, inference: Inference, key, batching: BatchingOptions | None):
-        """Return gRPC's server and its TCP port; raises ConfigError."""
+    def _possible_connections(self) -> list[int]:
+        """Return how many connections gRPC, and REST if there is one, may have at a time."""
+        most = [self._options.grpc.connections]
+        if self._options.rest.port:
+            most.append(self._options.rest.connections.most)
+        return connections.possible(*most)
+
+    def _grpc_server(self, inference: Inference, key, batching: BatchingOptions | None, most: int):
+        """Return gRPC's server, for so many connections, and its TCP port; raises ConfigError."""
         host, options = self._options.host, self._options.grpc
         addresses = [(ports.grpc_address(host, options.port), key)]
         if options.socket_path:
-            addresses.append((ports.unix_address(options.socket_path), None))
+            addresses.append((ports.unix_address(options.socket_path), key))
         # A request that waits in a batch holds a thread, so no batch can be larger than the number
         # of threads.
         threads = 4 * self._cpus
@@ -126,16 +141,16 @@ class Server:
                 addresses,
                 options.threads or threads,
                 ports.channel_arguments(options.channel_arguments),
-                options.health_service,
+                self._checks,
                 self._options.most_requests,
-                options.connections,
+                most,
             )
         except RuntimeError:
             raise ConfigError(f"{host}:{options.port} is taken or not ours.", "port") from None
         return server, port
 
-    def _rest_server(self, inference: Inference, monitoring) -> uvicorn.Server:
-        """Return REST's server, without a port."""
+    def _rest_server(self, inference: Inference, monitoring, most: int) -> uvicorn.Server:
+        """Return REST's server, for so many connections, without a port."""
         options = self._options.rest
         metrics_path = None
         if monitoring.prometheus_config.enable:
@@ -152,13 +167,13 @@ class Server:
             asgi.pages(),
         )
         connections.log_rarely()
-        limits = options.connections
-        limits = dataclasses.replace(limits, most=connections.possible(limits.most))
+        limits = dataclasses.replace(options.connections, most=most)
         self._connections = connections.Connections(limits)
         config = uvicorn.Config(
             application,
             http=self._connections.protocol(),
             ws="none",
+            timeout_keep_alive=limits.idle_seconds,
             backlog=128,  # asyncio complains so often whenever there is no file descriptor left
             lifespan="off",
             log_config=None,
@@ -197,6 +212,8 @@ class Server:
     def stop(self, seconds: float) -> None:
         """Take no more requests, and give those that run this long to finish."""
         end = time.monotonic() + seconds
+        if self._checks is not None:
+            self._checks.enter_graceful_shutdown()
         self.manager.close(seconds)
         # Running requests have finished or run out of time; only answers remain to be sent.
         left = min(max(end - time.monotonic(), 0), SEND_SECONDS)
@@ -206,7 +223,7 @@ class Server:
             self._rest.should_exit = True
             self._rest_thread.join(left + 1)
         finished.wait(left + 1)
-        self.manager.stop()
+        self.manager.stop(left + 1)
 
 
 def _optional(path: str, message: type, argument: str):

@@ -86,28 +86,28 @@ class Manager:
         """Serve these models and no others. Returns the new ones when they were loaded, or failed.
 
         Raises:
-            StatusError: A label names a version that does not exist. Nothing has changed, except
-                that new models were loaded.
+            StatusError: A label names a version that does not exist. Nothing has changed.
         """
         with self._changing:
-            models = dict(self._models)
-            for config in configs:
-                if (
-                    config.name in models
-                    and models[config.name].config.base_path == config.base_path
-                ):
-                    continue
-                models[config.name] = self._model(config)
+            models = {config.name: self._kept(config) or self._model(config) for config in configs}
             new = [model for name, model in models.items() if self._models.get(name) is not model]
+            # Before anything is loaded: a file that is refused is read again and again.
+            for config in configs:
+                if models[config.name] not in new:
+                    self._check_labels(config, models[config.name])
             self._look(new)
+            try:
+                for model in new:
+                    self._check_labels(model.config, model)
+            except StatusError:
+                for model in new:
+                    model.unload()
+                raise
             for config in configs:
-                self._check_labels(config, models[config.name])
-            kept = {config.name: models[config.name] for config in configs}
-            for config in configs:
-                kept[config.name].config = config
-            self._look(kept.values())
-            old = [model for name, model in self._models.items() if kept.get(name) is not model]
-            self._models = kept
+                models[config.name].config = config
+            self._look(models.values())
+            old = [model for name, model in self._models.items() if models.get(name) is not model]
+            self._models = models
             for model in old:
                 model.unload()
             return new
@@ -131,6 +131,11 @@ class Manager:
                 return {model.config.name: model.reason for model in left}
             with self._changing:
                 self._look(waiting)
+
+    def _kept(self, config: ModelConfig) -> Model | None:
+        """Return the model that is served already from the directory of a configuration."""
+        model = self._models.get(config.name)
+        return model if model is not None and model.config.base_path == config.base_path else None
 
     def _model(self, config: ModelConfig) -> Model:
         return Model(config, self._load, self._retries, self._interval)
@@ -181,11 +186,11 @@ class Manager:
         self._watchers.append(thread)
         thread.start()
 
-    def stop(self) -> None:
-        """End the threads of `every`."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End the threads of `every`; a load that runs gets this long (None: all it takes)."""
         self._stop.set()
         for thread in self._watchers:
-            thread.join()
+            thread.join(seconds)
 
     def close(self, seconds: float) -> None:
         """Answer UNAVAILABLE from now on; return when running requests finished, or time is up.

@@ -80,6 +80,75 @@ class Batches:
 
 
 @dataclass(frozen=True)
+class BatchingOptions:
+    """Of tensorflow_serving/servables/tensorflow/session_bundle_config.proto, with its defaults.
+
+    Args:
+        size: max_batch_size: examples of a request, and of a call unless `largest` is less.
+        timeout: batch_timeout_micros, in seconds: how long the first request of a batch waits for
+            others.
+        queue: max_enqueued_batches.
+        slots: num_batch_threads: batches that run at a time.
+        allowed: allowed_batch_sizes: batches are padded to the next of them; empty: not at all.
+        pad: pad_variable_length_inputs.
+        largest: max_execution_batch_size where enable_large_batch_splitting is true: examples of a
+            call; a request of more runs in pieces. 0: as `size`.
+    """
+
+    size: int = 1000
+    timeout: float = 0.0
+    queue: int = 10
+    slots: int = 2
+    allowed: tuple[int, ...] = ()
+    pad: bool = False
+    largest: int = 0
+
+    @property
+    def call(self) -> int:
+        """Most examples of a call."""
+        return self.largest or self.size
+
+    @classmethod
+    def of(cls, message, cpus: int) -> "BatchingOptions":
+        """Return the options of a BatchingParameters; raises ConfigError."""
+        values = {"slots": cpus, "allowed": tuple(message.allowed_batch_sizes)}
+        values["pad"] = message.pad_variable_length_inputs
+        for name, key, least in (
+            ("max_batch_size", "size", 1),
+            ("batch_timeout_micros", "timeout", 0),
+            ("max_enqueued_batches", "queue", 1),
+            ("num_batch_threads", "slots", 1),
+            ("max_execution_batch_size", "largest", 1),
+        ):
+            if message.HasField(name):
+                values[key] = getattr(message, name).value
+                if values[key] < least:
+                    raise ConfigError(f"{name}: received {values[key]}; valid: {least} or more.")
+        values["timeout"] = values.get("timeout", 0) / 1e6
+        if not message.enable_large_batch_splitting.value:
+            values["largest"] = 0
+        options = cls(**values)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        """Raise ConfigError for sizes that do not go together."""
+        sizes = self.allowed
+        if self.largest > self.size:
+            raise ConfigError(
+                f"max_execution_batch_size: received {self.largest}; valid: up to max_batch_size,"
+                f" {self.size}."
+            )
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
+        # Where requests are split, upstream's code wants the first here, and the second there.
+        if sizes and sizes[-1] not in (self.size, self.call):
+            raise ConfigError(
+                f"allowed_batch_sizes: the last, {sizes[-1]}, must be max_batch_size, {self.size}."
+            )
+
+
+@dataclass(frozen=True)
 class BodyLimits:
     """Of bodies.
 
@@ -103,13 +172,17 @@ class ConnectionLimits:
     Args:
         most: Connections at a time.
         header_bytes: Of the request line and all headers together.
-        header_seconds: Until the headers are complete; also for a silent connection.
+        header_seconds: Until the headers are complete; also of silence on a new connection.
+        idle_seconds: Between two requests. A load balancer that keeps connections must be the first
+            to give one up, or else a request meets a connection that was just closed; most wait for
+            up to a minute.
         send_seconds: How long a client may read nothing of its answer.
     """
 
     most: int = 1000
     header_bytes: int = 64 << 10
     header_seconds: float = 10.0
+    idle_seconds: float = 75.0
     send_seconds: float = 30.0
 
 
@@ -150,7 +223,7 @@ class Rest:
     Args:
         port: TCP port; 0: no REST.
         threads: Requests worked on at a time; 0: 4 per CPU.
-        timeout_seconds: Longest time of a request.
+        timeout_seconds: Longest time of a request, from when its body is complete.
         bodies: Limits of bodies.
         connections: Limits of connections.
         cors: Whether web pages from anywhere may ask.

@@ -37,6 +37,8 @@ _MESSAGES = {
         "thread_pool_name": "StringValue",
         "allowed_batch_sizes": "repeated int64",
         "pad_variable_length_inputs": "bool",
+        "enable_large_batch_splitting": "BoolValue",
+        "max_execution_batch_size": "Int64Value",
     },
 }
 

@@ -162,6 +162,10 @@ class Model:
         self._tell("" if wanted else self.config.missing())
         if wanted is None:
             return
+        with self._lock:
+            for number, version in self._versions.items():
+                if number not in wanted:  # published again, it is tried like a new one
+                    version.tries, version.again = 0, 0.0
         for number in wanted:
             with self._lock:
                 version = self._versions.get(number)

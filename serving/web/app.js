@@ -24,7 +24,7 @@ async function encoded(blob) {
 
 async function ask(model, body) {
   const began = performance.now();
-  const answer = await fetch(`/v1/models/${encodeURIComponent(model)}:predict`, {method: 'POST', body});
+  const answer = await fetch(`v1/models/${encodeURIComponent(model)}:predict`, {method: 'POST', body});
   const found = await answer.json();
   if (!answer.ok) throw new Error(found.error.split('\n')[0]); // then come names of the graph's nodes
   return [found.predictions[0], performance.now() - began];
@@ -101,7 +101,7 @@ function listen() {
 }
 
 async function start() {
-  const {models} = await (await fetch('/models.json')).json();
+  const {models} = await (await fetch('models.json')).json();
   for (const model of models) {
     const card = element('article', byId('models'));
     element('h2', card, model);

@@ -1,11 +1,13 @@
 """Where a server listens."""
 
+import io
 import socket
 
 import grpc
 import pytest
 import requests
 
+from serving import addresses, client, load
 from serving import server as server_command
 from serving.client import Client
 from serving.embedded import lifecycle, ports
@@ -31,6 +33,52 @@ def test_a_server_listens_on_ipv6(half, host):
         Client("default", f"[::1]:{flags['rest_api_port']}", rest=True)
     finally:
         server.stop(1)
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("::1", "[::1]:80"),
+        ("[::1]", "[::1]:80"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:80"),
+        ("127.0.0.1", "127.0.0.1:80"),
+        ("a.example", "a.example:80"),
+        ("https://a.example", "https://a.example:80"),
+    ],
+)
+def test_a_host_of_ipv6_is_put_in_brackets(host, wanted):
+    assert addresses.joined(host, 80) == wanted
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        *((text, True) for text in ("localhost", "LOCALHOST:80", "127.0.0.1:80", "127.1.2.3:80")),
+        *((text, True) for text in ("[::1]:80", "http://127.0.0.1/x", "https://localhost:80")),
+        *((text, False) for text in ("10.0.0.1:80", "localhost.a.example:80", "[::2]:80", "[", "")),
+        *((text, False) for text in ("unix:/localhost", "http://a.example/localhost")),
+    ],
+)
+def test_addresses_of_this_machine_are_known(address, wanted):
+    assert addresses.is_loopback(address) is wanted
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6")
+@pytest.mark.parametrize("rest", [False, True])
+def test_the_commands_reach_a_server_on_ipv6(half, monkeypatch, capsys, rest):
+    with served_models.server(model_base_path=str(half), host="::1") as server:
+        port = int(server.url.rpartition(":")[2]) if rest else server.port
+        given = {name: default for name, (default, *_) in load.FLAGS.items()}
+        given |= {"host": "::1", "port": port, "rest": rest, "seconds": 0.1, "warm_up": 0.0}
+        given["concurrency"] = "1"
+        monkeypatch.setattr(load.flags, "FLAGS", type("Flags", (), given))
+        assert load.main() == 0
+        given = {name: default for name, (default, *_) in client.FLAGS.items()}
+        given |= {"host": "::1", "port": port, "rest": rest}
+        monkeypatch.setattr(client.flags, "FLAGS", type("Flags", (), given))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x")))
+        assert client.main(["-"]) == 1
+        assert "serving_bytes" in capsys.readouterr().err  # it was asked, and has no such signature
 
 
 def test_a_unix_socket_replaces_one_that_was_left_and_nothing_else(tmp_path, monkeypatch):

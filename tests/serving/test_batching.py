@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from serving.embedded.batching import Batcher, BatchingOptions, joined
+from serving.embedded.batching import Batcher, joined
 from serving.embedded.errors import ConfigError, StatusError, invalid
+from serving.embedded.options import BatchingOptions
 from serving.embedded.protos import BatchingParameters
 from tests.serving.served_models import wait_for
 
@@ -84,6 +85,17 @@ def test_parameters_are_read():
     )
 
 
+def test_large_requests_are_split_where_that_is_asked_for():
+    text = "max_batch_size { value: 64 } max_execution_batch_size { value: 16 }"
+    assert options(text) == BatchingOptions(size=64, slots=1)
+    split = "enable_large_batch_splitting { value: true }"
+    assert options(f"{text} {split}") == BatchingOptions(size=64, largest=16, slots=1)
+    assert options(split) == BatchingOptions(slots=1)
+    for last in (16, 64):  # of upstream's two checks, one wants the first and one the second
+        sizes = f"allowed_batch_sizes: 4 allowed_batch_sizes: {last}"
+        assert options(f"{text} {split} {sizes}").allowed == (4, last)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,6 +103,11 @@ def test_parameters_are_read():
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros: received -1"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "the last, 4, must be max_batch"),
         ("allowed_batch_sizes: 4 allowed_batch_sizes: 2", "valid: increasing"),
+        (
+            "max_batch_size { value: 8 } enable_large_batch_splitting { value: true }"
+            " max_execution_batch_size { value: 9 }",
+            "max_execution_batch_size: received 9; valid: up to max_batch_size, 8",
+        ),
     ],
 )
 def test_parameters_that_make_no_sense_are_told(text, message):
@@ -128,6 +145,24 @@ def test_a_batch_is_no_larger_than_the_largest():
 def test_a_request_larger_than_a_batch_is_refused():
     with pytest.raises(StatusError, match="Task size 3 is larger than maximum input batch size 2"):
         ask(Batcher(Model(), BatchingOptions(size=2)), 1, 2, 3)
+
+
+@pytest.mark.parametrize(("allowed", "sizes"), [((), [4, 4, 1]), ((2, 4), [4, 4, 2])])
+def test_a_large_request_runs_in_pieces(allowed, sizes):
+    model = Model()
+    batcher = Batcher(model, BatchingOptions(size=9, largest=4, slots=1, allowed=allowed))
+    assert ask(batcher, *range(9)) == [2 * n for n in range(9)]
+    assert model.sizes == sizes
+    with pytest.raises(StatusError, match="size 10 is larger than maximum input batch size 9"):
+        ask(batcher, *range(10))
+
+
+def test_small_requests_fill_no_more_than_a_piece():
+    model = Model(gated=True)
+    batcher = Batcher(model, BatchingOptions(size=9, largest=4, slots=1))
+    answers = together(batcher, model, [[1, 2, 3], [4, 5], [6], list(range(6)), [7]])
+    assert answers == [[2, 4, 6], [8, 10], [12], [0, 2, 4, 6, 8, 10], [14]]
+    assert max(model.sizes) <= 4
 
 
 def test_a_full_queue_says_so_at_once():

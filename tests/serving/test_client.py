@@ -274,7 +274,88 @@ def test_an_error_without_words_is_told_by_its_code(monkeypatch, details):
         client.Client("m").classify([RED])
 
 
-@pytest.mark.parametrize("status", [200, 404, 503])
+@both
+def test_no_proxy_leads_to_this_machine(served, rest, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "grpc_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing is
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    (answer,) = client_of(served, rest, retries=0).classify([RED])
+    assert answer[0][0] == "rot"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let REST answer with these, one after the other; returns the addresses that are asked."""
+
+    def given(*answers):
+        left, asked = list(answers), []
+
+        def post(session, url, **options):
+            asked.append(url)
+            answer = requests.Response()
+            answer.status_code, answer._content = left.pop(0)
+            return answer
+
+        monkeypatch.setattr(requests.Session, "post", post)
+        return asked
+
+    return given
+
+
+ROW = b'{"predictions": [{"labels": ["yes"], "scores": [1.0]}]}'
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_without_its_server_is_asked_again(answers, status):
+    page = f"<html><h1>{status}</h1></html>".encode()
+    asked = answers((status, page), (status, b""), (200, ROW))
+    assert client.Client("m", rest=True, wait=0.01).classify([RED]) == [[("yes", 1.0)]]
+    assert len(asked) == 3
+    answers((status, page))
+    with pytest.raises(client.RefusedError, match=f"^127.0.0.1:8500: HTTP {status}$"):
+        client.Client("m", rest=True, retries=0).classify([RED])
+
+
+@pytest.mark.parametrize(("status", "times"), [(503, 2), (504, 1), (500, 1)])
+def test_a_server_that_is_not_available_is_asked_again_and_one_that_was_too_slow_is_not(
+    answers, status, times
+):
+    asked = answers(*[(status, b'{"error": "why"}')] * 2)
+    with pytest.raises(client.RefusedError, match="why"):
+        client.Client("m", rest=True, wait=0.01, retries=1).classify([RED])
+    assert len(asked) == times
+
+
+@pytest.mark.parametrize(
+    ("address", "root"),
+    [
+        ("https://models.example.com", "https://models.example.com"),
+        ("https://models.example.com:8443/pets/", "https://models.example.com:8443/pets"),
+        ("http://models.example.com/", "http://models.example.com"),
+        ("models.example.com:8501", "http://models.example.com:8501"),
+    ],
+)
+def test_a_scheme_that_is_given_is_kept(answers, address, root):
+    asked = answers((200, ROW))
+    client.Client("m", address, rest=True).classify([RED])
+    assert asked == [f"{root}/v1/models/m:predict"]
+
+
+def test_a_server_without_tls_is_not_taken_for_one_that_is_not_there(served):
+    one = client.Client("m", served.url.replace("http:", "https:"), rest=True, wait=60)
+    with pytest.raises(client.RefusedError, match="SSLError"):
+        one.classify([RED])
+
+
+def test_a_scheme_that_grpc_does_not_have_is_told():
+    with pytest.raises(
+        command.MistakeError, match=r"^address: received 'https://a'; valid: HOST:P"
+    ):
+        client.Client("m", "https://a")
+
+
+@pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("said", ["[]", "null", '{"message": "no"}', '{"predictions": [1]}', "1"])
 def test_json_of_another_kind_of_server_is_told(monkeypatch, status, said):
     answer = requests.Response()

@@ -5,12 +5,14 @@ import re
 import pytest
 import yaml
 from google.protobuf import text_format
+from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving import command, configure, server
-from serving.embedded.batching import BatchingOptions
-from serving.embedded.manager import configs_of
+from serving.embedded.manager import Manager, configs_of
+from serving.embedded.options import BatchingOptions
 from serving.embedded.protos import BatchingParameters, MonitoringConfig
+from tests.serving import served_models
 
 DEFAULTS = {
     "out_dir": "",
@@ -58,8 +60,45 @@ def test_models_are_listed_with_their_versions_and_labels(export, write):
     )
     assert dict(one.version_labels) == {"stable": 7, "canary": 7}
     assert dict(two.version_labels) == {"stable": 2, "canary": 10}
-    assert list(two.model_version_policy.specific.versions) == [2, 10]
-    assert [config.specific for config in configs_of(message)] == [(7,), (2, 10)]
+    assert [config.latest for config in configs_of(message)] == [3, 3]
+
+
+def test_a_version_that_is_exported_later_is_served_and_then_gets_its_label(tmp_path):
+    """The server refuses to move a label to a version that is not there, as TF Serving does."""
+    base = tmp_path / "m"
+    base.mkdir()
+    manager = Manager(served_models.Loads(), early_labels=True)
+
+    def export(number):
+        served_models.publish(base, number)
+        manager.refresh()
+
+    def configured(*versions):
+        text = configure.models_config({"m": versions}, str(tmp_path))
+        message = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+        manager.set_configs(configs_of(message))
+
+    def served():
+        answers = []
+        for label in ("stable", "canary", ""):
+            spec = model_pb2.ModelSpec(name="m", version_label=label)
+            if not label:
+                spec.ClearField("version_label")
+            with manager.lease(spec) as version:
+                answers.append(version.number)
+        return answers
+
+    served_models.publish(base, 1)
+    configured(1)
+    assert served() == [1, 1, 1]
+    export(2)
+    assert served() == [1, 1, 2]
+    configured(1, 2)
+    assert served() == [1, 2, 2]
+    export(3)
+    assert served() == [1, 2, 3]  # it takes no label's version away
+    configured(1, 2, 3)
+    assert served() == [2, 3, 3]
 
 
 def test_batching_and_monitoring_are_what_the_server_reads(export, write):
@@ -82,6 +121,7 @@ def test_compose_mounts_the_models_and_the_configuration(export, write, tmp_path
     assert service["volumes"] == ["../export/savedmodel:/models:ro", ".:/config:ro"]
     assert "--model_config_file=/config/models.config" in service["command"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["init"] is True  # the image's script passes no signal on
 
 
 @pytest.mark.parametrize(
@@ -116,6 +156,9 @@ def test_kubernetes_has_all_it_needs_and_its_parts_fit(export, write):
     assert pod["metadata"]["labels"] == service["spec"]["selector"]
     assert pod["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"]
     (container,) = pod["spec"]["containers"]
+    (_, seconds) = container["lifecycle"]["preStop"]["exec"]["command"]
+    # The image does not end at SIGTERM, so that every stop takes as long as it may.
+    assert int(seconds) < pod["spec"]["terminationGracePeriodSeconds"] <= 20
     assert container["image"] == "tensorflow/serving:1.2.3"
     names = {port["name"] for port in container["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} == names

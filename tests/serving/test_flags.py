@@ -1,6 +1,7 @@
 """Flags of the server: their defaults, and what each changes in a server that runs."""
 
 import gc
+import os
 import threading
 from types import SimpleNamespace
 
@@ -123,11 +124,19 @@ def test_four_requests_a_cpu_are_worked_on_at_a_time_unless_told(half, monkeypat
             pools["rest"] = threads
             super().__init__(inference, metrics, threads, *more)
 
-    monkeypatch.setattr(lifecycle.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(lifecycle, "cpus", lambda: 3)
     monkeypatch.setattr(grpc_api, "server", watched_grpc)
     monkeypatch.setattr(asgi, "Application", WatchedApplication)
     with served_models.server(model_base_path=str(half), **given):
         assert pools == threads
+
+
+def test_only_cpus_that_the_process_may_use_are_counted(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert lifecycle.cpus() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
+    assert lifecycle.cpus() == 64
 
 
 @pytest.mark.parametrize(
@@ -221,6 +230,17 @@ def test_a_versions_own_batching_parameters_are_read_where_that_is_asked_for(bat
     per_model = {**batching, "enable_per_model_batching_parameters": True}
     assert asked(base, 4, **per_model) == {"outputs": [2.5] * 4}
     assert asked(base, 5, **per_model) == {"error": TOO_LARGE.replace("3", "5").replace("2", "4")}
+
+
+def test_a_request_that_is_larger_than_a_call_is_split_where_that_is_asked_for(half, tmp_path):
+    file = tmp_path / "batching.config"
+    file.write_text(
+        "max_batch_size { value: 2 } max_execution_batch_size { value: 1 }"
+        " enable_large_batch_splitting { value: true }"
+    )
+    batching = {"batching_parameters_file": str(file)}
+    assert asked(half, 2, **batching) == {"outputs": [2.5] * 2}
+    assert asked(half, 3, **batching) == {"error": TOO_LARGE}
 
 
 def test_a_version_without_its_own_parameters_is_not_batched_then(half, batching):

@@ -130,6 +130,16 @@ def test_the_page_may_use_nothing_but_this_server_and_its_own_style(rest_served)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_the_page_asks_below_the_path_where_a_proxy_put_it(half):
+    with served_models.server(model_base_path=str(half)) as server:
+        page, script = (
+            requests.get(f"{server.url}/{name}", timeout=300).text for name in ("", "app.js")
+        )
+    assert re.findall(r"(?:src|href)=\"(?!data:)([^\"]*)", page) == ["app.js"]
+    asked = re.findall(r"fetch\([`'](.*?)[`'$]", script)
+    assert asked == ["v1/models/", "models.json"]
+
+
 @pytest.mark.parametrize("path", ["/", "/models.json"])
 def test_a_head_of_a_page_is_its_get_without_the_content(half, path):
     with served_models.server(model_base_path=str(half)) as server, requests.Session() as session:

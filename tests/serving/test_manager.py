@@ -101,6 +101,22 @@ def test_a_label_of_a_version_that_is_not_loaded_is_refused_and_nothing_changes(
         lease(early, label="stable")
 
 
+def test_labels_that_are_refused_load_nothing_however_often_they_are_asked_for(base):
+    publish(base, 1)
+    load = Loads()
+    manager = Manager(load)
+    manager.set_configs([ModelConfig("m", base)])
+    for _ in range(2):
+        with pytest.raises(StatusError, match="label to version 4 of model m"):
+            manager.set_configs([ModelConfig("new", base), ModelConfig("m", base, labels={"a": 4})])
+    assert len(load.made) == 1
+    with pytest.raises(StatusError, match="label to version 4 of model new"):
+        manager.set_configs([ModelConfig("new", base, labels={"a": 4}), ModelConfig("m", base)])
+    assert load.made[-1].closed.wait(300)  # what was loaded in vain is freed
+    assert not load.made[0].closed.is_set()
+    assert manager.names() == ["m"]
+
+
 def test_models_come_and_go_with_the_configuration(base):
     publish(base, 1)
     load = Loads()
@@ -159,6 +175,27 @@ def test_a_manager_that_closes_refuses_new_requests_and_waits_for_those_that_run
     assert seen == [True]
     assert not closing.is_alive()
     assert refused.value.http == 503
+
+
+def test_the_end_waits_for_a_load_no_longer_than_it_is_told(base):
+    loading, gate = threading.Event(), threading.Event()
+
+    def load(path, name):
+        if path.name == "2":
+            loading.set()
+            gate.wait(300)
+        return FakeServable(path)
+
+    publish(base, 1)
+    manager = Manager(load)
+    manager.set_configs([ModelConfig("m", base)])
+    manager.every(0.01, manager.refresh)
+    publish(base, 2)
+    assert loading.wait(300)
+    manager.stop(0.05)
+    assert not gate.is_set()
+    gate.set()
+    manager.stop()
 
 
 def test_new_versions_are_found_by_looking_again_and_again(base):

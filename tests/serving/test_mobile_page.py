@@ -53,6 +53,7 @@ def page(request, tmp_path_factory):
 def test_the_model_is_read_with_its_labels(page):
     assert said(page, "error") == ""
     assert "3 classes, 16 × 24 pixels" in said(page, "facts")
+    assert said(page, "model") == "m.tflite"
 
 
 @pytest.mark.parametrize("label", COLOURS)

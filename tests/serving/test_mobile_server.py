@@ -1,5 +1,6 @@
 """The server of the mobile page: its files, the model, and what it lets the page do."""
 
+import socket
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ from serving.mobile.web import __main__ as web
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    model = tmp_path_factory.mktemp("web") / "any.tflite"
+    model = tmp_path_factory.mktemp("web") / "any bär.tflite"
     model.write_bytes(b"a model")
     with web.server(model, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -20,6 +21,20 @@ def root(tmp_path_factory):
 
 def test_the_model_is_the_file_that_was_named(root):
     assert requests.get(f"{root}/model.tflite?1", timeout=60).content == b"a model"
+
+
+def test_the_model_is_named_and_kept_by_no_browser(root):
+    """Another model may be at this address tomorrow, and its file may be the older one."""
+    headers = requests.get(f"{root}/model.tflite", timeout=60).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Disposition"] == "inline; filename*=UTF-8''any%20b%C3%A4r.tflite"
+    assert "Content-Disposition" not in requests.get(f"{root}/app.js", timeout=60).headers
+
+
+def test_what_is_no_request_is_answered(root):
+    with socket.create_connection(("127.0.0.1", int(root.rpartition(":")[2])), 60) as one:
+        one.sendall(b"no request\r\n\r\n")
+        assert b"400" in one.recv(1 << 16)
 
 
 @pytest.mark.parametrize("port", [70_000, -1])

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import threading
+import time
 
 import pytest
 import requests
@@ -102,6 +103,19 @@ def test_a_request_that_takes_too_long_is_told(call):
     status, answer = predict(call, {"signature_name": "slow", "inputs": [6000]}, "kinds")
     assert status == 504
     assert answer["error"]
+
+
+def test_the_time_of_a_request_begins_when_its_body_is_complete(half):
+    given = {"rest_api_timeout_in_ms": 500, "rest_api_body_timeout_in_ms": 60_000}
+    with served_models.server(model_base_path=str(half), **given) as server:
+
+        def slowly():
+            yield b'{"inst'
+            time.sleep(1)
+            yield b'ances": [2]}'
+
+        answer = requests.post(f"{server.url}/v1/models/default:predict", slowly(), timeout=300)
+    assert answer.json() == {"predictions": [3.0]}
 
 
 def test_more_requests_than_allowed_are_refused_at_once(kinds):

@@ -7,8 +7,10 @@ import time
 
 import grpc
 import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from tests.serving import served_models
 from tests.serving.grpc_calls import predict, request, x
 from tests.serving.served_models import Running
 
@@ -75,6 +77,43 @@ def test_requests_that_run_when_it_is_told_to_end_are_answered(half):
         assert all(answered)
         assert not wrong
         assert server.process.returncode == 0
+
+
+def test_it_ends_in_its_time_although_a_request_without_a_deadline_computes(kinds):
+    flags = f"--model_base_path={kinds}", "--model_name=kinds", "--drain_seconds=0.2"
+    with (
+        Running(*flags) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        endless = stub.Predict.future(request("kinds", "slow", seconds=x(6000)))
+        stub.Predict(request("kinds", "echo_float32", x=x(1)))
+        server.process.send_signal(signal.SIGTERM)
+        output, errors = server.process.communicate(timeout=60)
+        assert server.process.returncode == 0
+        assert output == "finishing the requests under way ...\n"
+        assert "Traceback" not in errors
+        assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_the_health_service_says_not_serving_while_requests_finish(kinds):
+    with (
+        served_models.server(model_name="kinds", model_base_path=str(kinds)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        states = health_pb2.HealthCheckResponse
+        assert next(watched).status == states.SERVING
+        slow = stub.Predict.future(request("kinds", "slow", seconds=x(6000)), timeout=6)
+        served_models.wait_for(lambda: server.manager.model("kinds").busy)
+        stopping = threading.Thread(target=server.stop, args=(60,))
+        stopping.start()
+        assert next(watched).status == states.NOT_SERVING
+        assert not slow.done()
+        watched.cancel()
+        stopping.join(300)
+        assert not stopping.is_alive()
 
 
 def test_a_second_signal_ends_it_although_a_request_runs(kinds):

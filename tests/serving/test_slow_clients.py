@@ -83,6 +83,31 @@ def test_a_byte_now_and_then_gains_no_time(served):
                     pass
 
 
+def test_between_two_requests_a_connection_may_be_silent_for_longer_than_before_the_first(served):
+    head = b"HEAD /models.json HTTP/1.1\r\nHost: a\r\n\r\n"
+    with opened(served, head) as one:
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        time.sleep(3)  # more than the limit of headers, and two looks for those that are overdue
+        one.sendall(head[:9])
+        time.sleep(0.1)
+        one.sendall(head[9:])
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        one.sendall(b"G")
+        assert rest(one) == b""  # headers have their own limit
+    assert served._rest.config.timeout_keep_alive == 75  # uvicorn's own are 5 s
+
+
+def test_silence_between_two_requests_has_a_limit_of_its_own(half):
+    flags = {**FLAGS, "rest_api_idle_timeout_in_ms": 300}
+    with (
+        served_models.server(model_base_path=str(half), **flags) as server,
+        opened(server, b"GET /v1/models/default HTTP/1.1\r\nHost: a\r\n\r\n") as one,
+    ):
+        begin = time.monotonic()
+        assert rest(one).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - begin > 0.25
+
+
 def test_a_body_that_does_not_come_is_told_and_the_connection_dropped(served):
     with opened(served, HEAD) as one:
         said = rest(one)
@@ -234,6 +259,25 @@ def test_there_are_fewer_connections_than_files(monkeypatch):
     asked = []
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (1024, 2048))
     monkeypatch.setattr(connections.resource, "setrlimit", lambda _, both: asked.append(both))
-    assert connections.possible(500) == 500
-    assert connections.possible(10_000) == 2048 - connections.FILES
-    assert asked == [(2048, 2048)]
+    assert connections.possible(500) == [500]
+    assert connections.possible(200, 300) == [200, 300]
+    assert asked == []
+    assert connections.possible(500, 300) == [500, 300]
+    assert asked == [(1200, 2048)]
+    left = 2048 - connections.FILES
+    assert connections.possible(10_000) == [left]
+    assert connections.possible(9_000, 3_000) == [left * 3 // 4, left // 4]
+    assert asked[1:] == [(2048, 2048)] * 2
+
+
+def test_the_connections_of_grpc_are_counted_among_the_files_where_there_is_no_rest(
+    half, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(connections, "possible", lambda *most: asked.append(most) or list(most))
+    given = {"model_base_path": str(half), "grpc_max_connections": 7}
+    with served_models.server(**given, rest_api_max_connections=5):
+        pass
+    with served_models.server(**given, rest_api_port=0):
+        pass
+    assert asked == [(7, 5), (7,)]

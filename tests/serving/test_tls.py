@@ -58,7 +58,9 @@ def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(half, tmp
     lines += [f"custom_ca: {read('ca.pem')!r}", "client_verify: true"] if mutual else []
     file = tmp_path / "ssl.config"
     file.write_text("\n".join(line.replace(": b'", ": '") for line in lines))
+    path = tmp_path / "socket"
     flags = {"ssl_config_file": str(file), "reload_config_needs_mutual_tls": True}
+    flags["grpc_socket_path"] = str(path)
     with served_models.server(model_name="half", model_base_path=str(half), **flags) as server:
         address = server.address.replace("127.0.0.1", "localhost")
         known = grpc.ssl_channel_credentials(read("ca.pem"), read("client.key"), read("client.pem"))
@@ -78,8 +80,15 @@ def test_grpc_speaks_tls_and_knows_its_clients_where_that_is_asked_for(half, tmp
             else:
                 with pytest.raises(grpc.RpcError):
                     predict(channel, 2, timeout=5)
-        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
-            predict(channel, 2, timeout=5)
+        for plain in (address, f"unix:{path}"):
+            with grpc.insecure_channel(plain) as channel, pytest.raises(grpc.RpcError):
+                predict(channel, 2, timeout=5)
+        named = [("grpc.ssl_target_name_override", "localhost")]  # no certificate names a path
+        with grpc.secure_channel(f"unix:{path}", known, named) as channel:
+            assert predict(channel, 2, timeout=300) == [3]
+            call = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+            if mutual:
+                assert call(change, timeout=300).status.error_code == 0
         client = Client("half", address, ca_file=str(tmp_path / "ca.pem"), retries=0)
         why = "failed to connect" if mutual else "signature key .serving_bytes. not found"
         with pytest.raises(RefusedError, match=why):

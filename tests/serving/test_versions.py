@@ -1,5 +1,7 @@
 """The versions of one model: which are loaded, when, and what happens to requests meanwhile."""
 
+import shutil
+
 import pytest
 
 from serving.embedded.errors import StatusError
@@ -130,6 +132,26 @@ def test_a_broken_version_is_tried_as_often_as_allowed(base):
     healed.refresh()
     assert states(healed) == {1: "AVAILABLE"}
     assert healed.versions()[0].error is None
+
+
+def test_a_broken_version_that_was_removed_is_new_when_it_is_published_again(base):
+    publish(base, 1)
+    one = Model(ModelConfig("m", base), Loads(), retries=1, interval=0.0)
+    publish(base, 2, broken=True)
+    for _ in range(3):
+        one.refresh()
+    shutil.rmtree(base / "2")
+    one.refresh()
+    assert one.versions()[0].error.message == "Could not load version 2: broken"  # still told
+    publish(base, 2, broken=True)
+    for _ in range(3):
+        one.refresh()
+    assert one.versions()[0].tries == 2
+    shutil.rmtree(base / "2")
+    one.refresh()
+    publish(base, 2)
+    one.refresh()
+    settled(one, {2: "AVAILABLE", 1: "END"})
 
 
 def test_a_broken_version_is_not_tried_again_before_its_time(base):

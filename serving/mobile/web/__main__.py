@@ -8,6 +8,7 @@ import functools
 import http.server
 import shutil
 import sys
+import urllib.parse
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -22,21 +23,29 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the files of this directory; /model.tflite is the model."""
 
     model: Path
+    path = ""  # until a request has one that can be read
 
     def translate_path(self, path: str) -> str:
         """Return the file of a URL."""
-        if path.partition("?")[0] == "/model.tflite":
-            return str(self.model)
-        return super().translate_path(path)
+        return str(self.model) if _is_model(path) else super().translate_path(path)
 
     def end_headers(self) -> None:
-        """Send the content security policy with every answer."""
+        """Send the content security policy with every answer, and which file the model is."""
+        if _is_model(self.path):
+            # The next model at this address may be an older file, which a browser takes for known.
+            self.send_header("Cache-Control", "no-store")
+            name = urllib.parse.quote(self.model.name, safe="", errors="replace")
+            self.send_header("Content-Disposition", f"inline; filename*=UTF-8''{name}")
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 
     def log_message(self, *_):
         """Do not log requests."""
+
+
+def _is_model(path: str) -> bool:
+    return path.partition("?")[0] == "/model.tflite"
 
 
 Handler.extensions_map = {

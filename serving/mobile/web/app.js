@@ -157,8 +157,11 @@ function listen() {
 }
 
 async function start() {
-  const answer = await fetch('model.tflite');
+  const answer = await fetch('model.tflite', {cache: 'no-cache'}); // asks whether it is still the same
   if (!answer.ok) throw new Error('There is no model.tflite beside this page.');
+  // Another server than ours knows the file by this name alone.
+  const [, name] = /filename\*=UTF-8''(\S+)/.exec(answer.headers.get('Content-Disposition')) ?? [, 'model.tflite'];
+  byId('model').textContent = decodeURIComponent(name);
   const file = await answer.arrayBuffer();
   const files = packed(file);
   labels = files['labels.txt'].split('\n').slice(0, -1);
