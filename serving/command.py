@@ -64,7 +64,7 @@ def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Import TensorFlow without C++'s notices. TF_CPP_MIN_LOG_LEVEL=0 shows them."""
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "2":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
         yield
         return
     sys.stderr.flush()

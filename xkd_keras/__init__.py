@@ -36,7 +36,7 @@ def _configured() -> dict[str, str]:
     """Return how Keras is configured: as it is, or as it will be when it is imported."""
     if keras := sys.modules.get("keras"):
         return {name: getattr(keras.config, name)() for name in _KERAS}
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))  # maybe homeless
     try:
         stored = json.loads((home / "keras.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def _check(configured: dict[str, str]) -> None:
 # TensorFlow's start-up notices say nothing about the user's run. 2 is what we set ourselves, and
 # what the processes inherit that a program starts after it has imported this package.
 QUIET = "2"
-WANTS_LOGS = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET) != QUIET
+WANTS_LOGS = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET) in ("0", "1")
 RUNS_A_COMMAND = _runs_a_command()  # else a program of the user's, who may want all of Keras
 if RUNS_A_COMMAND:  # which is ours from its first line: `start_up` sets the rest
     os.environ |= {"KERAS_BACKEND": "tensorflow", _MARK: "1"}

@@ -1,12 +1,16 @@
 """Files that are written whole or not at all, and directories with one writer."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from xkd_keras.errors import InputError
+
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
@@ -34,10 +38,33 @@ def write(path: Path, content: str) -> None:
 
 @contextlib.contextmanager
 def turn(directory: Path) -> Iterator[None]:
-    """Do something in the directory while no other process does, each in its turn."""
+    """Do something in the directory while no other process does, each in its turn.
+
+    Raises:
+        InputError: Its file system has no locks.
+    """
     with open(directory / ".turn", "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not locked(file, fcntl.LOCK_EX):
+            raise InputError(
+                f"'{directory}' is on a file system without locks, which processes that share a"
+                " directory need; valid: another one.",
+                argument="run_dir",
+            )
         yield
+
+
+def locked(file: IO, how: int) -> bool:
+    """Lock an open file as `fcntl.flock` does; False where the file system has no locks.
+
+    Lustre without `flock` is such, and NFS without its daemon.
+    """
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -53,7 +80,12 @@ def lock(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """
     with open(directory / ".lock", "a+") as file:  # to share it on NFS, it has to be readable
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if not locked(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
+                print(
+                    f"warning: '{directory}' is on a file system without locks; see that no other"
+                    " process works in it.",
+                    flush=True,
+                )
         except BlockingIOError:
             raise InputError(
                 f"'{directory}' is in use by another process; valid: wait for it, or"

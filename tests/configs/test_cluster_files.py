@@ -141,4 +141,4 @@ def test_two_tasks_of_a_slurm_step_find_each_other(data_dir, tmp_path):
     tasks = [workers.task(command, {**step, "SLURM_PROCID": str(i)}) for i in range(2)]
     codes, outputs = workers.ended(tasks)
     assert codes == [0, 0], outputs
-    assert "devices: 2 of 2 workers" in outputs[0]
+    assert "devices: 2 CPUs of 2 workers" in outputs[0]

@@ -1,5 +1,6 @@
 """A person's own images: layouts, formats, damage, and what is said about it."""
 
+import errno
 import io
 import re
 import time
@@ -297,3 +298,51 @@ def test_fingerprint_follows_the_content_and_nothing_else(tmp_path):
     assert load(tmp_path / "b").fingerprint != original
     picture(tmp_path / "a" / "red" / "new.png", COLOURS["red"])
     assert load(tmp_path / "a").fingerprint != original
+
+
+def test_a_disk_that_does_not_answer_is_no_damaged_file(tmp_path, monkeypatch):
+    fill(tmp_path)
+    read = type(tmp_path).read_bytes
+
+    def read_bytes(path):
+        if path.name == "3.png" and path.parent.name == "red":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", read_bytes)
+    for skip in (False, True):
+        with pytest.raises(InputError, match=r"red/3\.png: Stale file handle; .* try again"):
+            load(tmp_path, skip_unreadable=skip)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_images_in_memory_are_those_of_their_labels_whatever_was_left_out(tmp_path, skip):
+    fill(tmp_path)
+    if skip:
+        (tmp_path / "blue/0.png").write_bytes(b"torn")
+    dataset = load(tmp_path, skip_unreadable=True)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        pixels = data.images(split, range(len(split)), dataset)
+        means = pixels.reshape(len(split), -1, 3).mean(1)
+        strongest = [dataset.class_names[label] for label in data.labels(split)]
+        for mean, name in zip(means, strongest, strict=True):
+            near = min(COLOURS, key=lambda c: np.abs(mean - COLOURS[c]).sum())
+            assert near == name
+
+
+@pytest.mark.parametrize(
+    ("error", "damaged"),
+    [
+        (tf.errors.NotFoundError(None, None, "/x/a.jpg; No such file or directory"), True),
+        (tf.errors.PermissionDeniedError(None, None, "/x/a.jpg; Permission denied"), True),
+        (tf.errors.InvalidArgumentError(None, None, "Invalid PNG data [Op:DecodeImage]"), True),
+        (tf.errors.InvalidArgumentError(None, None, "shapes do not match"), False),
+    ],
+)
+def test_a_file_of_a_folder_that_fails_later_is_told_without_what_is_of_tfds(error, damaged):
+    kind = InputError if damaged else tf.errors.InvalidArgumentError
+    with pytest.raises(kind) as caught, data.readable("folder:birds"):
+        raise error
+    told = "folder:birds: a file is damaged or gone" in str(caught.value)
+    assert told == damaged
+    assert "data_dir" not in str(caught.value)

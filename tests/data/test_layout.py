@@ -1,5 +1,7 @@
 """What the folders of a person's pictures mean: parts, classes, wrappers, litter."""
 
+import shutil
+
 import pytest
 
 from tests.data.test_folder import COLOURS, fill, load, picture, refused
@@ -141,16 +143,69 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
     assert sum(sizes(dataset)) == 3 * 10 + 7 + 7
 
 
-def test_a_link_to_nothing_is_an_image_that_cannot_be_read_or_a_class_that_is_not_there(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"cache_gib": 0}, {"augment": "inception"}])
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read_or_a_class_that_is_not_there(
+    tmp_path, options
+):
     fill(tmp_path)
     (tmp_path / "red/lost.png").symlink_to(tmp_path / "gone/lost.png")
-    refused(tmp_path, r"red/lost\.png cannot be read \(.*\); skip_unreadable leaves it out")
-    assert len(load(tmp_path, skip_unreadable=True).skipped) == 1
+    line = r"red/lost\.png cannot be read \(.*\); skip_unreadable leaves it out"
+    refused(tmp_path, line, **options)
+    assert len(load(tmp_path, skip_unreadable=True, **options).skipped) == 1
     (tmp_path / "grey").symlink_to(tmp_path / "gone")
     for skip in (False, True):
         refused(
             tmp_path, r"'grey' is a link to '.*gone', which does not exist", skip_unreadable=skip
         )
+
+
+@pytest.mark.parametrize(
+    "litter", ["@eaDir/1.png/SYNOPHOTO_THUMB_XL.png", "#recycle/a.png", "lost+found/b.png"]
+)
+def test_what_disks_and_their_boxes_write_is_no_image_and_no_class(tmp_path, litter):
+    expected = load(fill(tmp_path)).fingerprint
+    picture(tmp_path / "red" / litter, COLOURS["blue"])
+    picture(tmp_path / litter, COLOURS["blue"])
+    assert load(tmp_path).fingerprint == expected
+
+
+def test_a_hidden_folder_that_nobody_may_read_is_not_looked_into(tmp_path, monkeypatch):
+    fill(tmp_path)
+    (tmp_path / ".Trashes").mkdir()
+    look = type(tmp_path).iterdir
+
+    def iterdir(path):
+        if path.name == ".Trashes":
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", iterdir)
+    assert load(tmp_path).class_names == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("seg_train/seg_train", "seg_test/seg_test", "seg_pred"), "'seg_test', 'seg_train'"),
+        (("train_another", "test", "test_another"), "'test', 'test_another', 'train_another'"),
+        (("training_set", "test_set"), "'test_set', 'training_set'"),
+    ],
+)
+def test_parts_with_names_of_their_own_are_not_taken_for_classes(tmp_path, folders, named):
+    for folder in folders:
+        fill(tmp_path / folder, 4)
+    if "seg_pred" in folders:
+        shutil.rmtree(tmp_path / "seg_pred")
+        picture(tmp_path / "seg_pred/1.png", COLOURS["red"])
+    line = rf"{named} look like splits, .* \('blue', 'green', 'red'\)\. Valid: PATH/train/CLASS"
+    refused(tmp_path, line)
+
+
+def test_classes_called_after_parts_of_other_things_are_classes(tmp_path):
+    for folder in ("test_tube/day", "test_tube/night", "train_station/day", "bus/day"):
+        for i in range(4):
+            picture(tmp_path / folder / f"{i}.png", (20 * i, len(folder), ord(folder[-1])))
+    assert load(tmp_path).class_names == ("bus", "test_tube", "train_station")
 
 
 def test_a_name_of_composed_or_decomposed_letters_is_one_class(tmp_path):
@@ -162,6 +217,32 @@ def test_a_name_of_composed_or_decomposed_letters_is_one_class(tmp_path):
     one, two = load(tmp_path / "one"), load(tmp_path / "two")
     assert one.class_names == two.class_names == ("blue", composed, "green")
     assert sizes(one) == sizes(two)
+    for folder in (tmp_path / "one" / composed, tmp_path / "two" / decomposed):
+        assert len(load(folder, class_names=one.class_names).test) == 10  # a class by itself
+
+
+@pytest.mark.parametrize(
+    ("run", "other", "split", "expected"),
+    [
+        ("birds", "birds/robin", "all", True),
+        ("birds", "birds/train", "all", True),
+        ("birds", "birds/test", "all", False),
+        ("birds", "birds/Testing/robin", "all", False),
+        ("birds/train", "birds", "test", False),
+        ("birds/train", "birds", "all", True),
+        ("birds", "birds2", "all", False),
+        ("birds", "link", "all", True),
+    ],
+)
+def test_a_folder_in_that_of_a_run_or_around_it_holds_its_training_images(
+    tmp_path, run, other, split, expected
+):
+    for name in ("birds/train/robin", "birds/test/robin", "birds/robin", "birds2"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "birds/train")
+    own, theirs = (f"folder:{tmp_path}/{name}" for name in (run, other))
+    assert data.holds_training_images(own, theirs, split) is expected
+    assert data.holds_training_images("digits", theirs, split) is False
 
 
 def test_a_hidden_folder_of_images_is_said_not_to_be_used(tmp_path):

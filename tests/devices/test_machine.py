@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from xkd_keras.study import machine
-from xkd_keras.study.machine import GIB, Machine
+from xkd_keras.devices import machine
+from xkd_keras.devices.machine import GIB, Machine
 
 
 @pytest.mark.parametrize(

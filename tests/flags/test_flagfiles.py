@@ -38,6 +38,11 @@ def test_a_file_at_home_is_found_and_a_home_that_is_nobodys_is_no_traceback(tmp_
         expanded("--flagfile=~nobody-there/x")
 
 
+def test_a_name_that_no_file_can_have_is_no_traceback():
+    with pytest.raises(FlagError, match="does not exist, and no configuration has this name"):
+        expanded(f"--flagfile={'long' * 100}.flags")
+
+
 def test_the_lines_of_a_file_stand_where_it_was_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inner").write_text("--seed=1\n")

@@ -31,6 +31,36 @@ def test_a_preset_fills_in_what_was_not_given():
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "batch"),
+    [
+        (("--train_examples=255",), None),
+        (("--train_examples=256",), 64),
+        (("--train_examples=50", "--batch_size=5"), 5),
+        (("--dataset=digits",), 64),
+    ],
+)
+def test_the_batch_of_few_images_is_that_which_suits_them(given, batch):
+    assert parsed("--preset=photos", *given).batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("folders", "images", "batch"),
+    [
+        (("a", "b"), 182, None),  # 364, of which 70 % are trained on: 255
+        (("a", "b"), 183, 64),
+        (("train/a", "train/b", "val/a", "test/a", "test/b"), 128, 64),
+        (("train/a", "train/b", "test/a", "test/b"), 128, None),  # a tenth is held out
+    ],
+)
+def test_of_a_folder_the_images_are_counted(tmp_path, folders, images, batch):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(images):
+            (tmp_path / folder / f"{i}.jpg").touch()
+    assert parsed("--preset=photos", f"--dataset=folder:{tmp_path}").batch_size == batch
+
+
 def test_what_is_given_wins_also_where_it_is_the_default_or_in_a_file(tmp_path):
     (tmp_path / "mine.flags").write_text("--ema=0\n--learning_rate_schedule=step\n")
     given = (f"--flagfile={tmp_path}/mine.flags", "--augment=auto", "--label_smoothing=0")

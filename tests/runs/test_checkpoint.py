@@ -1,5 +1,6 @@
 """Checkpoints: the whole state comes back, damage is noticed, the one before stands in."""
 
+import errno
 import itertools
 import zipfile
 
@@ -158,3 +159,19 @@ def test_a_directory_has_one_writer_at_a_time(tmp_path):
         pass
     with files.lock(tmp_path):  # and is free again
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_one_process_may_use_it(
+    tmp_path, monkeypatch, capsys, number
+):
+    def flock(*_):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.lock(tmp_path):
+        (tmp_path / "here").touch()
+    warning = f"warning: '{tmp_path}' is on a file system without locks"
+    assert capsys.readouterr().out.startswith(warning)
+    with pytest.raises(InputError, match="without locks, which processes that share"):
+        files.turn(tmp_path).__enter__()

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from scipy.special import softmax
 
 from tests.uneven import uneven
@@ -89,6 +90,36 @@ def test_evaluate_takes_a_folder_with_some_of_the_classes(run, tmp_path, data_di
     assert got["examples"] == some.sum()
     want = np.mean(z[some].argmax(-1) == labels[some])
     assert got["peers"]["plain"]["top1"] == pytest.approx(want)
+
+
+def test_images_that_a_run_was_trained_on_are_warned_of(run, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    for label in map(str, range(10)):
+        (photos / "train" / label).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (25 * int(label), 0, 0)).save(photos / f"train/{label}/a.png")
+    known = rundir.finished
+
+    def finished(run_dir):
+        config, metrics = known(run_dir)
+        return dataclasses.replace(config, dataset=f"folder:{photos}"), metrics
+
+    name = f"folder:{photos / 'train'}"
+    about = evaluation.evaluate_run(run[0], dataset=name, split="all")["about"]
+    assert not [line for line in about if line.startswith("warning:")]
+    monkeypatch.setattr(rundir, "finished", finished)
+    about = evaluation.evaluate_run(run[0], dataset=name, split="all")["about"]
+    assert [line for line in about if "the run was trained on some of these images" in line]
+
+
+def test_other_images_are_cropped_as_the_runs_own(run, tmp_path):
+    config = dataclasses.replace(rundir.finished(run[0])[0], augment="auto")
+    for label in map(str, range(10)):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (90, 90), (25 * int(label), 0, 0)).save(tmp_path / f"{label}/a.png")
+    name, labels = f"folder:{tmp_path}", tuple(map(str, range(10)))
+    assert rundir.load_dataset(config, name, (96, 96), labels).crop_ratio == 1.0  # as of digits
+    of_photos = dataclasses.replace(config, dataset="folder:elsewhere")
+    assert rundir.load_dataset(of_photos, name, (96, 96), labels).crop_ratio == 0.875
 
 
 def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_read(

@@ -9,9 +9,10 @@ from PIL import Image
 
 from tests import small_studies
 from tests.small_studies import base
+from xkd_keras.devices import machine
 from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
-from xkd_keras.study import machine, orchestration, workers
+from xkd_keras.study import orchestration, workers
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
 

@@ -15,6 +15,8 @@ _LAZY = {
     "check_augment": "names",
     "eval_batches": "pipeline",
     "has_test": "layout",
+    "holds_training_images": "layout",
+    "is_folder": "names",
     "images": "pipeline",
     "labels": "pipeline",
     "places": "pipeline",
@@ -26,6 +28,7 @@ _LAZY = {
     "size_text": "names",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
+    "training_files": "layout",
     "usual_batch": "pipeline",
 }
 __all__ = sorted(_LAZY)

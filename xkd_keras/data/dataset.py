@@ -134,20 +134,25 @@ def load(
     return dataclasses.replace(dataset, sampling=sampling)
 
 
+_OF_FILES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
+
+
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
     """Read images of data set `name`; raises InputError where a file is damaged or gone."""
     try:
         yield
     except tf.errors.OpError as error:
-        short = "expected to contain" in str(error)  # a file that ends between two records
-        if not short and not isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+        # Of a file that ends between two records, and of a picture that has changed.
+        damaged = any(text in str(error) for text in ("expected to contain", "DecodeImage"))
+        if not damaged and not isinstance(error, _OF_FILES):
             raise
         reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", first_line(error)).strip()
+        remedy = "to restore it"
+        if not names.is_folder(name):
+            remedy += ", or to delete what was prepared in data_dir for it to be prepared again"
         raise InputError(
-            f"{name}: a file is damaged or gone ({reason}); valid: to restore it, or to"
-            " delete what was prepared in data_dir for it to be prepared again.",
-            argument="dataset",
+            f"{name}: a file is damaged or gone ({reason}); valid: {remedy}.", argument="dataset"
         ) from None
 
 

@@ -13,6 +13,7 @@ import urllib.request
 
 import tensorflow_datasets as tfds
 
+from xkd_keras import files
 from xkd_keras.data import names
 from xkd_keras.errors import InputError
 
@@ -51,7 +52,11 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Prepare a data set, or wait for the process that is preparing it already."""
     with _lock_file(data_dir) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+        try:
+            files.locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that prepares data in {data_dir}", file=sys.stderr)
+            files.locked(file, fcntl.LOCK_EX)  # ends with the process, however that ends
         builder = _builder(name, data_dir)  # one made before knows nothing of what is there now
         if not builder.is_prepared():
             if name == "glyphs":
@@ -61,10 +66,13 @@ def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def _lock_file(data_dir: str) -> io.TextIOBase:
-    """Return a file that is open for writing in `data_dir`, which is made."""
+    """Return an open file in `data_dir`, which is made."""
+    path = os.path.join(data_dir, ".xkd_keras.lock")
     try:
         os.makedirs(data_dir, exist_ok=True)
-        return open(os.path.join(data_dir, ".xkd_keras.lock"), "w")
+        with contextlib.suppress(PermissionError):  # another user's, which can be locked as well
+            return open(path, "a+")
+        return open(path)
     except OSError as error:
         raise InputError(
             f"cannot write to '{data_dir}' ({error.strerror}); valid: a directory that can be made"

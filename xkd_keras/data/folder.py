@@ -1,19 +1,12 @@
 """A person's own images: one folder per class. Every file is decoded before training starts."""
 
-import concurrent.futures
-import dataclasses
-import functools
 import hashlib
-import math
-import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
-from xkd_keras import console
 from xkd_keras.console import printable
-from xkd_keras.data import duplicates, layout, names, preparation, shrunk
+from xkd_keras.data import decoding, duplicates, layout, names, shrunk
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
@@ -22,19 +15,6 @@ from xkd_keras.errors import InputError
 
 _PARTS = ("train", "validation", "test")
 _SMALLEST = 32  # pixels; what most networks need
-
-
-@dataclasses.dataclass(frozen=True)
-class _Image:
-    """A file that could be decoded: digest, shorter side, and what is to be kept in memory.
-
-    `copy` is what training reads instead, see `shrunk`.
-    """
-
-    digest: bytes
-    side: int
-    kept: np.ndarray | bytes | None
-    copy: bytes | None
 
 
 def read(name: str, request: Request) -> Content:
@@ -58,9 +38,10 @@ def read(name: str, request: Request) -> Content:
     chosen = names.resolve(name, None, request.image_size, request.augment)
     files, parts, notes = layout.find(name, root, request.class_names)
     _check_known(name, files, request.class_names)
-    keep = _what_to_keep(files, chosen, request.cache_bytes)
-    copies = shrunk.Copies(chosen.image_size, request.cache_bytes) if chosen.cuts else None
-    images, bad = _decode_all(files, chosen.image_size, keep, copies)
+    keep = decoding.what_to_keep(files, chosen, request.cache_bytes)
+    trains = chosen.cuts and not request.class_names
+    copies = shrunk.Copies(chosen.image_size, request.cache_bytes) if trains else None
+    images, bad, arrays = decoding.decode_all(files, chosen.image_size, keep, copies)
     skipped = tuple((_shown(root, file), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
         raise InputError(_unreadable(name, skipped), argument="dataset")
@@ -72,7 +53,7 @@ def read(name: str, request: Request) -> Content:
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = _splits(name, files, class_names, labels, request, "test" in parts)
     trained = copies and copies.source([image.copy for image in images], labels)
-    source = _source(files, images, labels, "files" if trained else keep)
+    source = _source(files, images, arrays, labels, "files" if trained else keep)
     trained = trained or source
     trained.names = source.names = tuple(_shown(root, file) for file in files)
     return Content(
@@ -86,7 +67,7 @@ def read(name: str, request: Request) -> Content:
     )
 
 
-def _enlarged(images: list[_Image], side: int, asked) -> tuple[str, ...]:
+def _enlarged(images: list[decoding.Image], side: int, asked) -> tuple[str, ...]:
     """Tell of most images being much smaller than the size that nobody asked for."""
     usual = int(np.median([image.side for image in images])) if images else side
     smaller = max(usual, _SMALLEST)
@@ -127,71 +108,6 @@ def _harmful(name: str, root: pathlib.Path, pairs: list, splits, wish: str) -> t
 
 def _facts(pairs: list, parts) -> tuple[list, list, list]:
     return [image.digest for _, image in pairs], [file.label for file, _ in pairs], list(parts)
-
-
-def _what_to_keep(files: list[File], chosen, cache_bytes: int) -> str:
-    """Return "arrays" (decoded and resized), "encoded" or "files" (read again each epoch)."""
-    decoded = len(files) * math.prod(chosen.image_size) * 3
-    # An inception crop is cut out of the whole picture, so resized ones are of no use to it.
-    if not chosen.cuts and decoded <= cache_bytes:
-        return "arrays"
-    return "encoded" if sum(f.path.stat().st_size for f in files) <= cache_bytes else "files"
-
-
-def _decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies):
-    """Decode every file: a list of _Image (None where it failed) and of (File, reason)."""
-    look = _resizer(image_size) if keep == "arrays" else _look
-
-    def attempt(file: File) -> _Image | str:
-        if printable(str(file.path)) != str(file.path):
-            return "its path is not UTF-8"  # and what is written of it would not be, either
-        try:
-            encoded = file.path.read_bytes()
-            image, side = look(encoded)
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            return _reason(file.path, error)
-        kept = {"arrays": image.numpy, "encoded": lambda: encoded}.get(keep, lambda: None)()
-        trains = copies and file.part in ("", "train")
-        copy = copies.of(encoded, image.numpy()) if trains else None
-        return _Image(hashlib.sha256(encoded).digest(), int(side), kept, copy)
-
-    # Threads suffice: TensorFlow decodes outside of Python's lock.
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    try:
-        results = list(console.counted(pool.map(attempt, files), len(files), "checking images"))
-    finally:  # after Ctrl-C, nobody waits for thousands of files
-        pool.shutdown(cancel_futures=True)
-    images = [result if isinstance(result, _Image) else None for result in results]
-    return images, [(f, r) for f, r in zip(files, results, strict=True) if isinstance(r, str)]
-
-
-@functools.lru_cache(maxsize=8)  # optimising the graph of all formats takes half a second
-def _resizer(image_size: tuple[int, int]):
-    """Return a function like `_look`, of the picture as evaluation sees it."""
-
-    def resized(encoded):
-        image, side = _look(encoded)
-        return tf.cast(preparation.evaluation(image, image_size, 1.0), tf.uint8), side
-
-    # (Of a function with a name, TensorFlow's errors tell where it is defined, not what is wrong.)
-    spec = tf.TensorSpec([], tf.string)
-    return tf.function(lambda x: resized(x), input_signature=[spec], autograph=False)
-
-
-def _look(encoded) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return a picture, uint8 [H, W, 3], and its shorter side."""
-    image = preparation.decode(encoded)
-    return image, tf.reduce_min(tf.shape(image)[:2])
-
-
-def _reason(path: pathlib.Path, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if not path.stat().st_size:
-        return "empty file"
-    # "{{function_node ...}} Invalid PNG data, size 80 [Op:DecodeImage]"
-    text = str(error).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
-    return text.removeprefix("assertion failed: [").removesuffix("]")
 
 
 def _unreadable(name: str, skipped) -> str:
@@ -292,9 +208,10 @@ def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> Non
         )
 
 
-def _source(files, images, labels: np.ndarray, keep: str) -> Source:
+def _source(files, images, arrays: np.ndarray, labels: np.ndarray, keep: str) -> Source:
     if keep == "arrays" and images:
-        return Arrays(np.stack([image.kept for image in images]), labels)
+        whole = len(images) == len(arrays)
+        return Arrays(arrays if whole else arrays[[image.place for image in images]], labels)
     if keep == "encoded":
         return Encoded([image.kept for image in images], labels)
     return Files([str(file.path) for file in files], labels)

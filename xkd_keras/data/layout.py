@@ -1,24 +1,15 @@
 """Where the pictures of a person's folder are, and what its folders mean. Needs no TensorFlow."""
 
+import collections
 import dataclasses
-import unicodedata
+import itertools
+import re
 from collections.abc import Collection
 from pathlib import Path
 
-from xkd_keras.errors import InputError
+from xkd_keras.data import names, tree
+from xkd_keras.data.tree import listed, refusal
 
-# Pictures of formats that TensorFlow cannot read are found too, rather than silently not used.
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ico"),
-}
-PARTS = {  # words for the parts of a data set, in any case
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
-# Of other programs; so is what begins with a dot.
-_LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 _COPIES = (".ipynb_checkpoints", ".thumbnails")  # their pictures are nobody's loss
 
 
@@ -58,112 +49,112 @@ def find(
     """
     notes = []
     root = root.resolve()
-    if known and root.name in known and not set(map(_name, _folders(root))) & set(known):
+    inside = set(map(tree.name_of, tree.folders(root)))
+    if known and tree.name_of(root) in known and not inside & set(known):
         tops = {"": None}
     else:
-        root = _unwrapped(root, known, notes)
+        root = tree.unwrapped(root, known, notes)
         tops = _parts(name, root, known, notes) or {"": root}
-    listed = []
+    pictures = []
     for part, top in tops.items():
-        top = top and _unwrapped(top, known, notes, part)
-        classes = _folders(top) if top else [root]
-        inside = [_files(folder) for folder in classes]
+        top = top and tree.unwrapped(top, known, notes, part)
+        classes = tree.folders(top) if top else [root]
+        inside = [tree.files(folder) for folder in classes]
         found = [
             _pictures(name, folder, files, bool(known))
             for folder, files in zip(classes, inside, strict=True)
         ]
         for folder, paths in zip(classes, found, strict=True):
-            # As Macs and others write one name in two ways, which nobody can tell apart.
-            label = unicodedata.normalize("NFC", folder.name)
-            listed += [File(path, label, part) for path in paths]
+            pictures += [File(path, tree.name_of(folder), part) for path in paths]
         notes += _nested(classes, found) + _others(classes, inside) + _alike(classes)
         notes += _beside(top) if top else []
-    if not listed:
-        raise _refusal(
+    if not pictures:
+        raise refusal(
             f"{name} holds no folders with images. Valid: one folder of images per class."
         )
-    return listed, tuple(tops), tuple(dict.fromkeys(notes))
+    return pictures, tuple(tops), tuple(dict.fromkeys(notes))
 
 
 def has_test(root: Path) -> bool:
     """Whether a folder has a part of its own for the test."""
-    root = _unwrapped(root, (), [])
-    tests = (folder for folder in _folders(root) if _part(folder) == "test")
-    return any(_folders(_unwrapped(folder, (), [], "test")) for folder in tests)
+    root = tree.unwrapped(root, (), [])
+    tests = (folder for folder in tree.folders(root) if tree.part_of(folder) == "test")
+    return any(tree.folders(tree.unwrapped(folder, (), [], "test")) for folder in tests)
 
 
-def _name(path: Path) -> str:
-    return path.name
+def holds_training_images(dataset: str, other: str, split: str) -> bool:
+    """Whether a split of another folder has images that a run on `dataset` learned, by their place.
 
-
-def _litter(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _LITTER
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that mean something, sorted."""
-    if not folder.is_dir():
-        return []
-    children = sorted(child for child in folder.iterdir() if not _litter(child))
-    for child in children:
-        if _leads_nowhere(child) and not _called_picture(child):  # it may have been a class
-            raise _refusal(
-                f"folder:{folder}: '{child.name}' is a link to '{child.readlink()}', which does"
-                " not exist. Valid: links to folders; or a folder without it."
-            )
-    return [child for child in children if child.is_dir()]
-
-
-def _leads_nowhere(path: Path) -> bool:
-    """Whether a path is a link to what is not there: a disk that is not mounted, a cache."""
-    return path.is_symlink() and not path.exists()
-
-
-def _part(folder: Path) -> str:
-    return next((part for part, words in PARTS.items() if folder.name.lower() in words), "")
-
-
-def _called_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _is_picture(path: Path) -> bool:
-    return _called_picture(path) and path.is_file() and not _litter(path)
-
-
-def _unwrapped(folder: Path, known: Collection[str], notes: list[str], part: str = "") -> Path:
-    """Look through folders that hold nothing but another one, and note it.
-
-    Those of a part may be in each other (train/train/CLASS): so are many of downloaded archives.
+    Args:
+        dataset: `folder:PATH` of the run; of other kinds nothing is known.
+        other: `folder:PATH` in it, or around it.
+        split: Of the other one: train, validation, test, or all of them together.
     """
-    while True:
-        inside = _folders(folder)
-        wraps = len(inside) == 1 and not any(map(_is_picture, folder.iterdir()))
-        if not wraps or inside[0].name in known or _part(inside[0]) not in ("", part):
-            return folder
-        if not _part(inside[0]) and not _folders(inside[0]):
-            return folder  # the folder of a class
-        notes.append(f"'{folder.name}' holds nothing but '{inside[0].name}': looked into that.")
-        folder = inside[0]
+    if not (names.is_folder(dataset) and names.is_folder(other)):
+        return False
+    own, theirs = (Path(names.folder_path(each)).resolve() for each in (dataset, other))
+    if split in ("validation", "test") and has_test(theirs):
+        return False
+    if theirs.is_relative_to(own):
+        return not {"validation", "test"} & {
+            tree.part_of(Path(word)) for word in theirs.relative_to(own).parts
+        }
+    return own.is_relative_to(theirs)
+
+
+def training_files(name: str) -> int:
+    """Return about how many training images `folder:PATH` has, without opening any."""
+    files, parts, _ = find(name, Path(names.folder_path(name)))
+    share = 1.0 if "test" in parts else 0.8
+    share -= 0.0 if "validation" in parts else 0.1
+    return round(share * sum(file.part in ("", "train") for file in files))
 
 
 def _parts(name: str, root: Path, known: Collection[str], notes: list[str]) -> dict[str, Path]:
     """Return the folders of the parts; empty where the folders are classes."""
-    folders = [folder for folder in _folders(root) if folder.name not in known]
-    found = [folder for folder in folders if _part(folder)]
-    others = [folder.name for folder in folders if not _part(folder)]
-    bare = [each for each in found if not _folders(_unwrapped(each, known, [], _part(each)))]
-    train = any(_part(folder) == "train" for folder in found if folder not in bare)
+    folders = [folder for folder in tree.folders(root) if tree.name_of(folder) not in known]
+    found = [folder for folder in folders if tree.part_of(folder)]
+    others = [folder.name for folder in folders if not tree.part_of(folder)]
+    bare = [
+        each
+        for each in found
+        if not tree.folders(tree.unwrapped(each, known, [], tree.part_of(each)))
+    ]
+    train = any(tree.part_of(folder) == "train" for folder in found if folder not in bare)
     if not found or (others and not train and (known or len(found) == 1)):
+        _refuse_parts_of_other_names(name, folders, known)
         return {}  # "train" is a class, beside "car" and "plane"
     unclear = _unclear(found, others, bare, train, bool(known))
     if unclear:
-        raise _refusal(f"{name}{unclear}")
-    if not known and "test" not in map(_part, found):
+        raise refusal(f"{name}{unclear}")
+    if not known and "test" not in map(tree.part_of, found):
         notes.append("There is no folder 'test': a fifth of the training images are held out.")
     if others:
-        notes.append(f"Not used, as it is beside '{found[0].name}': {_listed(others)}.")
-    return {part: each for part in PARTS for each in found if _part(each) == part}
+        notes.append(f"Not used, as it is beside '{found[0].name}': {listed(others)}.")
+    return {part: each for part in tree.PARTS for each in found if tree.part_of(each) == part}
+
+
+def _refuse_parts_of_other_names(name: str, folders: list[Path], known: Collection[str]) -> None:
+    """Raise where what would be classes are parts, as seg_train and seg_test with the same folders.
+
+    One such name may be that of a class, and classes may have folders; not these with the same.
+    """
+    words = {word for each in tree.PARTS.values() for word in each}
+    called = [each for each in folders if words & set(re.split(r"[\W_]+", each.name.lower()))]
+    inside = {
+        each: set(map(tree.name_of, tree.folders(tree.unwrapped(each, known, []))))
+        for each in called
+    }
+    counts = collections.Counter(itertools.chain.from_iterable(inside.values()))
+    shared = sorted(label for label, count in counts.items() if count > 1)
+    if known or len(shared) < 2:
+        return
+    alike = [each for each in called if inside[each] & set(shared)]
+    raise refusal(
+        f"{name}: {listed(map(tree.name_of, alike))} look like splits, as they hold the same"
+        f" folders ({listed(shared, most=3)}). Valid: PATH/train/CLASS and PATH/test/CLASS, so"
+        " rename them."
+    )
 
 
 def _unclear(
@@ -178,54 +169,29 @@ def _unclear(
         train: Whether one for training has.
         known: Whether the classes are known.
     """
-    names = _listed(map(_name, found))
+    names = listed(map(tree.name_of, found))
     valid = "Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
     if others and not train:
         return (
             f": {names} are names of splits, but no folder for training holds folders of classes."
-            f" {valid} If they are classes beside {_listed(others)}, rename them."
+            f" {valid} If they are classes beside {listed(others)}, rename them."
         )
     if len(bare) == len(found) or (bare and not known):
         verb = "hold" if len(bare) > 1 else "holds"
-        return f": {_listed(map(_name, bare))} {verb} no folders of classes. {valid}"
-    for part in PARTS:
-        same = [each.name for each in found if _part(each) == part]
+        return f": {listed(map(tree.name_of, bare))} {verb} no folders of classes. {valid}"
+    for part in tree.PARTS:
+        same = [each.name for each in found if tree.part_of(each) == part]
         if len(same) > 1:
-            return f": {_listed(same)} are both for {part}. Valid: one of them."
+            return f": {listed(same)} are both for {part}. Valid: one of them."
     if not train and not known:
         return f" has a folder {names} but no folder 'train' beside it. {valid}"
     return ""
 
 
-def _refusal(text: str) -> InputError:
-    return InputError(text, argument="dataset")
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files within a folder that are not another program's, sorted.
-
-    Links to folders are followed, each folder once; links to nothing are files that cannot be read.
-    """
-    found, seen = [], set()
-
-    def look(inside: Path) -> None:
-        if (real := inside.resolve()) in seen:
-            return
-        seen.add(real)
-        for child in sorted(child for child in inside.iterdir() if not _litter(child)):
-            if child.is_dir():
-                look(child)
-            elif child.is_file() or _leads_nowhere(child):
-                found.append(child)
-
-    look(folder)
-    return sorted(found)
-
-
 def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) -> list[Path]:
-    paths = list(filter(_called_picture, files))
+    paths = list(filter(tree.called_picture, files))
     if not paths and not may_be_empty:
-        raise _refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
+        raise refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
     return paths
 
 
@@ -235,11 +201,11 @@ def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
         f"{folder.name}/{path.relative_to(folder).as_posix()}"
         for folder, inside in zip(classes, files, strict=True)
         for path in inside
-        if not _called_picture(path)
+        if not tree.called_picture(path)
     ]
     if not others:
         return []
-    return [f"Not used, as their names have no extension of images: {_listed(others, most=3)}."]
+    return [f"Not used, as their names have no extension of images: {listed(others, most=3)}."]
 
 
 def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
@@ -253,37 +219,38 @@ def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
     if not within:
         return []
     return [
-        f"The classes are {_listed(map(_name, classes))}; folders within them are part of their"
-        f" class ({_listed(dict.fromkeys(within))})."
+        f"The classes are {listed(map(tree.name_of, classes))}; folders within them are part of"
+        f" their class ({listed(dict.fromkeys(within))})."
     ]
 
 
 def _alike(classes: list[Path]) -> list[str]:
     """Tell which classes differ in case, spaces, hyphens and underscores only."""
     named = {}
-    for name in dict.fromkeys(unicodedata.normalize("NFC", folder.name) for folder in classes):
+    for name in dict.fromkeys(map(tree.name_of, classes)):
         words = name.casefold().replace("_", " ").replace("-", " ").split()
         named.setdefault(" ".join(words), []).append(name)
     return [
-        f"{_listed(names)} are {len(names)} classes, though their names are nearly the same."
+        f"{listed(names)} are {len(names)} classes, though their names are nearly the same."
         for names in named.values()
         if len(names) > 1
     ]
 
 
 def _beside(top: Path) -> list[str]:
-    lost, notes = sum(map(_is_picture, top.iterdir())), []
+    lost, notes = sum(map(tree.is_picture, top.iterdir())), []
     if lost:
         notes.append(f"Not used: {lost} in '{top.name}' itself, outside the classes' folders.")
     dotted = [child for child in sorted(top.iterdir()) if child.name[0] == "." and child.is_dir()]
     mine = [each for each in dotted if each.name not in _COPIES]
-    hidden = [each.name for each in mine if any(map(_is_picture, each.iterdir()))]
+    hidden = [each.name for each in mine if _holds_pictures(each)]
     if hidden:
-        notes.append(f"Not used, as names that begin with a dot are hidden: {_listed(hidden)}.")
+        notes.append(f"Not used, as names that begin with a dot are hidden: {listed(hidden)}.")
     return notes
 
 
-def _listed(names, most: int = 5) -> str:
-    names = list(names)
-    text = ", ".join(f"'{name}'" for name in names[:most])
-    return f"{text} and {len(names) - most} more" if len(names) > most else text
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return any(map(tree.is_picture, folder.iterdir()))
+    except OSError:  # a disk's own, that nobody may read
+        return False

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from xkd_keras.console import many
 from xkd_keras.errors import InputError, first_line
 
 _SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -160,8 +161,15 @@ def several(strategy: tf.distribute.Strategy) -> bool:
 
 def counted(strategy: tf.distribute.Strategy) -> str:
     """Return in words how many devices there are."""
-    count = str(strategy.num_replicas_in_sync)
+    count = many(strategy.num_replicas_in_sync, kind(strategy))
     return f"{count} of {strategy.extended._num_workers} workers" if several(strategy) else count
+
+
+def kind(strategy: tf.distribute.Strategy) -> str:
+    """Return what computes: "CPU", "GPU" or "TPU"."""
+    if strategy is tf.distribute.get_strategy():  # none, which takes the first
+        return "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return tf.DeviceSpec.from_string(strategy.extended.worker_devices[0]).device_type
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -4,6 +4,7 @@ absl reads flag files too, but only by paths from the current directory: what is
 find its configurations, nor these each other.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def find(text: str) -> Path:
         FlagError: It is neither.
     """
     for path in (Path(text), Path(parsing.path(text))):
-        if path.exists() and not path.is_dir():  # maybe a pipe
+        # Path.exists raises where a directory may not be entered.
+        if os.path.exists(path) and not os.path.isdir(path):  # maybe a pipe
             return path
     known = packaged()
     name = Path(text).as_posix().removeprefix("configs/").removesuffix(".flags")

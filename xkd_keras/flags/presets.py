@@ -8,10 +8,11 @@ from typing import Any
 from absl import flags
 
 from xkd_keras import data as datasets
-from xkd_keras.errors import FlagError
+from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
 
+_BATCH = 64
 _SMALL = 64**2  # pixels; below, an inception crop of 8 % would leave nothing to see
 
 
@@ -20,6 +21,7 @@ def photos(config: configs.Config) -> dict[str, Any]:
     height, width = datasets.resolve(config.dataset, None, config.image_size, "auto").image_size
     crops = "crop+flip" if height * width <= _SMALL else "inception"
     return {
+        "batch_size": _BATCH if _enough(config) else None,
         "augment": f"{crops}+colour",
         "learning_rate_schedule": "cosine",
         "warmup_epochs": min(2.0, config.epochs / 10),
@@ -30,7 +32,17 @@ def photos(config: configs.Config) -> dict[str, Any]:
     }
 
 
-_LENGTH = {"epochs": 60, "batch_size": 64}  # what others may depend on
+def _enough(config: configs.Config) -> bool:
+    """Whether there are four batches of training images: of fewer, what is usual is smaller."""
+    if config.train_examples or not datasets.is_folder(config.dataset):
+        return not 0 < config.train_examples < 4 * _BATCH
+    try:
+        return datasets.training_files(config.dataset) >= 4 * _BATCH
+    except (InputError, OSError):  # told where it is read
+        return True
+
+
+_LENGTH = {"epochs": 60}  # what others may depend on
 PRESETS = {"photos": photos}
 
 

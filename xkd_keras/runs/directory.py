@@ -164,11 +164,14 @@ def load_dataset(
     Of another one, `class_names` are the classes it may have, and `skip_unreadable` counts, too.
     `reader` is that of `data.load`.
     """
-    other = not is_own(config, name)
+    other, size = not is_own(config, name), image_size or config.image_size
+    augment = config.augment
+    if other:  # cropped as the run's own images are, whatever suits these
+        augment = datasets.resolve(config.dataset, None, size, augment).augment
     return datasets.load(
         name if other else config.dataset,
-        image_size=image_size or config.image_size,
-        augment=config.augment,
+        image_size=size,
+        augment=augment,
         train_examples=0 if other else config.train_examples,
         validation_fraction=config.validation_fraction,
         seed=config.seed,

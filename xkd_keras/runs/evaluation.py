@@ -136,33 +136,46 @@ def evaluate_run(
     ]
     predictions = joined(parts, run.data.class_names, tuple(run.metrics["data"]["class_names"]))
     found = facts(predictions, run.data)
-    found["about"] += doubts(run_dir, run.data, dataset)
+    found["about"] += doubts(run_dir, run.data, dataset, split)
     return {**found, **summarize(run.models, predictions)}
 
 
-def doubts(run_dir: Path, data: datasets.Dataset, dataset: str) -> list[str]:
-    """Return a warning where another dataset has the very images that the run learned from.
+def doubts(run_dir: Path, data: datasets.Dataset, dataset: str, split: str) -> list[str]:
+    """Return a warning where another dataset has images that the run learned from.
 
     Args:
         run_dir: Of a finished run.
         data: What was read of the dataset.
         dataset: Its name; empty: the run's own.
+        split: As of `evaluate_run`.
     """
     config, metrics = rundir.finished(run_dir)
-    known, counts = metrics["data"], [len(getattr(data, split)) for split in rundir.SPLITS]
-    if rundir.is_own(config, dataset) or sum(counts) != sum(known["examples"].values()):
+    if rundir.is_own(config, dataset):
         return []
-    config = dataclasses.replace(config, dataset=dataset)
-    try:
-        again = rundir.load_dataset(config, "", tuple(known["image_shape"][:2]))
-    except InputError:  # as the run's they could not be used: they are others
-        return []
-    if again.fingerprint != known["fingerprint"]:
+    if datasets.holds_training_images(config.dataset, dataset, split):
+        return [
+            "warning: the run was trained on some of these images, which makes its numbers too"
+            " good; valid: other images, or without --dataset the run's own test images"
+        ]
+    if not _same_images(config, metrics["data"], data, dataset):
         return []
     return [
         "warning: these are the images that the run was trained on; if they have moved, write"
         f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
     ]
+
+
+def _same_images(config, known: dict, data: datasets.Dataset, dataset: str) -> bool:
+    """Whether a dataset in another place has all the images of a run, and no others."""
+    counts = [len(getattr(data, split)) for split in rundir.SPLITS]
+    if sum(counts) != sum(known["examples"].values()):
+        return False
+    config = dataclasses.replace(config, dataset=dataset)
+    try:
+        again = rundir.load_dataset(config, "", tuple(known["image_shape"][:2]))
+    except InputError:  # as the run's they could not be used: they are others
+        return False
+    return again.fingerprint == known["fingerprint"]
 
 
 def facts(predictions: Predictions, data: datasets.Dataset) -> dict:

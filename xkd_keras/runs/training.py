@@ -14,7 +14,7 @@ from xkd_keras import data as datasets
 from xkd_keras import files, signals
 from xkd_keras.console import many
 from xkd_keras.data import splits
-from xkd_keras.devices import cluster, collectives
+from xkd_keras.devices import cluster, collectives, machine
 from xkd_keras.distillation import methods, similar
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
@@ -53,7 +53,8 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
                     print(line)
         with clear_about_loss():
             rows = _train(config, run_dir, cohort, data, steps, more_callbacks)
-        return result.finish(config, run_dir, cohort, data, rows) if chief else {}
+        with datasets.readable(config.dataset):
+            return result.finish(config, run_dir, cohort, data, rows) if chief else {}
 
 
 def _complete(run_dir: Path) -> dict:
@@ -140,6 +141,11 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         f" {steps} steps of {many(config.batch_size, 'image')} per epoch;"
         f" devices: {cluster.counted(cohort.distribute_strategy)}"
     )
+    if cluster.kind(cohort.distribute_strategy) == "CPU" and machine.gpu():
+        print(
+            "note: TensorFlow finds no GPU, though this machine has an NVIDIA one: see that its"
+            " driver works, and install with `pip install '.[gpu]'`"
+        )
     for peer in config.peers():
         print(f"{peer.name}: {result.told(peer)}")
     for note in _notes(config, cohort, data, config.epochs * steps):

@@ -57,7 +57,7 @@ def evaluate_model(
         "milliseconds_per_image": predictions.milliseconds[name],
     }
     found = evaluation.facts(predictions, data)
-    found["about"] += evaluation.doubts(run_dir, data, dataset) if run_dir else []
+    found["about"] += evaluation.doubts(run_dir, data, dataset, split) if run_dir else []
     return {**found, "peers": {name: row}, "ensemble": row}
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from xkd_keras import files
 from xkd_keras.console import clock, many
+from xkd_keras.devices import machine
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import parsing
 from xkd_keras.study import (
-    machine,
     report,
     results,
     search,

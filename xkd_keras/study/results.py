@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from xkd_keras.devices import machine
 from xkd_keras.errors import InputError
-from xkd_keras.study import machine, search
+from xkd_keras.study import search
 from xkd_keras.study.plan import Plan, Task
 
 

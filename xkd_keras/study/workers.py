@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 
 from xkd_keras import WANTS_LOGS
+from xkd_keras.devices import machine
 from xkd_keras.errors import InputError
-from xkd_keras.study import machine, shards
+from xkd_keras.study import shards
 from xkd_keras.study.plan import Task
 
 _SECONDS = 10  # to end in an orderly way
