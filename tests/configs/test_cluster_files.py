@@ -33,7 +33,8 @@ def stand_in(tmp_path):
 
 def shell(tmp_path, *words, **environment):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    return subprocess.run(words, env={"PATH": path, **environment}, check=False).returncode
+    environment = {"PATH": path, **environment}
+    return subprocess.run(words, env=environment, check=False, cwd=tmp_path).returncode
 
 
 @pytest.fixture
@@ -104,6 +105,24 @@ def test_the_batch_script_puts_a_job_back_into_the_queue_that_can_go_on(
             assert control.read_text().split() == ["requeue", job]
         arguments = step.read_text().splitlines()
         assert {"--flagfile=a.flags", "--run_dir=runs/a b", "--epochs=3", flag} < set(arguments)
+
+
+def test_the_batch_script_gives_up_where_one_worker_has_wrong_input(stand_in, tmp_path):
+    control, (script, _, _) = stand_in("scontrol"), SCRIPTS[0]
+    for name, text in (
+        # Two workers, as srun runs them: it ends with the highest code.
+        ("srun", 'shift; WORKER=0 "$@"; a=$?; WORKER=1 "$@"; b=$?; exit $((a > b ? a : b))'),
+        ("python", "[ $WORKER = 1 ] && exit 75 || exit ${FIRST}"),
+    ):
+        tool = tmp_path / "bin" / name
+        tool.write_text(f"#!/bin/bash\n{text}\n")
+        tool.chmod(0o755)
+    words = ["bash", CLUSTER / script, "a.flags", "runs/a b"]
+    for first, ended, requeued in ((1, 1, False), (2, 1, False), (0, 0, True), (75, 0, True)):
+        control.unlink(missing_ok=True)
+        assert shell(tmp_path, *words, **ARRAY, FIRST=str(first)) == ended
+        assert control.exists() == requeued
+        assert not list(tmp_path.glob("*.wrong"))
 
 
 ARRAY = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "2"}

@@ -172,6 +172,19 @@ def test_exchange_keeps_everything_but_the_class():
     assert_same_weights(model, twin)
 
 
+def test_a_normalisation_that_was_adapted_stays_adapted():
+    adapted = keras.layers.Normalization()
+    adapted.adapt(np.random.default_rng(1).normal(90, 30, (64, 8, 8, 3)))
+    inner = keras.Sequential([keras.Input((8, 8, 3)), adapted, keras.layers.Conv2D(4, 3)])
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    x = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype("float32")
+    twin = peers.fused(model)
+    for other in (twin, peers.stock(twin)):
+        np.testing.assert_allclose(model(x), other(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_model_without_batch_norm_is_returned_as_it_is():
     model = peers.build("alexnet", (32, 32, 3), 2)
     assert peers.fused(model) is model

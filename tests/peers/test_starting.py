@@ -113,6 +113,19 @@ def inside():
     return [keras.layers.Rescaling(1 / 255), mean]
 
 
+def ends(last):
+    """A classifier with something of its own behind its last layer."""
+    pixels = keras.Input(SHAPE)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, last(keras.layers.Dense(5, name="dense")(x)))
+
+
+def two_inputs():
+    one, two = keras.Input(SHAPE), keras.Input(SHAPE)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(one) + two)
+    return keras.Model([one, two], keras.layers.Dense(5)(x))
+
+
 @pytest.mark.parametrize("classes", [5, 2])
 def test_a_saved_model_sees_the_pixels_that_it_knows_once(tmp_path, classes):
     model = small(*inside())
@@ -168,6 +181,43 @@ def test_a_nested_body_is_kept_and_its_last_layer_replaced(tmp_path):
     assert peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 9).output_shape == (None, 9)
 
 
+@pytest.mark.parametrize(
+    "softmax",
+    [keras.layers.Softmax(), keras.layers.Activation("softmax"), keras.ops.softmax],
+    ids=["layer", "activation", "operation"],
+)
+def test_gates_inside_a_saved_model_stay_and_the_softmax_at_its_end_goes(tmp_path, softmax):
+    pixels = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 127.5, -1.0)(pixels))
+    x = keras.layers.Multiply()([x, keras.layers.Activation("sigmoid")(x)])  # swish
+    attention = keras.layers.Softmax(axis=-1)(keras.layers.Dense(4)(x))
+    x = keras.layers.GlobalAveragePooling2D()(x * attention)
+    model = keras.Model(pixels, softmax(keras.layers.Dense(5)(x)))
+    model.save(tmp_path / "mine.keras")
+    peer = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 5)
+    got = keras.ops.softmax(logits(peer))
+    np.testing.assert_allclose(got, logits(model), rtol=1e-4, atol=1e-6)
+    again = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 2)
+    np.testing.assert_allclose(features(again), features(peer), rtol=1e-5, atol=1e-6)
+
+
+def test_a_normalisation_within_a_saved_model_keeps_its_statistics_in_half_precision(tmp_path):
+    adapted = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+    pixels = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(3, 1)(keras.layers.Rescaling(1 / 25.0)(pixels))
+    learned = keras.layers.Normalization()
+    learned.adapt(logits(keras.Model(pixels, x)))
+    x = keras.layers.GlobalAveragePooling2D()(adapted(learned(x)))
+    model = keras.Model(pixels, keras.layers.Dense(5)(x))
+    model.save(tmp_path / "mine.keras")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        peer = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(logits(peer), logits(model), rtol=0.1, atol=0.05)
+
+
 def test_a_saved_model_computes_in_the_precision_of_the_run(trained):
     model, directory = trained
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -202,6 +252,15 @@ def test_a_saved_model_computes_in_the_precision_of_the_run(trained):
             "peer",
             "is for images of 8x8x3 and cannot take 9x9x3",
         ),
+        (lambda: ends(lambda z: z / 2.0), {}, "peer", "'dense', is followed by '"),
+        (lambda: ends(keras.layers.ReLU(name="cut")), {}, "peer", "is followed by 'cut'; valid: a"),
+        (
+            lambda: ends(lambda z: z + z),
+            {},
+            "peer",
+            "is followed by a sum or product; val",
+        ),
+        (two_inputs, {}, "peer", "is no graph from images to classes"),
         (
             lambda: keras.Sequential([keras.Input(SHAPE), *inside(), keras.layers.Conv2D(3, 3)]),
             {},

@@ -10,6 +10,8 @@ import pytest
 
 from xkd_keras import peers
 from xkd_keras.errors import InputError
+from xkd_keras.peers import graphs
+from xkd_keras.peers import layers as of_peers
 
 OWN = """
 import keras
@@ -193,3 +195,19 @@ def test_a_subclassed_model_passes_unchanged():
     assert peers.stock(model) is model
     bare = importlib.import_module("own_peers").Subclassed(3)
     assert peers.fused(bare) is bare
+
+
+def test_a_network_that_normalises_again_is_found_also_within_another():
+    rescaling = keras.layers.Rescaling(1 / 255, name="again")
+    pixels, x = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    normalised = of_peers.normalize(pixels, [100.0] * 3, [50.0] * 3)
+    flat = keras.Sequential([rescaling, keras.layers.Flatten(), keras.layers.Dense(2)])
+    inner = keras.Model(x, keras.layers.Flatten()(rescaling(x)))
+    for model, expected in (
+        (keras.Model(pixels, flat(normalised)), "again"),
+        (keras.Model(pixels, keras.layers.Dense(2)(inner(normalised))), "again"),
+        (keras.Model(pixels, rescaling(normalised)), "again"),
+        (keras.Model(pixels, keras.layers.Flatten()(normalised)), ""),
+        (keras.Model(pixels, keras.layers.Flatten()(pixels)), ""),
+    ):
+        assert graphs.normalises_again(model) == expected

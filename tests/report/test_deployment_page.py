@@ -141,3 +141,11 @@ def test_the_picture_shows_every_network_and_variant():
     svg = deployment_page.draw(MANIFEST)["deployment.svg"].decode()
     for name in ("small", "big", "float32", "int8", "top-1 on test (%)"):
         assert name in svg
+
+
+def test_without_a_latency_no_file_is_advised_and_the_reason_is_told():
+    unknown = [{k: v for k, v in e.items() if k != "latency_ms"} for e in MANIFEST["artifacts"]]
+    manifest = {**MANIFEST, "artifacts": unknown}
+    assert deployment_page.advice(manifest) == "No file is advised: no latency could be measured."
+    assert deployment_page.draw(manifest) == {}
+    assert deployment_page.table(manifest).splitlines()[1].split()[-2:] == ["–", "–"]

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import InputError
+from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
 
 
@@ -138,3 +139,21 @@ def test_networks_of_keras_layers_load_where_their_module_is_not(finished_run, t
     (tmp_path / "run" / "peers" / "plain.keras").write_bytes(b"torn")
     with pytest.raises(InputError, match="cannot import module 'module_that_is_gone'"):
         rundir.load_run(tmp_path / "run")
+
+
+def test_a_run_whose_images_have_moved_goes_on_with_their_new_place(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    config = configs.Config(dataset=f"folder:{tmp_path / 'old'}", peer=("alexnet",))
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "checkpoints" / "epoch-0001.npz").touch()
+    (run_dir / "config.flags").write_text(config.flags())
+    moved = dataclasses.replace(config, dataset=f"folder:{tmp_path / 'new'}")
+    with pytest.raises(InputError, match="--dataset was"):  # both are there: it may be another
+        rundir.claim(moved, run_dir)
+    (tmp_path / "old").rmdir()
+    assert rundir.claim(moved, run_dir).dataset == moved.dataset
+    other = dataclasses.replace(moved, epochs=7)
+    with pytest.raises(InputError, match="--epochs was 30 and is 7"):
+        rundir.claim(other, run_dir)

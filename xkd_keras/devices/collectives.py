@@ -2,13 +2,17 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from xkd_keras.devices.cluster import is_chief, several
-from xkd_keras.errors import InputError, PreemptedError
+from xkd_keras.errors import InputError, PreemptedError, first_line
+
+# What TensorFlow calls internal, and is a fault of this worker's own GPU.
+_OF_A_GPU = re.compile("cudnn|cublas|cuda|dst tensor|out of memory", re.IGNORECASE)
 
 
 def total(strategy: tf.distribute.Strategy, values):
@@ -63,14 +67,20 @@ def text_from_chief(strategy: tf.distribute.Strategy, text: str) -> str:
 
 @contextlib.contextmanager
 def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Do what every worker does, and may fail on one of them: then all of them stop."""
+    """Do what every worker does, and may fail on one of them: then all of them stop.
+
+    Where one had to stop and nothing is wrong, all may be started again.
+    """
     try:
         yield
-    except BaseException:
-        total(strategy, 1)
+    except BaseException as error:
+        total(strategy, np.array([0, 1] if isinstance(error, PreemptedError) else [1, 0]))
         raise
-    if several(strategy) and total(strategy, 0):
+    failed, stopped = total(strategy, np.array([0, 0])) if several(strategy) else (0, 0)
+    if failed:
         raise InputError("another worker could not go on; its own output says why.")
+    if stopped:
+        raise PreemptedError("another worker was stopped")
 
 
 @contextlib.contextmanager
@@ -81,9 +91,10 @@ def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except (tf.errors.OpError, RuntimeError) as error:
         gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
         gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
-        if not several(strategy) or not isinstance(error, gone):
+        own = isinstance(error, tf.errors.InternalError) and _OF_A_GPU.search(str(error))
+        if not several(strategy) or not isinstance(error, gone) or own:
             raise
-        raise PreemptedError("another worker has gone") from None
+        raise PreemptedError(f"another worker has gone ({first_line(error)[:200]})") from None
 
 
 def distribute(strategy: tf.distribute.Strategy, batches):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from xkd_keras.errors import InputError
+from xkd_keras.operations import does
 
 # What gives numbers of a part of the line only, by its name in keras.layers and keras.ops.
 _BOUNDED = {"softmax", "sigmoid", "hardsigmoid", "relu", "relu6", "tanh", "softplus", "exp"}
@@ -101,11 +102,10 @@ def _ending(model: keras.Model) -> str:
         if isinstance(operation, keras.Model):
             outputs = operation.outputs
             continue
-        does = getattr(operation, "activation", None)
-        does = (getattr(does, "__name__", "") or type(operation).__name__).lower().replace("_", "")
-        if does in _BOUNDED:
-            return does
-        passes = does in _PASSING and not getattr(operation, "weights", ())
+        what = does(operation)
+        if what in _BOUNDED:
+            return what
+        passes = what in _PASSING and not getattr(operation, "weights", ())
         outputs = operation._inbound_nodes[node].input_tensors if passes else None
     return ""
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras import passes
-from xkd_keras.peers import shared_statistics
+from xkd_keras.peers import graphs, shared_statistics
 
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
 Stock = keras.layers.BatchNormalization
@@ -151,3 +151,4 @@ def _copy_state(model, clone):
     clone.trainable = True  # sets every layer's, so the flags of the parts must come after
     for old, new in zip(_layers(model), _layers(clone), strict=True):
         new.trainable = old.trainable
+        graphs.settle(new)

@@ -52,7 +52,8 @@ EXPECTED = {name: kind for kind, names in _EXPECT.items() for name in names.spli
 _PLAIN_SGD, _L2 = {"learning_rate": 0.01}, {"weight_decay": 1e-4}
 _HALF, _WRN = {"learning_rate": 0.05}, {"nesterov": True}
 _MOBILE = {"learning_rate": 0.05, "weight_decay": 4e-5}
-_CONVNEXT = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}  # Liu et al., 2022
+# Liu et al., 2022; but they spare biases, norms and scales from decay.
+_CONVNEXT = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
 SUITS = {
     "alexnet": _PLAIN_SGD,  # no batch normalisation: 0.1 makes it diverge
     **dict.fromkeys(FAMILIES["vgg"], _HALF),

@@ -59,6 +59,44 @@ def head(model: keras.Model) -> keras.Layer:
     return leaves(model)[-1]
 
 
+def after(model: keras.Model, leaf: keras.Layer) -> list | None:
+    """Return what follows a layer up to the output, one after the other; None where paths meet.
+
+    Of a layer within another model, it is what follows that model.
+    """
+    found, output = [], model.outputs[0]
+    while True:
+        operation, node, _ = output._keras_history
+        nested = isinstance(operation, keras.Model) and leaf in leaves(operation)
+        if operation is leaf or nested:
+            return found[::-1]
+        inputs = operation._inbound_nodes[node].input_tensors
+        if len(inputs) != 1:
+            return None
+        found.append(operation)
+        output = inputs[0]
+
+
+def settle(layer: keras.Layer) -> None:
+    """Let a layer compute with the variables that it was given.
+
+    Normalization computes with constants, which it makes of its variables when it is built, adapted
+    or loaded, and not when they are assigned.
+    """
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+
+
+def normalises_again(peer: keras.Model) -> str:
+    """Return the name of the layer by which a peer normalises what `normalize` has; else ""."""
+    own = eyes(peer)
+    if own is None or len(own.layers) > 1:
+        return own.layers[1].name if own else ""
+    next_ones = _followers(peer, own.layers[0])
+    inner = eyes(next_ones[0]) if len(next_ones) == 1 else None
+    return inner.layers[0].name if inner else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Eyes:
     """What the first layers of a network make of a pixel: pixel * scale + offset.

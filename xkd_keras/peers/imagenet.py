@@ -60,7 +60,9 @@ def _vgg16(x):
     x = _application(keras.applications.VGG16, pooling=None)(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(4096, "relu", name="fc1")(x)
-    return keras.layers.Dense(4096, "relu", name="fc2")(x)
+    x = keras.layers.Dropout(0.5, name="dropout1")(x)  # which keras.applications has not
+    x = keras.layers.Dense(4096, "relu", name="fc2")(x)
+    return keras.layers.Dropout(0.5, name="dropout2")(x)
 
 
 def _mobilenet_v3(x):

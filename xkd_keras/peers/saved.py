@@ -6,10 +6,11 @@ import zipfile
 import keras
 
 from xkd_keras.errors import InputError, first_line
+from xkd_keras.operations import does
 from xkd_keras.peers import catalogue, graphs, layers
 
 SUFFIXES = (".keras", ".h5")
-_PROBABILITIES = {keras.activations.softmax, keras.activations.sigmoid}
+_PROBABILITIES = ("softmax", "sigmoid")
 
 
 def load(path: str, argument: str) -> keras.Model:
@@ -78,7 +79,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         InputError: The file cannot be read, is no graph of images to classes, is for other images,
             or does not say what pixels it expects.
     """
-    model = graphs.graph(load(path, "peer"))
+    model = _graph(load(path, "peer"))
     shapes = () if model is None else (len(model.input_shape), len(model.output_shape))
     if shapes != (4, 2) or not graphs.leaves(model):
         raise InputError(
@@ -99,7 +100,10 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     _leave_names(model, look, head)
     x = layers.affine(pixels, look.scale, look.offset)
     try:
-        logits = graphs.replay(model, x, _caller(look, head, new_head))
+        left_out = {id(layer) for layer in look.layers} | _probabilities(path, model, head)
+        if new_head or isinstance(head, keras.layers.Dense):
+            left_out.add(id(head))
+        logits = graphs.replay(model, x, _caller(left_out))
         return _finished(pixels, logits, head, num_classes, new_head, label)
     except InputError:
         raise
@@ -114,24 +118,43 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         ) from None
 
 
+def _graph(model: keras.Model) -> keras.Model | None:
+    """Return the graph of a model with one input and one output; None of any other."""
+    ends = (getattr(model, name, None) for name in ("inputs", "outputs"))
+    return graphs.graph(model) if all(len(keras.tree.flatten(end)) == 1 for end in ends) else None
+
+
+def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]:
+    """Return the ids of what makes probabilities of the logits.
+
+    Raises:
+        InputError: The head is a Dense layer, which is to come last, and something else follows it.
+    """
+    tail = graphs.after(model, head)
+    found = {id(each) for each in tail or () if does(each) in _PROBABILITIES}
+    others = [each for each in tail or () if id(each) not in found and does(each) != "linear"]
+    if isinstance(head, keras.layers.Dense) and (tail is None or others):
+        what = f"'{others[0].name}'" if others else "a sum or product"
+        raise InputError(
+            f"'{path}': its last layer with weights, '{head.name}', is followed by {what}; valid: a"
+            " model that ends in that layer, or in a softmax of it.",
+            argument="peer",
+        )
+    return found
+
+
 def turn(leaf: keras.Layer) -> None:
     """Let a convolution of blue, green, red take red, green, blue: the same numbers."""
     kernel, *rest = leaf.get_weights()
     leaf.set_weights([kernel[:, :, ::-1], *rest])
 
 
-def _caller(look: graphs.Eyes, head, new_head: bool):
-    """Return how the layers are called: without normalisation, a new head's place, a softmax."""
-    left_out = {id(layer) for layer in look.layers}
-    if new_head or isinstance(head, keras.layers.Dense):
-        left_out.add(id(head))
+def _caller(left_out: set[int]):
+    """Return how the layers are called, but for those whose ids are left out."""
     twins: dict[int, keras.Layer] = {}
 
     def call(layer, *args, **kwargs):
-        softmax = isinstance(layer, keras.layers.Softmax) or (
-            isinstance(layer, keras.layers.Activation) and layer.activation in _PROBABILITIES
-        )
-        if softmax or id(layer) in left_out:
+        if id(layer) in left_out:
             return args[0]
         if not _to_be_cast(layer):
             return layer(*args, **kwargs)
@@ -140,6 +163,7 @@ def _caller(look: graphs.Eyes, head, new_head: bool):
             twins[id(layer)] = type(layer).from_config({**layer.get_config(), "dtype": policy})
         outputs = twins[id(layer)](*args, **kwargs)
         twins[id(layer)].set_weights(layer.get_weights())
+        graphs.settle(twins[id(layer)])
         return outputs
 
     return call

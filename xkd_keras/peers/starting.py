@@ -59,6 +59,7 @@ def begin(peer: keras.Model, name: str, start: str, kind: str, new_head: bool) -
             raise _other(start, name, leaf, arrays)
     for leaf, arrays in body:
         leaf.set_weights(arrays)
+        graphs.settle(leaf)
     if known.turned:
         saved.turn(own[0])
     leaf, arrays = head

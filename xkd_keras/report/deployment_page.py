@@ -76,8 +76,9 @@ def _milliseconds(entry: Mapping, key: str = "median") -> str:
 def advice(manifest: Mapping) -> str:
     """Return one line: which file to take, and why; or why none is named; empty without files."""
     entry, n = findings.advised(manifest), manifest["examples"]["validation"]
-    if not any(each["kind"] == "tflite" for each in manifest["artifacts"]):
-        return ""
+    files = [each for each in manifest["artifacts"] if each["kind"] == "tflite"]
+    if not any("latency_ms" in each for each in files):
+        return "No file is advised: no latency could be measured." if files else ""
     if entry is None:
         return (
             f"No file is advised: the {n:,} validation images are too few to compare files that"

@@ -59,10 +59,10 @@ def chart(mistakes: Mistakes, names) -> Figure:
     for i, axes in zip(range(count), panels, strict=False):
         axes.imshow(np.squeeze(mistakes.images[i]), cmap="gray", vmin=0, vmax=255)
         said, answered = (
-            plots.label(names[k], 22, f"class {k}")
+            plots.label(names[k], 15, f"class {k}")
             for k in (mistakes.labels[i], mistakes.given["ensemble"][i])
         )
-        file = plots.label(mistakes.files[i].rpartition("/")[2], 24, f"image {i + 1}")
+        file = plots.label(mistakes.files[i].rpartition("/")[2], 20, f"image {i + 1}")
         axes.set_title(
             f"{i + 1}  {file}\nlabel: {said}\nanswer: {answered}, {100 * mistakes.sure[i]:.0f} %",
             size=9,

@@ -111,7 +111,18 @@ def resolved(config: configs.Config) -> configs.Config:
 def with_batch(config: configs.Config, data: datasets.Dataset, replicas: int = 1) -> configs.Config:
     """Return a configuration that says how many images a step has, given or not."""
     usual = datasets.usual_batch(len(data.train), replicas)
-    return dataclasses.replace(config, batch_size=config.batch_size or usual)
+    config = dataclasses.replace(config, batch_size=config.batch_size or usual)
+    check_shared(config, "batch_size", replicas)  # it may be of a run on other devices
+    return config
+
+
+def check_shared(config: configs.Config, name: str, replicas: int) -> None:
+    """Raise InputError where the devices could not share a batch equally."""
+    if getattr(config, name) % replicas:
+        raise InputError(
+            f"received {getattr(config, name)}; valid: a multiple of the {replicas} devices.",
+            argument=name,
+        )
 
 
 def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:
@@ -180,15 +191,10 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
         tf.config.experimental.enable_op_determinism()
     strategy = cluster.strategy(config.strategy, config.logical_cpus)
     replicas = strategy.num_replicas_in_sync
-    equally = ["batch_size"]
+    if config.batch_size:  # else `with_batch` finds one
+        check_shared(config, "batch_size", replicas)
     if cluster.several(strategy):  # of a batch in evaluation, one machine's may have unequal parts
-        equally.append("eval_batch_size")
-    for name in equally:
-        if (getattr(config, name) or 0) % replicas:  # without one, `with_batch` finds it
-            raise InputError(
-                f"received {getattr(config, name)}; valid: a multiple of the {replicas} devices.",
-                argument=name,
-            )
+        check_shared(config, "eval_batch_size", replicas)
     return strategy
 
 

@@ -53,8 +53,8 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
     """Refuse a directory that holds another run with something to lose, or anything else."""
     flag_file = run_dir / "config.flags"
     if _begun(run_dir):
-        differences = _recorded(run_dir).differences(config)
-        if differences:
+        before = whereabouts.followed(_recorded(run_dir), config)
+        if differences := before.differences(config):
             raise InputError(
                 f"'{run_dir}' holds a run with another configuration:"
                 f" {'; '.join(differences)}. Choose another directory, or delete it.",

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from xkd_keras import data as datasets
-from xkd_keras import files, signals
+from xkd_keras import files, peers, signals
 from xkd_keras.console import many
 from xkd_keras.data import splits
 from xkd_keras.devices import cluster, collectives, machine
@@ -20,15 +20,20 @@ from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
+from xkd_keras.peers import graphs
 from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
 from xkd_keras.runs import directory as rundir
 
 
 def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
     """Train and evaluate in `config.run_dir`, or resume; see `train.train_and_evaluate`."""
-    run_dir = Path(config.run_dir)
     strategy = building.set_up(config)
-    chief = cluster.is_chief(strategy)
+    with collectives.lost_workers(strategy):
+        return _run(config, strategy, more_callbacks)
+
+
+def _run(config: configs.Config, strategy, more_callbacks) -> dict:
+    run_dir, chief = Path(config.run_dir), cluster.is_chief(strategy)
     with contextlib.ExitStack() as held:
         with collectives.agreed(strategy):
             if chief:
@@ -53,7 +58,8 @@ def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callbac
                     print(line)
         with clear_about_loss():
             rows = _train(config, run_dir, cohort, data, steps, more_callbacks)
-        with datasets.readable(config.dataset):
+        # The others wait: those that had ended, a scheduler would not start again with the chief.
+        with collectives.agreed(strategy), datasets.readable(config.dataset):
             return result.finish(config, run_dir, cohort, data, rows) if chief else {}
 
 
@@ -101,7 +107,7 @@ def _train(
     parts.append((first + len(parts), config.epochs, 0))
     if done.batch == steps:
         begin, _, _ = parts.pop(0)
-        with collectives.lost_workers(strategy), datasets.readable(config.dataset):
+        with datasets.readable(config.dataset):
             batches = collectives.distribute(strategy, validation)
             callbacks.validate(cohort, [*watching, *more_callbacks], begin, batches)
     for begin, end, batch in parts:
@@ -115,8 +121,7 @@ def _train(
                 first_batch=batch,
                 seed=config.seed,
             )
-            reading = datasets.readable(config.dataset)
-            with signals.saving(begun), collectives.lost_workers(strategy), reading:
+            with signals.saving(begun), datasets.readable(config.dataset):
                 cohort.fit(
                     collectives.distribute(strategy, train),
                     steps_per_epoch=steps - batch,
@@ -179,6 +184,13 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     unread = [name for name, peer in cohort.peers.items() if similar.features(peer) is None]
     if cohort.similarity and unread:
         yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
+    for peer in config.peers():
+        again = graphs.normalises_again(cohort.peers[peer.name])
+        if again and peers.is_own(peer.builder):
+            yield (
+                f"{peer.name} normalises pixels by its layer '{again}', and is given normalised"
+                " ones: leave that layer out"
+            )
     for name in sorted(fields.unused(config.method)):
         flag = fields.field(name)
         if getattr(config, name) not in (flag.default, flag.metadata["usual"]):

@@ -49,6 +49,15 @@ def located(config: configs.Config, run_dir: Path) -> configs.Config:
     return config
 
 
+def followed(before: configs.Config, now: configs.Config) -> configs.Config:
+    """Return a run's configuration with the folder that is given now, if its own has gone.
+
+    Whether it is the same one, its images tell: `directory.record` compares them.
+    """
+    moved = _missing(before) and names.is_folder(now.dataset) and not _missing(now)
+    return dataclasses.replace(before, dataset=now.dataset) if moved else before
+
+
 def check(config: configs.Config, run_dir: Path) -> None:
     """Raise InputError where the folder that a run was trained on has gone."""
     if _missing(config):
