@@ -54,11 +54,11 @@ def refused(**flags):
     return server_command.line_of(caught.value)
 
 
-def command(*flags, module="serving.server", errors=subprocess.PIPE, python=()):
+def command(*flags, module="serving.server", errors=subprocess.PIPE, python=(), logs="3"):
     """Start a command, with options of Python's own; the caller reads its output."""
     # tfmot, in another test, sets this: then TensorFlow itself imports tf_keras.
     clean = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-    environment = {**clean, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**clean, "TF_CPP_MIN_LOG_LEVEL": logs}
     return subprocess.Popen(
         [sys.executable, *python, "-m", module, *flags],
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from tests.serving.served_models import command
 @pytest.fixture(scope="module")
 def refused():
     """The server's command, done: it refused a file, and listed all that Python imported."""
-    process = command("--model_config_file=/no", python=["-X", "importtime"])
+    process = command("--model_config_file=/no", python=["-X", "importtime"], logs="1")
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
