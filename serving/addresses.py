@@ -11,8 +11,18 @@ _UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receiv
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
 
 
-def joined(host: str, port: int) -> str:
-    """Return HOST:PORT, with IPv6 in brackets."""
+def joined(host: str, port: int, usual: int = 0) -> str:
+    """Return HOST:PORT, with IPv6 in brackets; https://... as it is, but for a port that is given.
+
+    Args:
+        host: Of the server, or the URL of a proxy with TLS that leads to it.
+        port: 0 if none was given.
+        usual: The port of a host for which none was given.
+    """
+    if host.startswith("https://"):
+        parts = urlsplit(host)
+        return parts._replace(netloc=f"{parts.hostname}:{port}").geturl() if port else host
+    port = port or usual
     bare = host.strip("[]")
     return f"[{bare}]:{port}" if _is_ip(bare) and ":" in bare else f"{host}:{port}"
 

@@ -236,11 +236,11 @@ FLAGS = {  # default, help, least
 }
 
 
-def port_of(given) -> int:
-    """Return the port that flags `port` and `rest` mean; raises MistakeError."""
+def usual_port(given) -> int:
+    """Return the port that flag `rest` means; raises MistakeError where `port` can be none."""
     if given.port > 65535:
         raise command.MistakeError(f"--port: received {given.port}; valid: 0 to 65535.")
-    return given.port or (8501 if given.rest else 8500)
+    return 8501 if given.rest else 8500
 
 
 def main(names: Sequence[str]) -> int:
@@ -248,7 +248,7 @@ def main(names: Sequence[str]) -> int:
     given = flags.FLAGS
     client = Client(
         given.model_name,
-        addresses.joined(given.host, port_of(given)),
+        addresses.joined(given.host, given.port, usual_port(given)),
         given.rest,
         given.label,
         given.timeout,

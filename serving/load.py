@@ -181,7 +181,7 @@ def main() -> int:
     name = "rate" if given.rate else "concurrency"
     loads = numbers(name, getattr(given, name))
     _check_files(given)
-    port = client.port_of(given)
+    port = given.port or client.usual_port(given)
     with command.quiet():
         connect = (over_rest if given.rest else over_grpc)(given, port)
     unit = "requests a second" if given.rate else "clients"

@@ -95,3 +95,21 @@ def test_the_command_line_puts_dashes_only_before_what_is_a_flag(monkeypatch):
     assert line(InputError("is gone.", argument="dataset")) == "--dataset: is gone."
     assert line(InputError("differ.", argument="labels")) == "labels: differ."
     assert line(InputError("x.png: is damaged.")) == "x.png: is damaged."
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\nfirst\nsecond", "first"),
+        ("", "ValueError"),
+        (
+            "Graph execution error:\n\nDetected at node Next defined at (most recent call last):\n"
+            '  File "/home/cuda/train.py", line 3, in <module>\n\n<stack traces unavailable>\n'
+            "{{function_node __wrapped}} /x/a.jpg; No such file\n\t [[{{node ReadFile}}]]",
+            "{{function_node __wrapped}} /x/a.jpg; No such file",
+        ),
+        ("2 root error(s) found.\n  (0) UNKNOWN: disk\n  (1) CANCELLED: it", "(0) UNKNOWN: disk"),
+    ],
+)
+def test_the_first_line_of_an_error_is_its_reason(text, line):
+    assert first_line(ValueError(text)) == line

@@ -70,9 +70,15 @@ class PreemptedError(BaseException):
     exit_code = 75
 
 
+# What TensorFlow writes above the reason of an error in a graph.
+_ABOVE = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of what another program's error says; its kind where it is mute."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(_ABOVE) and "root error(s)" not in line]
+    return (said or lines or [type(error).__name__])[0]
 
 
 def nearest(received: str, valid: Iterable[str]) -> str:

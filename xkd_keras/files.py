@@ -10,7 +10,7 @@ from typing import IO
 
 from xkd_keras.errors import InputError
 
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}  # NFS: not for reading
 
 
 @contextlib.contextmanager

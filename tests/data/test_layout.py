@@ -224,7 +224,6 @@ def test_a_name_of_composed_or_decomposed_letters_is_one_class(tmp_path):
 @pytest.mark.parametrize(
     ("run", "other", "split", "expected"),
     [
-        ("birds", "birds/robin", "all", True),
         ("birds", "birds/train", "all", True),
         ("birds", "birds/test", "all", False),
         ("birds", "birds/Testing/robin", "all", False),
@@ -232,12 +231,15 @@ def test_a_name_of_composed_or_decomposed_letters_is_one_class(tmp_path):
         ("birds/train", "birds", "all", True),
         ("birds", "birds2", "all", False),
         ("birds", "link", "all", True),
+        ("birds", "birds/new", "all", False),  # beside the parts: of no use to the run
+        ("flat", "flat/robin", "all", True),
     ],
 )
 def test_a_folder_in_that_of_a_run_or_around_it_holds_its_training_images(
     tmp_path, run, other, split, expected
 ):
-    for name in ("birds/train/robin", "birds/test/robin", "birds/robin", "birds2"):
+    folders = ("birds/train/robin", "birds/test/robin", "birds/new/robin", "birds2")
+    for name in (*folders, "flat/robin", "flat/wren"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "birds/train")
     own, theirs = (f"folder:{tmp_path}/{name}" for name in (run, other))

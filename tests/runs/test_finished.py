@@ -154,6 +154,10 @@ def test_a_run_whose_images_have_moved_goes_on_with_their_new_place(tmp_path):
         rundir.claim(moved, run_dir)
     (tmp_path / "old").rmdir()
     assert rundir.claim(moved, run_dir).dataset == moved.dataset
+    (run_dir / "metrics.json").touch()  # of a finished run, nobody would compare the images
+    with pytest.raises(InputError, match="--dataset was"):
+        rundir.claim(moved, run_dir)
+    (run_dir / "metrics.json").unlink()
     other = dataclasses.replace(moved, epochs=7)
     with pytest.raises(InputError, match="--epochs was 30 and is 7"):
         rundir.claim(other, run_dir)

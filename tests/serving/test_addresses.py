@@ -17,6 +17,23 @@ from tests.serving import grpc_calls, served_models
 HAS_IPV6 = socket.has_ipv6
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("birds.org", 0, "birds.org:8501"),
+        ("birds.org", 9000, "birds.org:9000"),
+        ("http://birds.org", 0, "http://birds.org:8501"),
+        ("::1", 0, "[::1]:8501"),
+        ("https://birds.org", 0, "https://birds.org"),
+        ("https://birds.org/models", 0, "https://birds.org/models"),
+        ("https://birds.org:444/models", 0, "https://birds.org:444/models"),
+        ("https://birds.org/models", 9000, "https://birds.org:9000/models"),
+    ],
+)
+def test_the_usual_port_is_that_of_a_server_and_not_of_a_proxy_with_tls(host, port, expected):
+    assert addresses.joined(host, port, 8501) == expected
+
+
 @pytest.mark.skipif(not HAS_IPV6, reason="no IPv6")
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
 def test_a_server_listens_on_ipv6(half, host):

@@ -11,6 +11,8 @@ from scipy.special import softmax
 
 from serving.mobile import classify
 from tests import small_runs
+from xkd_keras import data as datasets
+from xkd_keras.data import preparation
 from xkd_keras.runs import directory
 from xkd_keras.ship import artifacts, evaluate_file, savedmodel
 
@@ -58,17 +60,20 @@ def test_a_file_away_from_its_run_knows_how_images_are_cropped(
     (shutil.copytree if kind == "savedmodel" else shutil.copy)(run_dir / "export" / file, copied)
     for label in range(10):
         (tmp_path / "photos" / str(label)).mkdir(parents=True)
-        Image.new("RGB", (90, 60), (25 * label, 0, 0)).save(tmp_path / f"photos/{label}/a.png")
+        noise = np.random.default_rng(label).integers(0, 256, (60, 90, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"photos/{label}/a.png")
     seen = []
 
     def answers(call, data, split, batch):
-        seen.append(data.crop_ratio)
+        seen.append(datasets.images(getattr(data, split), [0], data)[0])
         call(np.zeros((1, 20, 36, 3), np.float32))
         return np.full((len(getattr(data, split)), 10), 0.1, np.float32)
 
     monkeypatch.setattr(evaluate_file.evaluation, "answers", answers)
     evaluate_file.evaluate_model(copied, None, f"folder:{tmp_path / 'photos'}", "all")
-    assert set(seen) == {0.875}
+    first = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    expected = np.asarray(preparation.evaluation(first, (20, 36), 0.875))
+    np.testing.assert_allclose(seen[0], expected, atol=1)
 
 
 @pytest.mark.slow

@@ -70,9 +70,8 @@ def _lock_file(data_dir: str) -> io.TextIOBase:
     path = os.path.join(data_dir, ".xkd_keras.lock")
     try:
         os.makedirs(data_dir, exist_ok=True)
-        with contextlib.suppress(PermissionError):  # another user's, which can be locked as well
-            return open(path, "a+")
-        return open(path)
+        mine = os.access(path, os.W_OK) or not os.path.exists(path)
+        return open(path, "a+" if mine else "r")  # another user's can be locked as well
     except OSError as error:
         raise InputError(
             f"cannot write to '{data_dir}' ({error.strerror}); valid: a directory that can be made"

@@ -96,9 +96,9 @@ def holds_training_images(dataset: str, other: str, split: str) -> bool:
     if split in ("validation", "test") and has_test(theirs):
         return False
     if theirs.is_relative_to(own):
-        return not {"validation", "test"} & {
-            tree.part_of(Path(word)) for word in theirs.relative_to(own).parts
-        }
+        within = {tree.part_of(Path(word)) for word in theirs.relative_to(own).parts}
+        parts = set(map(tree.part_of, tree.folders(tree.unwrapped(own, (), []))))
+        return "train" in within if "train" in parts else not {"validation", "test"} & within
     return own.is_relative_to(theirs)
 
 

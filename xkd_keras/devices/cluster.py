@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from xkd_keras.console import many
-from xkd_keras.errors import InputError, first_line
+from xkd_keras.errors import InputError, PreemptedError, first_line
 
 _SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -73,6 +73,8 @@ def _multiworker() -> tf.distribute.Strategy:
     try:
         with _waiting():
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
+        raise PreemptedError(f"another worker did not start ({first_line(error)})") from None
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = first_line(error)
         raise InputError(f"multiworker cannot start: {reason}", argument="strategy") from None

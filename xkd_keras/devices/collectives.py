@@ -74,7 +74,8 @@ def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        total(strategy, np.array([0, 1] if isinstance(error, PreemptedError) else [1, 0]))
+        with contextlib.suppress(tf.errors.OpError):  # those who are told may have gone
+            total(strategy, np.array([0, 1] if isinstance(error, PreemptedError) else [1, 0]))
         raise
     failed, stopped = total(strategy, np.array([0, 0])) if several(strategy) else (0, 0)
     if failed:
@@ -91,7 +92,7 @@ def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except (tf.errors.OpError, RuntimeError) as error:
         gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
         gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
-        own = isinstance(error, tf.errors.InternalError) and _OF_A_GPU.search(str(error))
+        own = isinstance(error, tf.errors.InternalError) and _OF_A_GPU.search(first_line(error))
         if not several(strategy) or not isinstance(error, gone) or own:
             raise
         raise PreemptedError(f"another worker has gone ({first_line(error)[:200]})") from None

@@ -34,6 +34,8 @@ def photos(config: configs.Config) -> dict[str, Any]:
 
 def _enough(config: configs.Config) -> bool:
     """Whether there are four batches of training images: of fewer, what is usual is smaller."""
+    if config.batch_size:
+        return True  # it was given
     if config.train_examples or not datasets.is_folder(config.dataset):
         return not 0 < config.train_examples < 4 * _BATCH
     try:

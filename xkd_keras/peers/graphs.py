@@ -59,8 +59,8 @@ def head(model: keras.Model) -> keras.Layer:
     return leaves(model)[-1]
 
 
-def after(model: keras.Model, leaf: keras.Layer) -> list | None:
-    """Return what follows a layer up to the output, one after the other; None where paths meet.
+def after(model: keras.Model, leaf: keras.Layer) -> list:
+    """Return what follows a layer up to the output, from where paths meet, if they do.
 
     Of a layer within another model, it is what follows that model.
     """
@@ -70,10 +70,10 @@ def after(model: keras.Model, leaf: keras.Layer) -> list | None:
         nested = isinstance(operation, keras.Model) and leaf in leaves(operation)
         if operation is leaf or nested:
             return found[::-1]
+        found.append(operation)
         inputs = operation._inbound_nodes[node].input_tensors
         if len(inputs) != 1:
-            return None
-        found.append(operation)
+            return found[::-1]
         output = inputs[0]
 
 

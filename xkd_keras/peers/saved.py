@@ -1,5 +1,6 @@
 """A saved Keras model as a peer: `file:PATH`. It sees the pixels that it was trained on, once."""
 
+import itertools
 import warnings
 import zipfile
 
@@ -11,6 +12,7 @@ from xkd_keras.peers import catalogue, graphs, layers
 
 SUFFIXES = (".keras", ".h5")
 _PROBABILITIES = ("softmax", "sigmoid")
+_ENDINGS = (*_PROBABILITIES, "linear")
 
 
 def load(path: str, argument: str) -> keras.Model:
@@ -131,13 +133,13 @@ def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]
         InputError: The head is a Dense layer, which is to come last, and something else follows it.
     """
     tail = graphs.after(model, head)
-    found = {id(each) for each in tail or () if does(each) in _PROBABILITIES}
-    others = [each for each in tail or () if id(each) not in found and does(each) != "linear"]
-    if isinstance(head, keras.layers.Dense) and (tail is None or others):
-        what = f"'{others[0].name}'" if others else "a sum or product"
+    ending = list(itertools.takewhile(lambda each: does(each) in _ENDINGS, tail[::-1]))
+    found = {id(each) for each in ending if does(each) in _PROBABILITIES}
+    others = tail[: len(tail) - len(ending)]
+    if isinstance(head, keras.layers.Dense) and others:
         raise InputError(
-            f"'{path}': its last layer with weights, '{head.name}', is followed by {what}; valid: a"
-            " model that ends in that layer, or in a softmax of it.",
+            f"'{path}': its last layer with weights, '{head.name}', is followed by"
+            f" '{others[0].name}'; valid: a model that ends in that layer, or in a softmax of it.",
             argument="peer",
         )
     return found

@@ -53,7 +53,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
     """Refuse a directory that holds another run with something to lose, or anything else."""
     flag_file = run_dir / "config.flags"
     if _begun(run_dir):
-        before = whereabouts.followed(_recorded(run_dir), config)
+        before = whereabouts.followed(_recorded(run_dir), config, run_dir)
         if differences := before.differences(config):
             raise InputError(
                 f"'{run_dir}' holds a run with another configuration:"

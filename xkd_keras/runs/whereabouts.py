@@ -49,12 +49,14 @@ def located(config: configs.Config, run_dir: Path) -> configs.Config:
     return config
 
 
-def followed(before: configs.Config, now: configs.Config) -> configs.Config:
+def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> configs.Config:
     """Return a run's configuration with the folder that is given now, if its own has gone.
 
-    Whether it is the same one, its images tell: `directory.record` compares them.
+    Whether it is the same one, its images tell: `directory.record` compares them, of a run that is
+    not finished.
     """
     moved = _missing(before) and names.is_folder(now.dataset) and not _missing(now)
+    moved = moved and not (run_dir / "metrics.json").exists()
     return dataclasses.replace(before, dataset=now.dataset) if moved else before
 
 

@@ -1,6 +1,5 @@
 """How well a file that was shipped answers, on any images with its classes."""
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -48,8 +47,7 @@ def evaluate_model(
     else:
         call = savedmodel.Caller(path)
         labels, ratio, name = call.labels(), call.crop_ratio(), f"{path.parent.name}/{name}"
-    data = _data(run_dir, dataset, call.image_shape[:2], labels, skip_unreadable)
-    data = dataclasses.replace(data, crop_ratio=ratio or data.crop_ratio)
+    data = _data(run_dir, dataset, call.image_shape[:2], labels, skip_unreadable, ratio)
     parts = [_predictions(call, name, data, part) for part in evaluation.filled(data, split)]
     predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
@@ -82,10 +80,12 @@ def _onnx(path: Path) -> onnx_file.Onnx:
         raise InputError(str(error), argument="model") from None
 
 
-def _data(run_dir, dataset: str, size, labels, skip_unreadable) -> datasets.Dataset:
+def _data(run_dir, dataset: str, size, labels, skip_unreadable, ratio) -> datasets.Dataset:
+    """Return the images, cropped as in the run, or without one as the file says by its `ratio`."""
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
-    config = rundir.finished(run_dir)[0] if run_dir else configs.Config()
+    crops = {None: "auto", 1.0: "none"}.get(ratio, "inception")
+    config = rundir.finished(run_dir)[0] if run_dir else configs.Config(augment=crops)
     return rundir.load_dataset(config, dataset, tuple(size), tuple(labels), skip_unreadable)
 
 

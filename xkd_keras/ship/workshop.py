@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xkd_keras import files
@@ -43,17 +43,23 @@ def placed(stage: Path, export: Path, names: Sequence[str]) -> Iterator[None]:
                     _second_name(target, kept / target.name)
                 replaced.append(target)
                 with files.whole(target) as beside:
-                    os.replace(stage / name, beside)
+                    shutil.move(stage / name, beside)
         yield
     except BaseException:
         for version in versions:
             shutil.rmtree(version, ignore_errors=True)
         for target in replaced:
-            if (kept / target.name).exists():
-                os.replace(kept / target.name, target)
-            else:
-                target.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be put back keeps no other from it
+                _put_back(kept / target.name, target)
         raise
+
+
+def _put_back(kept: Path, target: Path) -> None:
+    if not kept.exists():
+        target.unlink(missing_ok=True)
+        return
+    with files.whole(target) as beside:
+        shutil.move(kept, beside)
 
 
 def _second_name(file: Path, name: Path) -> None:
