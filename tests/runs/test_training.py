@@ -106,10 +106,10 @@ def test_a_run_in_half_precision_finds_its_loss_scale_in_a_later_epoch(
     data_dir, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(nonfinite, "FIRST_SCALE", 2.0**40)  # it has to fall for 20 steps and more
-    config = configuration(tmp_path, data_dir, epochs=40, mixed_precision="float16")
+    config = configuration(tmp_path, data_dir, epochs=12, mixed_precision="float16")
     metrics = training.run(config)
-    assert 15 < metrics["training"]["skipped"]["plain"] < 60
-    assert metrics["peers"]["plain"]["top1"] > 0.3
+    assert 15 < metrics["training"]["skipped"]["plain"] < 40  # of 48 steps
+    assert metrics["peers"]["plain"]["top1"] > 0.15
 
 
 def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tmp_path):
