@@ -109,7 +109,6 @@ def test_a_run_in_half_precision_finds_its_loss_scale_in_a_later_epoch(
     config = configuration(tmp_path, data_dir, epochs=12, mixed_precision="float16")
     metrics = training.run(config)
     assert 15 < metrics["training"]["skipped"]["plain"] < 40  # of 48 steps
-    assert metrics["peers"]["plain"]["top1"] > 0.15
 
 
 def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tmp_path):
