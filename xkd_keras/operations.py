@@ -1,4 +1,15 @@
-"""What a Keras operation does, by its name."""
+"""The operations of a Keras graph, from its output back, and what one of them does by its name."""
+
+from collections.abc import Iterator
+
+
+def back(model) -> Iterator:
+    """Give a model's operations from its first output back, up to where paths meet."""
+    tensors = list(getattr(model, "outputs", None) or ())[:1]
+    while len(tensors) == 1:
+        operation, node, _ = tensors[0]._keras_history
+        yield operation
+        tensors = operation._inbound_nodes[node].input_tensors
 
 
 def does(operation) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from xkd_keras.errors import InputError
-from xkd_keras.operations import does
+from xkd_keras.operations import back, does
 
 # What gives numbers of a part of the line only, by its name in keras.layers and keras.ops.
 _BOUNDED = {"softmax", "sigmoid", "hardsigmoid", "relu", "relu6", "tanh", "softplus", "exp"}
@@ -96,17 +96,14 @@ def _ending(model: keras.Model) -> str:
     It is seen as a layer, as a layer's activation and as an operation of keras.ops, also below a
     cast. What a Lambda or a subclassed model does inside is not.
     """
-    outputs = getattr(model, "outputs", None)
-    while outputs:
-        operation, node, _ = outputs[0]._keras_history
+    for operation in back(model):
         if isinstance(operation, keras.Model):
-            outputs = operation.outputs
-            continue
+            return _ending(operation)
         what = does(operation)
         if what in _BOUNDED:
             return what
-        passes = what in _PASSING and not getattr(operation, "weights", ())
-        outputs = operation._inbound_nodes[node].input_tensors if passes else None
+        if what not in _PASSING or getattr(operation, "weights", ()):
+            return ""
     return ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from xkd_keras.operations import back
 from xkd_keras.peers import catalogue
 
 _Affine = tuple[np.ndarray, np.ndarray]
@@ -64,17 +65,13 @@ def after(model: keras.Model, leaf: keras.Layer) -> list:
 
     Of a layer within another model, it is what follows that model.
     """
-    found, output = [], model.outputs[0]
-    while True:
-        operation, node, _ = output._keras_history
+    found = []
+    for operation in back(model):
         nested = isinstance(operation, keras.Model) and leaf in leaves(operation)
         if operation is leaf or nested:
-            return found[::-1]
+            break
         found.append(operation)
-        inputs = operation._inbound_nodes[node].input_tensors
-        if len(inputs) != 1:
-            return found[::-1]
-        output = inputs[0]
+    return found[::-1]
 
 
 def settle(layer: keras.Layer) -> None:

@@ -76,9 +76,10 @@ def _milliseconds(entry: Mapping, key: str = "median") -> str:
 def advice(manifest: Mapping) -> str:
     """Return one line: which file to take, and why; or why none is named; empty without files."""
     entry, n = findings.advised(manifest), manifest["examples"]["validation"]
-    files = [each for each in manifest["artifacts"] if each["kind"] == "tflite"]
-    if not any("latency_ms" in each for each in files):
-        return "No file is advised: no latency could be measured." if files else ""
+    if not any(each["kind"] == "tflite" for each in manifest["artifacts"]):
+        return ""
+    if not findings.timed(manifest["artifacts"]):
+        return "No file is advised: no latency could be measured."
     if entry is None:
         return (
             f"No file is advised: the {n:,} validation images are too few to compare files that"
@@ -99,7 +100,7 @@ def advice(manifest: Mapping) -> str:
 
 def draw(manifest: Mapping) -> dict[str, bytes]:
     """Return the picture of accuracy against size and latency by file name, if there is one."""
-    files = [e for e in ordered(manifest) if e["kind"] == "tflite" and "latency_ms" in e]
+    files = findings.timed(ordered(manifest))
     if len(files) < 2:
         return {}
     with plots.style():

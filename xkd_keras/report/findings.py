@@ -1,6 +1,6 @@
 """What the answers of several networks on the same images say: who confuses what, who differs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -58,6 +58,11 @@ def shipped(metrics: Mapping, manifest: Mapping | None) -> str:
     return max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
 
 
+def timed(artifacts: Sequence[Mapping]) -> list[Mapping]:
+    """Return the TFLite files whose latency was measured."""
+    return [each for each in artifacts if each["kind"] == "tflite" and "latency_ms" in each]
+
+
 def advised(manifest: Mapping) -> Mapping | None:
     """Return the TFLite file to take: the fastest of those nearly as accurate as the best.
 
@@ -65,8 +70,7 @@ def advised(manifest: Mapping) -> Mapping | None:
     does. None without files whose latency was measured, or with fewer than `ENOUGH` validation
     images.
     """
-    tflite = [entry for entry in manifest["artifacts"] if entry["kind"] == "tflite"]
-    files = [entry for entry in tflite if "latency_ms" in entry]
+    files = timed(manifest["artifacts"])
     if not files or manifest["examples"]["validation"] < ENOUGH:
         return None
     best = max(entry["validation_top1"] for entry in files)
