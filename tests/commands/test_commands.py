@@ -138,6 +138,7 @@ def test_a_directory_that_cannot_be_written_exits_with_1(good, tmp_path, where):
     fails(here("train", *good, f"--run_dir={path}"), 1, "--run_dir: cannot write to", str(path))
 
 
+@pytest.mark.slow
 def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     result = run("train", *good)
     assert result.returncode == 0, result.stderr

@@ -97,6 +97,7 @@ def test_a_keras_that_was_configured_before_is_looked_at_too():
     assert "floatx is 'float64'; valid: 'float32'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_named_with_the_flag_that_helps(tmp_path):
     (tmp_path / "home").write_text("a file, where a directory should be")
     flags = [f"--run_dir={tmp_path / 'run'}", "--dataset=digits", f"--peer={PEER}"]

@@ -15,6 +15,7 @@ from xkd_keras.ship import lite
 
 L = keras.layers
 SIDE, CLASSES = 8, 5
+QUICK = "arithmetic", "resizing"  # two kinds of which the usual tests make files
 
 
 def images(n=64, side=SIDE, seed=3):
@@ -143,7 +144,10 @@ def test_the_twin_of_each_kind_has_the_numbers_of_keras(kind):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in KINDS],
+)
 def test_each_kind_ends_all_int8_and_answers_as_keras_does(kind):
     model = KINDS[kind]()
     content = shipped(passes.run("qat", twin.twin(model), Still(), 0.5, 16), aware=True)
@@ -160,7 +164,7 @@ def _same(one, two):
     "recipe",
     [
         "prune",
-        "cluster",
+        pytest.param("cluster", marks=pytest.mark.slow),
         pytest.param("pcqat", marks=pytest.mark.slow),
         pytest.param("pqat", marks=pytest.mark.slow),
         pytest.param("cqat", marks=pytest.mark.slow),

@@ -147,6 +147,7 @@ def test_every_family_ends_all_int8(run, name, recipe, monkeypatch):
     assert lite.floats(content) == []
 
 
+@pytest.mark.slow
 def test_clustering_wide_layers_does_not_end_all_learning():
     """A centroid moves by the mean of its weights' gradients: their sum would be far too far."""
     inputs = tf_keras.Input((2000,))

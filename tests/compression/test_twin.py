@@ -14,7 +14,15 @@ def pixels(n, side=32):
     return np.float32(np.random.default_rng(5).integers(0, 256, (n, side, side, 3)))
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet20", "mobilenet_v2", "densenet-bc-40-12"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alexnet",
+        "resnet20",
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+        pytest.param("densenet-bc-40-12", marks=pytest.mark.slow),
+    ],
+)
 def test_a_twin_has_the_logits_the_names_and_what_is_frozen(name):
     model = peers.build(name, (32, 32, 3), 7, seed=1)
     copied = twin.twin(model)

@@ -200,6 +200,7 @@ def test_randaugment_draws_all_of_its_operations_both_ways():
     assert sum(name not in unsigned for name, _ in seen) >= 16  # of 18
 
 
+@pytest.mark.slow
 def test_more_operations_of_randaugment_follow_one_another():
     one = drawn(augmentation.randaugment, PHOTO, 12, 1, 10)
     two = drawn(augmentation.randaugment, PHOTO, 12, 2, 10)

@@ -53,6 +53,7 @@ def test_epochs_do_not_depend_on_where_the_stream_began(dataset):
     assert not np.array_equal(whole[0][0], whole[3][0])
 
 
+@pytest.mark.slow
 def test_streaming_and_memory_agree(directory):
     one, other = (
         data.load("imagenet2012", data_dir=directory, cache_gib=gib, **OPTIONS) for gib in (2, 0)

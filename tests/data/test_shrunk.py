@@ -81,6 +81,7 @@ def test_there_are_no_copies_of_what_is_not_large_or_does_not_fit(tmp_path, side
     assert dataset.train.source is dataset.test.source
 
 
+@pytest.mark.slow
 def test_resumed_or_not_the_views_of_copies_are_the_same(tmp_path):
     photographs(tmp_path, 160)
     once, again = (load(tmp_path) for _ in range(2))

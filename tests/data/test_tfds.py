@@ -210,7 +210,7 @@ def test_however_images_are_kept_they_are_the_same(load, gib):
     assert type(dataset.train.source).__name__ == kind
 
 
-@pytest.mark.parametrize("left", [0, 400])
+@pytest.mark.parametrize("left", [0, pytest.param(400, marks=pytest.mark.slow)])
 def test_labels_that_were_cut_off_on_the_disk_are_read_again(load, tmp_path, left):
     whole = load("tfds:tiny_competition", cache_gib=0)
     path = next(tmp_path.rglob("xkd_labels-train.npz"))

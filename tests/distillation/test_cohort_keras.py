@@ -103,6 +103,7 @@ def test_class_weights_count_in_a_tf_data_pipeline_as_in_plain_keras():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_class_weights_do_not_count_in_what_is_said_of_accuracy():
     histories = []
     for weights in (None, {0: 100.0}, None):

@@ -229,6 +229,7 @@ class TestBatches:
         ]
         assert losses[0] == losses[1]
 
+    @pytest.mark.slow
     def test_pixels_in_0_to_1_are_warned_of_once_where_peers_take_0_to_255(self, capfd):
         cohort = Cohort([peers.build("resnet20", (32, 32, 3), 4)])
         cohort.compile(keras.optimizers.SGD(0.01))
@@ -239,6 +240,7 @@ class TestBatches:
         cohort.fit(255 * images, LABELS[:8], batch_size=4, verbose=0)
         assert "0..255" not in capfd.readouterr().err
 
+    @pytest.mark.slow
     def test_a_replica_without_an_image_changes_nothing_but_the_count(self, two_cpus):
         """33 images in batches of 16 on two devices: one of them has none of the last batch."""
         with two_cpus.scope():

@@ -92,6 +92,7 @@ def test_a_step_whose_images_all_have_weight_0_says_nothing_of_mastery():
     np.testing.assert_allclose(cohort.mastery.cross_entropy, np.log([4.0, 4.0]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_replica_without_an_image_says_nothing_of_mastery(two_cpus):
     with two_cpus.scope():
         cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0)

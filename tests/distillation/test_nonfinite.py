@@ -194,6 +194,7 @@ def test_the_scale_is_saved_and_loaded_with_the_cohort(half, tmp_path):
     assert a == pytest.approx(b, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exits", [None, {"wild": ["conv"], "robust": ["conv"]}])
 def test_half_precision_trains_on_two_replicas(half, two_cpus, exits):
     with two_cpus.scope():

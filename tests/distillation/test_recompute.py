@@ -57,8 +57,10 @@ def same(plain, again, rtol=2e-5, atol=1e-6):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"similarity": 1.5, "adapt": 1.0, "teacher": "leave_one_out"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param(
+            {"similarity": 1.5, "adapt": 1.0, "teacher": "leave_one_out"}, marks=pytest.mark.slow
+        ),
         {"exits": {"a": ["relu_2"], "b": ["relu_3"]}},
     ],
     ids=["logits", "features", "exits"],
@@ -69,6 +71,7 @@ def test_a_network_that_computes_again_learns_the_same(options):
     same(plain, again)
 
 
+@pytest.mark.slow
 def test_moving_statistics_of_stock_layers_move_once_a_step_and_integers_are_taken():
     pixels = IMAGES.astype("uint8")
     plain, again = trained([], fused=False, images=pixels), trained(CUTS, False, pixels)

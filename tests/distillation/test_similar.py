@@ -109,7 +109,7 @@ def test_the_loss_of_xkd_has_labels_what_is_heard_and_features_in_full():
     assert shown["loss"] == pytest.approx(want, rel=1e-5)
 
 
-@pytest.mark.parametrize("term", ["kl", "pearson"])
+@pytest.mark.parametrize("term", ["kl", pytest.param("pearson", marks=pytest.mark.slow)])
 def test_two_replicas_compare_images_each_within_its_own_half_of_a_batch(two_cpus, term):
     """Their features, and with `pearson` what they say of a class: their step is the mean of the
     steps that one replica takes on either half.

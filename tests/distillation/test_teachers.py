@@ -145,6 +145,7 @@ def test_a_gate_weighs_by_image_and_learns_from_the_labels_alone():
     assert np.abs(to_gate).max() > 0
 
 
+@pytest.mark.slow
 def test_a_cohort_with_a_gate_learns_it_and_lowers_its_loss():
     cohort = compiled([linear("a"), linear("b")], teacher="gate", schedule=0.0, rate=0.05)
     gate = cohort._teacher

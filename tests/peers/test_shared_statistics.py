@@ -114,6 +114,7 @@ def test_statistics_and_their_gradients_are_numpys():
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_replicas_that_share_train_as_two_of_keras_own(two_cpus):
     with two_cpus.scope():
         stock = dense_block()

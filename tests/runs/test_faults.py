@@ -97,6 +97,7 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(
     finished_run, data_dir, tmp_path, monkeypatch
 ):

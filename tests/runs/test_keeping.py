@@ -127,6 +127,7 @@ def test_a_run_killed_between_its_files_ends_with_the_best_epochs(data_dir, tmp_
     assert f"plain from epoch {kept['plain']} and two from epoch {kept['two']}" in report
 
 
+@pytest.mark.slow
 def test_a_run_in_which_nothing_gets_better_ends_and_is_not_begun_again(data_dir, tmp_path, capsys):
     config = small_runs.configuration(tmp_path, data_dir, peer=(FLAT,), epochs=9, patience=2)
     metrics = training.run(config)

@@ -65,6 +65,7 @@ def test_the_body_waits_and_the_last_layer_learns(finished_run, whole):
     assert trained == before["peers"]["normalised"]["parameters"]  # nothing is saved frozen
 
 
+@pytest.mark.slow
 def test_it_waits_on_all_replicas(data_dir, tmp_path, finished_run):
     watch = Watch()
     training.run(started(tmp_path, data_dir, finished_run, strategy="mirrored"), [watch])

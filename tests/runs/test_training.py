@@ -48,6 +48,7 @@ def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path):
     with pytest.raises(InputError, match=r"^batch_size"):
         training.run(configuration(tmp_path / "run", data_dir, batch_size=201))
@@ -95,6 +96,7 @@ def test_a_network_that_fails_without_a_word_when_it_is_saved_is_told_in_a_line(
         rundir.check_loads("x", model)
 
 
+@pytest.mark.slow
 def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
     wild = (PLAIN.replace("0.01", "1e30"), NORMALISED)
     config = configuration(tmp_path, data_dir, peer=wild, on_nonfinite="skip", method="solo")
@@ -102,6 +104,7 @@ def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
         training.run(config)
 
 
+@pytest.mark.slow
 def test_a_run_in_half_precision_finds_its_loss_scale_in_a_later_epoch(
     data_dir, tmp_path, monkeypatch
 ):

@@ -63,6 +63,7 @@ def test_help_lists_the_flags(module):
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_server_that_waits_for_a_model_says_why_and_does_not_say_that_it_serves(half, tmp_path):
     served_models.publish_copy(half / "1", tmp_path / "half", 1)
     process = command("--port=0", f"--model_base_path={tmp_path}", "--model_name=half")

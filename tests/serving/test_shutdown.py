@@ -6,6 +6,7 @@ import threading
 import time
 
 import grpc
+import pytest
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
@@ -79,6 +80,7 @@ def test_requests_that_run_when_it_is_told_to_end_are_answered(half):
         assert server.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_it_ends_in_its_time_although_a_request_without_a_deadline_computes(kinds):
     flags = f"--model_base_path={kinds}", "--model_name=kinds", "--drain_seconds=0.2"
     with (
@@ -116,6 +118,7 @@ def test_the_health_service_says_not_serving_while_requests_finish(kinds):
         assert not stopping.is_alive()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_although_a_request_runs(kinds):
     with (
         Running(f"--model_base_path={kinds}", "--model_name=kinds") as server,

@@ -83,12 +83,14 @@ def test_all_networks_are_those_that_have_no_artifact_yet(run_dir, monkeypatch, 
     assert made == ["normalised", "ensemble"]
 
 
+@pytest.mark.slow
 def test_a_variant_asked_for_twice_is_made_once(run_dir, capsys):
     listed = artifacts.export(run_dir, ["plain"], ["float32", "float32"])
     assert len(listed["artifacts"]) == len(FILES)
     assert capsys.readouterr().out.count("tflite/plain-float32.tflite  ") == 1
 
 
+@pytest.mark.slow
 def test_a_file_whose_latency_is_unknown_is_exported_all_the_same(run_dir, monkeypatch, capsys):
     shutil.rmtree(run_dir / "export")
     monkeypatch.setattr(artifacts.latency, "measure", lambda paths, _: ["torn"] * len(paths))

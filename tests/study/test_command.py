@@ -129,10 +129,11 @@ def wait_for(there):
         (["--preset=papers"], 2, ["--preset: unknown value 'papers'", "Did you mean 'paper'"]),
         (["--sweep=temperature=0:1"], 2, ["--sweep: temperature: received 0.0; valid: 0.01"]),
         (["--dataset=digit"], 2, ["--dataset: unknown value 'digit'", "Did you mean 'digits'"]),
-        (
+        pytest.param(
             ["--train_examples=2000"],
             1,
             ["every run failed", "train_examples: 2000 is out of range"],
+            marks=pytest.mark.slow,
         ),
         (["--batch_size=200"], 2, ["--batch_size: 200 is out of range for --train_examples=100"]),
     ],

@@ -42,6 +42,7 @@ def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(copy, capsys
     assert more["summary"]["networks"]["plain"]["mcod"]["n"] == 3
 
 
+@pytest.mark.slow
 def test_what_a_variant_sets_is_not_the_other_methods_where_the_study_goes_on(tmp_path, data_dir):
     given = base(tmp_path / "study", data_dir, epochs=1)
     variant = "xkd,name=logits,distill_similarity=0"  # its name stands before those of the others
@@ -67,6 +68,7 @@ def test_a_study_that_chooses_its_jobs_says_how_and_asks_for_no_more_than_runs_l
     assert "--jobs=0\n" in (copy.directory / "study.flags").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
     for i in range(60):
         file = tmp_path / f"photos/{'ab'[i % 2]}/{i}.png"
@@ -112,6 +114,7 @@ def test_runs_of_another_configuration_are_not_mixed_in(study, data_dir):
     assert "--epochs=3" in (plan.directory / "study.flags").read_text()
 
 
+@pytest.mark.slow
 def test_a_teacher_is_waited_for_where_only_its_numbers_are_there(copy):
     """A study without kd keeps no networks: with it, solo runs again, and kd after it."""
     plan = copy

@@ -141,6 +141,7 @@ def test_images_are_read_once_for_all_seeds(data_dir, monkeypatch):
     assert seven.fingerprint != eight.fingerprint
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_that_failed_is_left_to_the_next(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(measurement, "_TRACED", {})
     task = Task("solo", base("", data_dir, method="solo"), tmp_path / "run.json", test=False)
@@ -152,6 +153,7 @@ def test_nothing_of_a_run_that_failed_is_left_to_the_next(tmp_path, data_dir, mo
     assert not measurement._TRACED
 
 
+@pytest.mark.slow
 def test_a_batch_that_nobody_gave_fits_the_devices(tmp_path, data_dir, monkeypatch, two_cpus):
     asked = []
 
