@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from tests.small_cohorts import IMAGES, LABELS, Own, compiled, convolutional, fit, linear
+from tests.small_cohorts import IMAGES, LABELS, Own, compiled, convolutional, fit
 from xkd_keras import Cohort, peers
 from xkd_keras.distillation import methods, similar
 from xkd_keras.errors import InputError
@@ -178,10 +178,10 @@ def ending(name, end):
     return keras.Model(inputs, end(x), name=name)
 
 
-def test_a_network_without_a_graph_or_that_ends_in_another_has_no_features():
+def test_a_network_without_a_graph_or_that_ends_in_such_a_one_has_no_features():
     assert similar.features(Own()) is None
     inputs = keras.Input((6, 6, 2))
-    assert similar.features(keras.Model(inputs, linear("a")(inputs))) is None
+    assert similar.features(keras.Model(inputs, Own("a")(inputs))) is None
 
 
 def test_features_are_read_before_dropout_and_whatever_comes_after_the_last_layer():

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from xkd_keras import operations
 from xkd_keras.distillation import inside, losses, recompute
 from xkd_keras.errors import InputError
 
@@ -50,6 +51,7 @@ class Exits(keras.layers.Layer):
         self.layers_of = {name: list(layers.get(name, ())) for name in peers}
         self.heads, forward = {}, []
         for i, (name, peer) in enumerate(peers.items()):
+            peer = operations.flat(peer)  # heads may stand on layers of models nested in it
             outputs = _outputs(name, peer, self.layers_of[name])
             # A function, as Keras would count a model among what this layer owns.
             forward.append(recompute.forward(peer, outputs, at[name]))
@@ -122,8 +124,8 @@ def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.
             raise InputError.unknown("exits", layer, calls, f"layer (of '{name}')")
         if len(calls[layer]) > 1:
             raise InputError(
-                f"layer '{layer}' of '{name}' is called {len(calls[layer])} times;"
-                " valid: one that is called once.",
+                f"'{layer}' is called {len(calls[layer])} times in '{name}';"
+                " valid: the name of one layer that is called once.",
                 argument="exits",
             )
         output, *more = calls[layer][0].output_tensors

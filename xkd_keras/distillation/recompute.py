@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras import passes
+from xkd_keras import operations, passes
 from xkd_keras.distillation import inside
 from xkd_keras.errors import InputError
 
@@ -23,7 +23,7 @@ def forward(
 
     Args:
         peer: Images [B, H, W, channels] -> logits [B, C].
-        more: Tensors within the graph of a functional peer, from which its logits are made.
+        more: Tensors within the graph of a functional peer, as `operations.flat` returns it.
         at: The names of layers, in the graph's order, whose outputs are kept; none: all are kept.
             What lies after the last is never computed twice, nor what might not do the same twice:
             dropout, Lambda, layers of the user's own.
@@ -31,6 +31,7 @@ def forward(
     Raises:
         InputError: There is no such layer, or a path goes past it.
     """
+    peer = operations.flat(peer) if at or more else peer
     wanted = [*getattr(peer, "outputs", ())[:1], *more]
     if not at:
         whole = keras.Model(peer.inputs[0], wanted) if more else peer

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from xkd_keras import operations
 from xkd_keras.distillation import inside, recompute
 from xkd_keras.errors import InputError
 
@@ -48,6 +49,7 @@ class Similarity:
             raise InputError("does not go together with exits; valid: 0.", argument="similarity")
         self._forward = []
         for name, peer in peers.items():
+            peer = operations.flat(peer)
             found = features(peer)
             more = [] if found is None else [found]
             self._forward.append(recompute.forward(peer, more, at[name]))
@@ -66,10 +68,10 @@ class Similarity:
 def features(peer: keras.Model) -> keras.KerasTensor | None:
     """Return what the last layer with weights of a peer reads, before dropout.
 
-    None of a model that is not functional, of one that ends in a nested model, and of one whose end
-    joins several layers.
+    None of a model that is not functional, of one that ends in a model with a `call` of its own,
+    and of one whose end joins several layers.
     """
-    tensors = list(getattr(peer, "outputs", ()))
+    tensors = list(getattr(operations.flat(peer), "outputs", ()))
     while len(tensors) == 1:
         made = inside.node(tensors[0])
         layer, tensors = made.operation, made.input_tensors

@@ -8,6 +8,7 @@ import inspect
 
 import keras
 
+from xkd_keras import operations
 from xkd_keras.errors import InputError
 from xkd_keras.peers import catalogue, graphs
 from xkd_keras.peers.layers import BN_MOMENTUM, logits
@@ -43,7 +44,7 @@ def build(name, x, num_classes):
             layer = keras.layers.Flatten(name=layer.name)  # of what the last layer would have read
         return args[0] if id(layer) in left_out else layer(*args, **kwargs)
 
-    return logits(graphs.replay(model, x, call), num_classes)
+    return logits(operations.replay(model, x, call), num_classes)
 
 
 def classifier(name, image_shape=None, classes=1000, weights=None) -> keras.Model:

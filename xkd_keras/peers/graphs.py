@@ -1,9 +1,8 @@
-"""Keras' graphs of layers: read, walked again on other inputs, and divided into body and head."""
+"""Keras' graphs of layers: read, and divided into body and head."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -25,23 +24,6 @@ def nodes(model: keras.Model) -> list:
     """Return the nodes of a functional graph in the order in which they are computed."""
     depths = sorted(model._nodes_by_depth, reverse=True)
     return [node for depth in depths for node in model._nodes_by_depth[depth]]
-
-
-def replay(model: keras.Model, x, call: Callable | None = None):
-    """Call the layers of a functional graph again, on x in place of its input; return the output.
-
-    Args:
-        model: As `graph` returns it, or a functional model of one input.
-        x: A Keras tensor.
-        call: (layer, *args, **kwargs) -> outputs, where a layer is not to be called plainly.
-    """
-
-    def plainly(layer, *args, **kwargs):
-        return layer(*args, **kwargs)
-
-    # Keras' own walk over a graph, as its clone_model uses; it has no public name.
-    outputs = model._run_through_graph(x, lambda layer: layer, call_fn=call or plainly)
-    return keras.tree.flatten(outputs)[0]
 
 
 def leaves(model: keras.Model) -> list[keras.Layer]:

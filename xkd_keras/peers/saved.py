@@ -6,8 +6,8 @@ import zipfile
 
 import keras
 
+from xkd_keras import operations
 from xkd_keras.errors import InputError, first_line
-from xkd_keras.operations import does
 from xkd_keras.peers import catalogue, graphs, layers
 
 SUFFIXES = (".keras", ".h5")
@@ -105,7 +105,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         left_out = {id(layer) for layer in look.layers} | _probabilities(path, model, head)
         if new_head or isinstance(head, keras.layers.Dense):
             left_out.add(id(head))
-        logits = graphs.replay(model, x, _caller(left_out))
+        logits = operations.replay(model, x, _caller(left_out))
         return _finished(pixels, logits, head, num_classes, new_head, label)
     except InputError:
         raise
@@ -133,8 +133,8 @@ def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]
         InputError: The head is a Dense layer, which is to come last, and something else follows it.
     """
     tail = graphs.after(model, head)
-    ending = list(itertools.takewhile(lambda each: does(each) in _ENDINGS, tail[::-1]))
-    found = {id(each) for each in ending if does(each) in _PROBABILITIES}
+    ending = list(itertools.takewhile(lambda each: operations.does(each) in _ENDINGS, tail[::-1]))
+    found = {id(each) for each in ending if operations.does(each) in _PROBABILITIES}
     others = tail[: len(tail) - len(ending)]
     if isinstance(head, keras.layers.Dense) and others:
         raise InputError(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 
 import keras
 
+from xkd_keras import operations
 from xkd_keras.peers import graphs
 
 _FALLS = 0.75  # at this part of a stage's height a new one begins
@@ -24,10 +25,10 @@ def ends(model: keras.Model) -> list[str]:
     which call; an operator such as `x + y` may end one.
 
     Args:
-        model: A peer: functional, images to logits. A nested model counts as one layer. One without
-            a graph of layers has no stages.
+        model: A peer: functional, images to logits; graphs nested in it are opened. One without a
+            graph of layers has no stages.
     """
-    graph, eyes = graphs.graph(model), graphs.eyes(model)
+    graph, eyes = _opened(model), graphs.eyes(model)
     stages = []
     for tensor, weighs in necks(graph, eyes.layers if eyes else ()) if graph else ():
         if len(tensor.shape) != 4 or isinstance(tensor._keras_history.operation, _POOLS):
@@ -48,7 +49,7 @@ def cuts(model: keras.Model) -> list[str]:
     Args:
         model: A peer; of one without a graph of layers none are returned.
     """
-    graph = graphs.graph(model)
+    graph = _opened(model)
     if graph is None:
         return []
     nodes, through = graphs.nodes(graph), {id(tensor) for tensor, _ in necks(graph)}
@@ -66,6 +67,11 @@ def cuts(model: keras.Model) -> list[str]:
         if memory < least:
             best, least = kept, memory
     return [node.operation.name for node in best if node.output_tensors[0] is not graph.outputs[0]]
+
+
+def _opened(model: keras.Model) -> keras.Model | None:
+    graph = graphs.graph(model)
+    return None if graph is None else operations.flat(graph)
 
 
 def _size(tensor: keras.KerasTensor) -> int:

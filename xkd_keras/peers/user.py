@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 
+from xkd_keras import operations
 from xkd_keras.errors import InputError
 from xkd_keras.peers import graphs
 
@@ -130,7 +131,7 @@ def _join(model, pixels, x, label, logits):
     """Put the layers of `model` behind x in one flat graph; nest the model where that fails."""
     graph = graphs.graph(model)
     flat = graph is not None and _leaves_our_names_free(graph)
-    logits = graphs.replay(graph, x) if flat else keras.tree.flatten(logits)[0]
+    logits = operations.replay(graph, x) if flat else keras.tree.flatten(logits)[0]
     if not (flat and _ends_in_logits(graph)):
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
     return keras.Model(pixels, logits, name=label)
