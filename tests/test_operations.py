@@ -6,6 +6,8 @@ import pytest
 
 from tests.small_cohorts import Own, compiled
 from xkd_keras import operations
+from xkd_keras.distillation import recompute, similar
+from xkd_keras.errors import InputError
 from xkd_keras.peers import graphs, stages
 
 L = keras.layers
@@ -131,11 +133,42 @@ def test_a_model_with_a_call_of_its_own_or_several_inputs_stays_one_layer():
     np.testing.assert_array_equal(*(one.predict(pairs, verbose=0) for one in (model, flat)))
 
 
+def test_layers_of_one_name_are_not_put_side_by_side():
+    """As Keras gives the name dense to the first Dense, in each process again."""
+    into = keras.Input((3,))
+    part = keras.Model(into, L.Dense(3, name="dense")(into))
+    model = keras.Sequential([keras.Input((3,)), part, L.Dense(2, name="dense")])
+    assert operations.flat(model) is model
+    assert operations.flat(part) is part
+
+
 def test_a_graph_with_nothing_nested_is_returned_as_it_is():
     model = written_flat("a")
     assert operations.flat(model) is model
     alone = Own("own")  # has no graph
     assert operations.flat(alone) is alone
+
+
+def test_a_model_may_stay_closed_by_its_name():
+    model = nested("a")
+    flat = operations.flat(model, closed=["inner"])
+    assert [layer.name for layer in flat.layers if isinstance(layer, keras.Model)] == ["inner"]
+    cohort = compiled([model, nested("b")], exits={"a": ["middle"]}, recompute={"b": ["middle"]})
+    cohort.fit(IMAGES, LABELS, batch_size=6, verbose=0)
+    assert [head.kernel.shape[0] for head in cohort.exits.heads["a"]] == [6]
+
+
+def test_a_peer_with_a_call_of_its_own_is_trained_as_it_is_evaluated():
+    """Its graph has one Dense; its call doubles the logits."""
+    image = keras.Input((2,))
+    peer, plain = (kind(image, L.Dense(3)(image)) for kind in (Doubling, keras.Model))
+    assert graphs.graph(peer) is None
+    assert similar.features(peer) is None
+    assert similar.features(plain) is not None
+    (logits,) = recompute.forward(peer)(np.float32([[1, 2]]))
+    np.testing.assert_array_equal(logits, peer.predict(np.float32([[1, 2]]), verbose=0))
+    with pytest.raises(InputError, match="is not a functional model"):
+        recompute.forward(peer, at=["dense"])
 
 
 def test_stages_and_cuts_are_those_of_the_network_written_flat():

@@ -71,7 +71,7 @@ class PreemptedError(BaseException):
 
 
 # What TensorFlow writes above the reason of an error in a graph.
-_ABOVE = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+_ABOVE = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ from typing import IO
 
 from xkd_keras.errors import InputError
 
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}  # NFS: not for reading
+# EBADF: NFS locks for writing only what is open for it. ENOTSUP is another number on Macs.
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -67,6 +68,13 @@ def locked(file: IO, how: int) -> bool:
     return True
 
 
+def without_locks(directory: Path | str) -> str:
+    """Return the warning where `locked` said False."""
+    return (
+        f"'{directory}' is on a file system without locks; see that no other process works in it."
+    )
+
+
 @contextlib.contextmanager
 def lock(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the directory for this process; the system lets go of it however the process ends.
@@ -81,11 +89,7 @@ def lock(directory: Path, *, shared: bool = False) -> Iterator[None]:
     with open(directory / ".lock", "a+") as file:  # to share it on NFS, it has to be readable
         try:
             if not locked(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
-                print(
-                    f"warning: '{directory}' is on a file system without locks; see that no other"
-                    " process works in it.",
-                    flush=True,
-                )
+                print(f"warning: {without_locks(directory)}", flush=True)
         except BlockingIOError:
             raise InputError(
                 f"'{directory}' is in use by another process; valid: wait for it, or"

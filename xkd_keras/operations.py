@@ -1,9 +1,12 @@
 """The operations of a Keras graph: from its output back, walked again, nested graphs opened."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import keras
+
+PASSING = {"linear", "cast", "identity", "dropout"}  # leave numbers as they are, or nearly
 
 
 def back(model) -> Iterator:
@@ -35,33 +38,57 @@ def replay(model: keras.Model, x, call: Callable | None = None):
     return keras.tree.flatten(outputs)[0]
 
 
-def flat(model: keras.Model) -> keras.Model:
+def has_graph(model) -> bool:
+    """Whether a model does what its graph of layers says, and no more: functional or Sequential.
+
+    A subclass with a `call` of its own may do more, even where it has a graph.
+    """
+    known = isinstance(model, keras.Model) and hasattr(model, "outputs")
+    return known and type(model).call.__module__.startswith("keras.")
+
+
+def flat(model: keras.Model, closed: Collection[str] = ()) -> keras.Model:
     """Return a model's graph with the layers of the graphs that are nested in it in their place.
 
     The layers are the same and compute the same; the model itself stays as it is. A nested model
-    that is more than a graph of one input and one output (its class has a `call` of its own)
-    remains one layer. A model without a graph, or with nothing nested, is returned as it is.
+    remains one layer if it has no graph, or several inputs or outputs.
+
+    Args:
+        model: Returned as it is if nothing is nested in it, if it has no graph, or if layers that
+            would stand side by side have the same name.
+        closed: Names of nested models that are to remain one layer.
     """
-    if not hasattr(model, "outputs") or not any(map(_is_graph, _graph(model).layers)):
+    if not has_graph(model) or not any(_opens(layer, closed) for layer in _graph(model).layers):
         return model
-    inputs = model.inputs[0]
-    return keras.Model(inputs, replay(model, inputs, _open), name=model.name)
+    inputs, call = model.inputs[0], functools.partial(_open, closed)
+    try:
+        return keras.Model(inputs, replay(model, inputs, call), name=model.name)
+    except ValueError:  # two layers of one name, which a graph may not have
+        return model
 
 
-def _open(layer, *args, **kwargs):
+def _open(closed: Collection[str], layer, *args, **kwargs):
     """Call a layer, or the layers of a nested graph instead of it."""
-    given = {name for name, value in kwargs.items() if value is not None}
-    if len(args) != 1 or given - {"training"} or not _is_graph(layer):  # given a mask, say
+    named = {name: value for name, value in kwargs.items() if value is not None}
+    training = named.pop("training", None)
+    given = [*args, *named.values()]
+    if len(given) != 1 or not _opens(layer, closed):  # of two, one is a mask
         return layer(*args, **kwargs)
-    (x,), training = keras.tree.flatten(args), kwargs.get("training")
 
     def inner(each, *args, **kwargs):
         if training is not None and _knows_training(each):
             kwargs["training"] = training  # as the nested model is called, so are its layers
-        return _open(each, *args, **kwargs)
+        return _open(closed, each, *args, **kwargs)
 
-    dtype = layer.inputs[0].dtype  # what a nested model is given becomes what its input is
+    (x,), dtype = keras.tree.flatten(given), layer.inputs[0].dtype
+    # What a nested model is given becomes what its input is.
     return replay(layer, x if x.dtype == dtype else keras.ops.cast(x, dtype), inner)
+
+
+def _opens(layer, closed: Collection[str]) -> bool:
+    if not has_graph(layer) or layer.name in closed:
+        return False
+    return len(layer.inputs) == len(layer.outputs) == 1
 
 
 def _plainly(layer, *args, **kwargs):
@@ -70,14 +97,6 @@ def _plainly(layer, *args, **kwargs):
 
 def _graph(model: keras.Model):
     return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def _is_graph(layer) -> bool:
-    """Whether a layer is a model that does no more than its graph, of one input and one output."""
-    ends = [getattr(layer, name, None) or () for name in ("inputs", "outputs")]
-    if not isinstance(layer, keras.Model) or [len(each) for each in ends] != [1, 1]:
-        return False
-    return type(layer).call.__module__.startswith("keras.")  # of keras.Model or Sequential
 
 
 def _knows_training(operation) -> bool:

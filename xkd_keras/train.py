@@ -13,7 +13,7 @@ from xkd_keras import data as datasets
 from xkd_keras import peers, signals
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError, InputError
-from xkd_keras.flags import command_line, presets
+from xkd_keras.flags import command_line, effects, presets
 from xkd_keras.flags import config as configs
 
 
@@ -70,8 +70,7 @@ def check(config: configs.Config) -> None:
 def check_flags(config: configs.Config) -> None:
     """Raise InputError for what can be seen to be wrong at once, without TensorFlow."""
     config.require("run_dir", "dataset", "peer")
-    frozen = config.teacher == "frozen" or (config.method, config.teacher) == ("kd", "auto")
-    if frozen:
+    if effects.is_frozen(config.method, config.teacher):
         config.require("teacher_run")
     elif config.teacher_run or config.teacher_peer:
         name = "teacher_run" if config.teacher_run else "teacher_peer"

@@ -201,6 +201,22 @@ def test_parts_with_names_of_their_own_are_not_taken_for_classes(tmp_path, folde
     refused(tmp_path, line)
 
 
+@pytest.mark.parametrize(
+    "classes", [("test_negative", "test_positive"), ("freight_train", "passenger_train")]
+)
+def test_classes_called_after_one_part_may_hold_the_same_folders(tmp_path, classes):
+    for i, folder in enumerate(classes):
+        fill(tmp_path / folder, 4 + i)
+    assert load(tmp_path).class_names == classes
+
+
+def test_a_link_to_nothing_in_a_class_called_after_a_part_is_as_in_any_class(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "test_tube")
+    (tmp_path / "test_tube/old").symlink_to(tmp_path / "nowhere")
+    assert load(tmp_path).class_names == ("blue", "green", "test_tube")
+
+
 def test_classes_called_after_parts_of_other_things_are_classes(tmp_path):
     for folder in ("test_tube/day", "test_tube/night", "train_station/day", "bus/day"):
         for i in range(4):

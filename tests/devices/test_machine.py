@@ -99,11 +99,23 @@ def test_a_control_group_without_limits_limits_nothing(write):
 
 def test_a_gpu_counts_unless_it_is_hidden(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    (tmp_path / "nvidiactl").touch()
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    (dev / "nvidiactl").touch()
     assert not machine.gpu(tmp_path)
-    (tmp_path / "nvidia0").touch()
+    (dev / "nvidia0").touch()
     assert machine.gpu(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert machine.gpu(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert not machine.gpu(tmp_path)
+
+
+def test_in_wsl2_a_gpu_counts_where_nvidias_driver_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/dxg").touch()
+    assert not machine.gpu(tmp_path)
+    (tmp_path / "usr/lib/wsl/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/wsl/lib/libcuda.so.1").touch()
+    assert machine.gpu(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects, fields
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.flags.config import Config
 
@@ -77,11 +77,14 @@ def test_a_folder_is_the_same_however_its_path_is_written(tmp_path, monkeypatch)
 
 
 def test_flags_without_effect_are_known_by_the_method():
-    assert "distill_period" not in fields.unused("mcod")
-    assert {"distill_period", "distill_duty"} <= fields.unused("ramp")
-    assert fields.unused("solo") == {*fields.TEACHING} - {"exits"}  # whose heads learn labels, too
-    assert fields.users("distill_growth") == "mcod and ramp"
-    assert fields.users("temperature") == "teaching"
+    assert "distill_period" not in effects.unused("mcod")
+    assert {"distill_period", "distill_duty"} <= effects.unused("ramp")
+    labelled = {"exits"}  # whose heads learn labels, too
+    assert effects.unused("solo") == {*effects.TEACHING} - labelled
+    assert "distill_adapt" not in effects.unused("kd", "leave_one_out")
+    assert "distill_adapt" in effects.unused("kd") & effects.unused("xkd", "frozen")
+    assert effects.users("distill_growth") == "mcod and ramp"
+    assert effects.users("temperature") == "teaching"
 
 
 def test_every_field_that_has_a_value_is_written_to_the_file():

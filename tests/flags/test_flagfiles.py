@@ -34,12 +34,12 @@ def test_a_file_at_home_is_found_and_a_home_that_is_nobodys_is_no_traceback(tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.flags").write_text("--epochs=3\n")
     assert expanded("--flagfile=~/mine.flags") == ["--epochs=3"]
-    with pytest.raises(FlagError, match=r"'~nobody-there/x' does not exist"):
+    with pytest.raises(FlagError, match=r"'~nobody-there/x' cannot be found"):
         expanded("--flagfile=~nobody-there/x")
 
 
 def test_a_name_that_no_file_can_have_is_no_traceback():
-    with pytest.raises(FlagError, match="does not exist, and no configuration has this name"):
+    with pytest.raises(FlagError, match="cannot be found, and no configuration has this name"):
         expanded(f"--flagfile={'long' * 100}.flags")
 
 

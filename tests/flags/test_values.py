@@ -7,7 +7,7 @@ from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import command_line, parsing
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import peer as peer_options
-from xkd_keras.flags.fields import TEACHING
+from xkd_keras.flags.effects import TEACHING
 
 
 @pytest.fixture

@@ -120,6 +120,13 @@ def ends(last):
     return keras.Model(pixels, last(keras.layers.Dense(5, name="dense")(x)))
 
 
+def whole():
+    """A classifier in another model, with a softmax in a third."""
+    soft = keras.Sequential([keras.Input((5,)), keras.layers.Softmax()])
+    pixels = keras.Input(SHAPE)
+    return keras.Model(pixels, soft(ends(lambda z: z)(pixels)))
+
+
 def joined(z):
     return keras.layers.Add(name="joined")([z, z])
 
@@ -183,6 +190,33 @@ def test_a_nested_body_is_kept_and_its_last_layer_replaced(tmp_path):
     got = keras.ops.softmax(logits(peer))
     np.testing.assert_allclose(got, logits(model), rtol=1e-4, atol=1e-6)
     assert peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 9).output_shape == (None, 9)
+
+
+def test_a_model_that_is_nested_whole_is_a_peer_and_its_last_layer_may_be_replaced(tmp_path):
+    model = whole()
+    model.save(tmp_path / "mine.keras")
+    peer = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 5)
+    np.testing.assert_allclose(keras.ops.softmax(logits(peer)), logits(model), rtol=1e-4, atol=1e-6)
+    assert not any(isinstance(layer, keras.Model) for layer in peer.layers)
+    other = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 3)
+    np.testing.assert_array_equal(features(other), features(peer))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda z: keras.ops.cast(z, "float32"),
+        lambda z: keras.layers.Identity()(keras.layers.Dropout(0.5)(z)),
+        lambda z: keras.layers.Softmax()(keras.ops.cast(z, "float32")),
+    ],
+    ids=["cast", "identity and dropout", "cast and softmax"],
+)
+def test_what_leaves_logits_as_they_are_may_follow_the_last_layer(tmp_path, ending):
+    model = ends(ending)
+    model.save(tmp_path / "mine.keras")
+    peer = peers.build(f"file:{tmp_path}/mine.keras", SHAPE, 5)
+    got, want = (keras.ops.softmax(z) if z.min() < 0 else z for z in (logits(peer), logits(model)))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from xkd_keras import peers
+from xkd_keras import Cohort, peers
 from xkd_keras.errors import InputError
 from xkd_keras.peers import graphs
 from xkd_keras.peers import layers as of_peers
@@ -40,6 +40,14 @@ class Subclassed(keras.Model):
         return self.dense(keras.ops.mean(x, axis=(1, 2)))
     def get_config(self):
         return {**super().get_config(), "classes": self.classes}
+
+class Scaled(keras.Model):
+    def call(self, x, training=None):
+        return super().call(x / 9.0, training=training)
+
+def scaled(shape, classes):
+    image = keras.Input(shape)
+    return Scaled(image, layers.Dense(classes)(layers.Flatten()(image)))
 
 def subclassed(shape, classes):
     return Subclassed(classes)
@@ -93,13 +101,13 @@ def own_module(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("function", ["functional", "sequential", "clash", "subclassed"])
+@pytest.mark.parametrize("function", ["functional", "sequential", "clash", "scaled", "subclassed"])
 def test_the_users_model_sees_normalised_images(function):
     model = peers.build(f"own_peers:{function}", SHAPE, 5, mean=100.0, std=50.0, seed=1)
     assert model.name == f"own_peers.{function}"
     assert (model.layers[1].name, model.layers[-1].name) == ("normalize", "logits")
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    assert len(nested) == (function in ("clash", "subclassed"))
+    assert len(nested) == (function in ("clash", "scaled", "subclassed"))
     own = importlib.import_module("own_peers")
     theirs = getattr(own, function)(SHAPE, 5)
     x = np.random.default_rng(0).uniform(0, 255, (3, *SHAPE)).astype("float32")
@@ -107,6 +115,7 @@ def test_the_users_model_sees_normalised_images(function):
     theirs(normalised)
     theirs.set_weights(model.get_weights()[2:])  # after the two of `normalize`
     np.testing.assert_allclose(model(x), theirs(normalised), atol=1e-5)
+    assert Cohort([model], similarity=1.5).similar  # whether its graph can be opened or not
 
 
 def test_the_users_weights_are_seeded_by_label_too():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,8 +18,11 @@ import tensorflow as tf
 from tests.small_cohorts import compiled, convolutional, fit
 from tests.small_runs import PLAIN, configuration
 from xkd_keras import data
+from xkd_keras.data import preparation
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint, training
+
+CUT_PNG = tf.io.encode_png(np.full([6, 9, 3], 250, "uint8")).numpy()[:40]
 
 
 def variables(cohort):
@@ -152,3 +156,14 @@ def test_images_that_go_while_they_are_read_are_one_line():
 
     with pytest.raises(InputError, match=r"^dataset: folder:x: a file is damaged or gone"):
         read()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"BM" + bytes(60), CUT_PNG])
+def test_a_picture_that_has_become_another_file_is_one_line(content):
+    pictures = tf.data.Dataset.from_tensors(tf.constant(content)).map(preparation.decode)
+    with pytest.raises(InputError) as caught, data.readable("folder:x"):
+        list(pictures)
+    said = (
+        r"dataset: folder:x: a file is damaged or gone \((Unkn|Inv|a BMP)[^{}]{5,99}\); valid: to"
+    )
+    assert re.match(said, str(caught.value))

@@ -153,6 +153,10 @@ def test_a_run_whose_images_have_moved_goes_on_with_their_new_place(tmp_path):
     with pytest.raises(InputError, match="--dataset was"):  # both are there: it may be another
         rundir.claim(moved, run_dir)
     (tmp_path / "old").rmdir()
+    with pytest.raises(InputError, match="--dataset was"):  # nothing says which images it had
+        rundir.claim(moved, run_dir)
+    begun = {"fingerprint": "abc", "path": str(tmp_path / "old")}
+    (run_dir / "data.json").write_text(json.dumps(begun))
     assert rundir.claim(moved, run_dir).dataset == moved.dataset
     (run_dir / "metrics.json").touch()  # of a finished run, nobody would compare the images
     with pytest.raises(InputError, match="--dataset was"):
@@ -161,3 +165,21 @@ def test_a_run_whose_images_have_moved_goes_on_with_their_new_place(tmp_path):
     other = dataclasses.replace(moved, epochs=7)
     with pytest.raises(InputError, match="--epochs was 30 and is 7"):
         rundir.claim(other, run_dir)
+
+
+def test_another_folder_than_that_which_has_moved_is_told(tmp_path):
+    old, other = tmp_path / "old", tmp_path / "other"
+    for i in range(12):
+        for label in ("a", "b"):
+            (other / label).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((8, 8, 3), 20 * i + (label == "b"), "uint8")
+            keras.utils.save_img(other / label / f"{i}.png", pixels, scale=False)
+    config = configs.Config(dataset=f"folder:{other}", peer=("alexnet",), image_size="32")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/epoch-0001.npz").touch()
+    begun = {"fingerprint": "abc", "path": str(old)}
+    (tmp_path / "run/data.json").write_text(json.dumps(begun))
+    with pytest.raises(
+        InputError, match=rf"are not those that .*run' was started with \(in '{old}'"
+    ):
+        rundir.record(config, tmp_path / "run", rundir.load_dataset(config))

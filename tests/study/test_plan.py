@@ -5,7 +5,7 @@ from absl import flags
 
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects
 from xkd_keras.study import options, orchestration, search
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
@@ -29,7 +29,7 @@ def test_runs_of_one_seed_differ_only_in_how_the_networks_teach():
     for task in study("solo", "dml,temperature=1", "mcod,distill_duty=0.7").tasks():
         before = configs.Config(**{**vars(BASE), "seed": task.config.seed, "run_dir": ""})
         changed = {line.split()[0][2:] for line in before.differences(task.config)}
-        assert changed <= {"method", *fields.TEACHING}
+        assert changed <= {"method", *effects.TEACHING}
 
 
 def test_traditional_distillation_waits_for_the_networks_trained_alone_with_its_seed():

@@ -137,23 +137,39 @@ def load(
 _OF_FILES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
 
 
+# Of a file that ends between two records, and of a picture that has changed.
+_DAMAGED = (
+    "expected to contain",
+    "DecodeImage",
+    "Unknown image file",
+    "The image has",
+    "a BMP that",
+)
+
+
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
     """Read images of data set `name`; raises InputError where a file is damaged or gone."""
     try:
         yield
     except tf.errors.OpError as error:
-        # Of a file that ends between two records, and of a picture that has changed.
-        damaged = any(text in str(error) for text in ("expected to contain", "DecodeImage"))
+        damaged = any(text in str(error) for text in _DAMAGED)
         if not damaged and not isinstance(error, _OF_FILES):
             raise
-        reason = re.sub(r"{{.*?}} ?|\[?\[.*|'", "", first_line(error)).strip()
         remedy = "to restore it"
         if not names.is_folder(name):
             remedy += ", or to delete what was prepared in data_dir for it to be prepared again"
         raise InputError(
-            f"{name}: a file is damaged or gone ({reason}); valid: {remedy}.", argument="dataset"
+            f"{name}: a file is damaged or gone ({_reason(error)}); valid: {remedy}.",
+            argument="dataset",
         ) from None
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Return what TensorFlow says of a file, without where in the graph it was read."""
+    line = re.sub(r"^.*Iterator::[^ ]+: ", "", first_line(error))
+    asserted = re.search(r"assertion failed: \[(.*?)\]", line)
+    return asserted[1] if asserted else re.sub(r"{{.*?}} ?|\[?\[.*|'", "", line).strip()
 
 
 def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Dataset:

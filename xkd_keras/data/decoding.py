@@ -20,6 +20,7 @@ from xkd_keras.errors import InputError
 
 # Of a disk in the network or a process with too many files: no file is damaged.
 _PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+_PASSING |= {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
 @dataclasses.dataclass(frozen=True)

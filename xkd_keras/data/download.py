@@ -53,7 +53,8 @@ def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Prepare a data set, or wait for the process that is preparing it already."""
     with _lock_file(data_dir) as file:
         try:
-            files.locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not files.locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                print(f"warning: {files.without_locks(data_dir)}", file=sys.stderr)
         except BlockingIOError:
             print(f"waiting for another process that prepares data in {data_dir}", file=sys.stderr)
             files.locked(file, fcntl.LOCK_EX)  # ends with the process, however that ends

@@ -1,6 +1,7 @@
 """Where the pictures of a person's folder are, and what its folders mean. Needs no TensorFlow."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from xkd_keras.data import names, tree
 from xkd_keras.data.tree import listed, refusal
+from xkd_keras.errors import InputError
 
 _COPIES = (".ipynb_checkpoints", ".thumbnails")  # their pictures are nobody's loss
 
@@ -137,24 +139,35 @@ def _parts(name: str, root: Path, known: Collection[str], notes: list[str]) -> d
 def _refuse_parts_of_other_names(name: str, folders: list[Path], known: Collection[str]) -> None:
     """Raise where what would be classes are parts, as seg_train and seg_test with the same folders.
 
-    One such name may be that of a class, and classes may have folders; not these with the same.
+    One such name may be that of a class, and classes may have folders: test_tube/day and
+    train_station/day; not a training part and another one with the same two.
     """
-    words = {word for each in tree.PARTS.values() for word in each}
-    called = [each for each in folders if words & set(re.split(r"[\W_]+", each.name.lower()))]
-    inside = {
-        each: set(map(tree.name_of, tree.folders(tree.unwrapped(each, known, []))))
-        for each in called
-    }
+    parts = {} if known else {each: _parts_in_name(each) for each in folders}
+    inside = {each: _inside(each) for each, called in parts.items() if called}
     counts = collections.Counter(itertools.chain.from_iterable(inside.values()))
     shared = sorted(label for label, count in counts.items() if count > 1)
-    if known or len(shared) < 2:
+    alike = [each for each in inside if inside[each] & set(shared)]
+    called = set().union(*(parts[each] for each in alike))
+    if len(shared) < 2 or "train" not in called or len(called) < 2:
         return
-    alike = [each for each in called if inside[each] & set(shared)]
     raise refusal(
         f"{name}: {listed(map(tree.name_of, alike))} look like splits, as they hold the same"
         f" folders ({listed(shared, most=3)}). Valid: PATH/train/CLASS and PATH/test/CLASS, so"
-        " rename them."
+        " rename them; if they are classes, give them other names."
     )
+
+
+def _parts_in_name(folder: Path) -> set[str]:
+    """Return the parts of a data set that words in a folder's name mean."""
+    words = set(re.split(r"[\W_]+", folder.name.lower()))
+    return {part for part, names in tree.PARTS.items() if words & {*names}}
+
+
+def _inside(folder: Path) -> set[str]:
+    """Return the names of a folder's folders; of one with a link to nothing none."""
+    with contextlib.suppress(InputError):
+        return set(map(tree.name_of, tree.folders(tree.unwrapped(folder, (), []))))
+    return set()
 
 
 def _unclear(

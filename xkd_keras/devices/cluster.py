@@ -19,6 +19,7 @@ import tensorflow as tf
 from xkd_keras.console import many
 from xkd_keras.errors import InputError, PreemptedError, first_line
 
+_NOT_THERE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
 _SHAPE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -73,7 +74,7 @@ def _multiworker() -> tf.distribute.Strategy:
     try:
         with _waiting():
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-    except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
+    except _NOT_THERE as error:
         raise PreemptedError(f"another worker did not start ({first_line(error)})") from None
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = first_line(error)

@@ -75,14 +75,17 @@ def memory(root: Path = Path("/")) -> int:
     return min(allowed)
 
 
-def gpu(dev: Path = Path("/dev")) -> bool:
+def gpu(root: Path = Path("/")) -> bool:
     """Whether there is a GPU that TensorFlow could use: NVIDIA's, on Linux or through WSL2.
 
     Args:
-        dev: The directory of devices.
+        root: Of the files that say so.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and bool([*dev.glob("nvidia[0-9]*"), *dev.glob("dxg")])
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # hidden
+        return False
+    # In WSL2 the device stands for a GPU of any maker.
+    windows = (root / "dev/dxg").exists() and (root / "usr/lib/wsl/lib/libcuda.so.1").exists()
+    return windows or any((root / "dev").glob("nvidia[0-9]*"))
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

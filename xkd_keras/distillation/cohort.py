@@ -119,12 +119,13 @@ class Cohort(KerasSide):
         adapts = adapt and not isinstance(self._teacher, teachers.Frozen)  # it learns no more
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None
         self.recompute = {name: list((recompute or {}).get(name, ())) for name in self.peers}
-        self.exits = Exits(self.peers, exits, self.classes, seed, self.recompute) if exits else None
+        opened = members.opened(self.peers, exits or {}, self.recompute)
+        self.exits = Exits(opened, exits, self.classes, seed, self.recompute) if exits else None
         self.similarity = members.above("similarity", similarity, 0, or_equal=True)
-        self.similar = similar.Similarity(self.peers, exits, self.recompute) if similarity else None
+        self.similar = similar.Similarity(opened, exits, self.recompute) if similarity else None
         self._forward = [  # where neither of these has its own
-            recomputing.forward(peer, (), self.recompute[name])
-            for name, peer in self.peers.items()
+            recomputing.forward(opened[name] if at else self.peers[name], (), at)
+            for name, at in self.recompute.items()
             if not (self.exits or self.similar)
         ]
         members.separate(self.peers, self._teacher)

@@ -25,7 +25,8 @@ class Exits(keras.layers.Layer):
     """For each peer, heads on the outputs of some of its layers: mean over the image, then Dense.
 
     Args:
-        peers: By name; functional models, images [B, H, W, channels] -> logits [B, C].
+        peers: By name; functional models, as `members.opened` returns them: images [B, H, W,
+            channels] -> logits [B, C].
         layers: By the peer's name, the names of layers (or of operators between them, such as
             `add`) that return [B, H, W, channels].
         classes: C.
@@ -51,7 +52,6 @@ class Exits(keras.layers.Layer):
         self.layers_of = {name: list(layers.get(name, ())) for name in peers}
         self.heads, forward = {}, []
         for i, (name, peer) in enumerate(peers.items()):
-            peer = operations.flat(peer)  # heads may stand on layers of models nested in it
             outputs = _outputs(name, peer, self.layers_of[name])
             # A function, as Keras would count a model among what this layer owns.
             forward.append(recompute.forward(peer, outputs, at[name]))
@@ -114,7 +114,7 @@ def _taught(teacher: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Ten
 
 def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.KerasTensor]:
     """Return the outputs of a peer's layers of these names."""
-    if not hasattr(peer, "outputs") and layers:
+    if layers and not operations.has_graph(peer):
         raise InputError(
             f"'{name}' is not a functional model; valid: no exits for it.", argument="exits"
         )

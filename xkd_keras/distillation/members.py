@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from xkd_keras.errors import InputError
-from xkd_keras.operations import back, does
+from xkd_keras.operations import PASSING, back, does, flat
 
 # What gives numbers of a part of the line only, by its name in keras.layers and keras.ops.
 _BOUNDED = {"softmax", "sigmoid", "hardsigmoid", "relu", "relu6", "tanh", "softplus", "exp"}
-# What leaves numbers as they are, or nearly.
-_PASSING = {"linear", "cast", "identity", "dropout"}
 
 
 def named(
@@ -102,7 +100,7 @@ def _ending(model: keras.Model) -> str:
         what = does(operation)
         if what in _BOUNDED:
             return what
-        if what not in _PASSING or getattr(operation, "weights", ()):
+        if what not in PASSING or getattr(operation, "weights", ()):
             return ""
     return ""
 
@@ -151,7 +149,8 @@ def of_classes(
     if isinstance(given, Mapping):
         if strange := [number for number in given if number not in range(count)]:
             raise InputError(
-                f"received a weight of class {strange[0]}; valid: 0 to {count - 1}.", argument=name
+                f"received a weight of class {strange[0]!r}; valid: 0 to {count - 1}.",
+                argument=name,
             )
         given = [given.get(number, 1.0) for number in range(count)]
     values = [float(value) for value in given]
@@ -161,6 +160,16 @@ def of_classes(
             argument=name,
         )
     return values
+
+
+def opened(
+    peers: Mapping[str, keras.Model],
+    exits: Mapping[str, Sequence[str]],
+    recompute: Mapping[str, Sequence[str]],
+) -> dict[str, keras.Model]:
+    """Return the peers with the graphs that are nested in them opened, but for those in use."""
+    used = {name: [*exits.get(name, ()), *recompute[name]] for name in peers}
+    return {name: flat(peer, used[name]) for name, peer in peers.items()}
 
 
 def separate(peers: Mapping[str, keras.Model], teacher: Callable) -> None:

@@ -23,7 +23,7 @@ def forward(
 
     Args:
         peer: Images [B, H, W, channels] -> logits [B, C].
-        more: Tensors within the graph of a functional peer, as `operations.flat` returns it.
+        more: Tensors within the graph of a functional peer, from which its logits are made.
         at: The names of layers, in the graph's order, whose outputs are kept; none: all are kept.
             What lies after the last is never computed twice, nor what might not do the same twice:
             dropout, Lambda, layers of the user's own.
@@ -31,11 +31,14 @@ def forward(
     Raises:
         InputError: There is no such layer, or a path goes past it.
     """
-    peer = operations.flat(peer) if at or more else peer
     wanted = [*getattr(peer, "outputs", ())[:1], *more]
     if not at:
         whole = keras.Model(peer.inputs[0], wanted) if more else peer
         return lambda images: keras.tree.flatten(whole(images, training=True))
+    if not operations.has_graph(peer):
+        raise InputError(
+            f"'{peer.name}' is not a functional model; valid: none of it.", argument="recompute"
+        )
     calls = inside.calls(peer)
     for name in at:
         if name not in calls:
@@ -98,7 +101,7 @@ def _twice(call: Callable, x: tf.Tensor):
 def _repeats(operation) -> bool:
     """Whether an operation gives the same when it is called twice, but for moving statistics."""
     if isinstance(operation, keras.Model):
-        return all(map(_repeats, operation.layers))
+        return operations.has_graph(operation) and all(map(_repeats, operation.layers))
     if not isinstance(operation, keras.Layer):  # an operator, such as x + y
         return True
     known = isinstance(operation, keras.layers.BatchNormalization)

@@ -35,8 +35,8 @@ class Similarity:
     """The peers as networks that return their features beside their logits.
 
     Args:
-        peers: By name; images [B, H, W, channels] -> logits [B, C]. Those of which `features` finds
-            none take no part.
+        peers: By name, as `members.opened` returns them: images [B, H, W, channels] -> logits
+            [B, C]. Those of which `features` finds none take no part.
         exits: What the cohort has of them, with which this does not go together.
         at: By the peer's name, what `recompute.forward` calls `at`.
 
@@ -49,8 +49,7 @@ class Similarity:
             raise InputError("does not go together with exits; valid: 0.", argument="similarity")
         self._forward = []
         for name, peer in peers.items():
-            peer = operations.flat(peer)
-            found = features(peer)
+            found = _features(peer)
             more = [] if found is None else [found]
             self._forward.append(recompute.forward(peer, more, at[name]))
 
@@ -68,10 +67,14 @@ class Similarity:
 def features(peer: keras.Model) -> keras.KerasTensor | None:
     """Return what the last layer with weights of a peer reads, before dropout.
 
-    None of a model that is not functional, of one that ends in a model with a `call` of its own,
-    and of one whose end joins several layers.
+    None of a model that is not functional, of one that ends in a model that remains one layer
+    (`operations.flat`), and of one whose end joins several layers.
     """
-    tensors = list(getattr(operations.flat(peer), "outputs", ()))
+    return _features(operations.flat(peer))
+
+
+def _features(peer: keras.Model) -> keras.KerasTensor | None:
+    tensors = list(peer.outputs) if operations.has_graph(peer) else []
     while len(tensors) == 1:
         made = inside.node(tensors[0])
         layer, tensors = made.operation, made.input_tensors

@@ -272,28 +272,10 @@ class Fields:
     logical_cpus: int = _flag(1, "Split the CPU into N devices, to try mirrored.", low=1, high=64)
 
 
-# Flags that say something about windows, and the methods that listen to them.
-_OF_WINDOWS = ("distill_period", "distill_duty", "distill_start", "distill_growth")
-_USES = {"mcod": _OF_WINDOWS, "ramp": ("distill_start", "distill_growth")}
-# How the peers of a run teach each other.
-TEACHING = ("teacher", "teacher_peer", "distill_term", "temperature", "distill_weight_max")
-TEACHING += (*_OF_WINDOWS, "distill_adapt", "distill_similarity", "exits")
 # How a peer learns; --peer can override each.
 LEARNING = tuple(
     name for name, each in Fields.__dataclass_fields__.items() if each.metadata["learning"]
 )
-
-
-def unused(method: str) -> set[str]:
-    """Return the flags that make no difference to a method."""
-    own = {"solo": {*TEACHING} - {"exits"}, "kd": {"distill_adapt"}}.get(method, set())
-    return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | own
-
-
-def users(name: str) -> str:
-    """Return the methods that listen to a flag, where others have no use for it."""
-    users = "teachers that learn" if name == "distill_adapt" else "teaching"
-    return " and ".join(method for method, used in _USES.items() if name in used) or users
 
 
 def learning(builder: str, given: Mapping[str, Any], start: str = "") -> dict[str, Any]:

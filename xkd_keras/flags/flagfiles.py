@@ -60,7 +60,7 @@ def find(text: str) -> Path:
     near = nearest(name, known)
     hint = f" Did you mean '{near}'?" if near else ""
     raise FlagError(
-        f"--flagfile: '{text}' does not exist, and no configuration has this name.{hint}"
+        f"--flagfile: '{text}' cannot be found, and no configuration has this name.{hint}"
         " Valid: a path from where you are, or a name that `python -m xkd_keras` lists."
     )
 

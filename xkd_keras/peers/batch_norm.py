@@ -7,7 +7,7 @@ the activations fewer times: on two CPU cores a whole training step is 10-20 % f
 import keras
 import tensorflow as tf
 
-from xkd_keras import passes
+from xkd_keras import operations, passes
 from xkd_keras.peers import graphs, shared_statistics
 
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
@@ -115,7 +115,9 @@ def _exchange(model, old, new, more=None):
     `more` is set in the configuration of the new ones.
     """
     layers = _layers(model)
-    if not any(type(layer) is old for layer in layers):
+    if not any(type(layer) is old for layer in layers) or not all(
+        map(_is_cloned, [model, *layers])
+    ):
         return model
 
     def twin(layer):
@@ -132,6 +134,11 @@ def _exchange(model, old, new, more=None):
     except (NotImplementedError, TypeError, ValueError):
         return model  # a layer of the user's that cannot be made anew from its configuration
     return clone
+
+
+def _is_cloned(layer) -> bool:
+    """Whether Keras' clone of a layer does the same: of a graph it would not keep a `call`."""
+    return not hasattr(layer, "outputs") or operations.has_graph(layer)
 
 
 def _layers(model):

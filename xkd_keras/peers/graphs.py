@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from xkd_keras.operations import back
+from xkd_keras.operations import back, has_graph
 from xkd_keras.peers import catalogue
 
 _Affine = tuple[np.ndarray, np.ndarray]
@@ -15,7 +15,7 @@ _Affine = tuple[np.ndarray, np.ndarray]
 
 def graph(model: keras.Model) -> keras.Model | None:
     """Return `model` as a functional graph; None if only its own code knows its connections."""
-    if not hasattr(model, "outputs"):
+    if not has_graph(model):
         return None
     return keras.Model(model.inputs[0], keras.tree.flatten(model.outputs)[0])
 
@@ -103,7 +103,7 @@ def eyes(model: keras.Model) -> Eyes | None:
     Known are `normalize` of a peer, Rescaling and Normalization, one after the other. Nested models
     are not looked into.
     """
-    if not hasattr(model, "outputs"):  # only its own code knows its layers' order
+    if not has_graph(model):
         return None
     scale, offset, found = np.ones(1), np.zeros(1), []
     model = model._functional if isinstance(model, keras.Sequential) else model

@@ -12,7 +12,7 @@ from xkd_keras.peers import catalogue, graphs, layers
 
 SUFFIXES = (".keras", ".h5")
 _PROBABILITIES = ("softmax", "sigmoid")
-_ENDINGS = (*_PROBABILITIES, "linear")
+_ENDINGS = {*_PROBABILITIES, *operations.PASSING, "flatten"}
 
 
 def load(path: str, argument: str) -> keras.Model:
@@ -93,6 +93,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     if kind == "bgr":
         turn(graphs.leaves(model)[0])
     new_head = new_head or model.output_shape[-1] != num_classes
+    dense = isinstance(head, keras.layers.Dense) and head in model.layers
     if new_head and head not in model.layers:
         raise InputError(
             f"'{path}' has its last layer, '{head.name}', inside another model; valid: one that"
@@ -103,10 +104,10 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     x = layers.affine(pixels, look.scale, look.offset)
     try:
         left_out = {id(layer) for layer in look.layers} | _probabilities(path, model, head)
-        if new_head or isinstance(head, keras.layers.Dense):
+        if new_head or dense:
             left_out.add(id(head))
         logits = operations.replay(model, x, _caller(left_out))
-        return _finished(pixels, logits, head, num_classes, new_head, label)
+        return _finished(pixels, logits, head, dense, num_classes, new_head, label)
     except InputError:
         raise
     except ValueError as error:
@@ -121,9 +122,10 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
 
 
 def _graph(model: keras.Model) -> keras.Model | None:
-    """Return the graph of a model with one input and one output; None of any other."""
+    """Return the graph of a model with one input and one output, opened; None of any other."""
     ends = (getattr(model, name, None) for name in ("inputs", "outputs"))
-    return graphs.graph(model) if all(len(keras.tree.flatten(end)) == 1 for end in ends) else None
+    whole = all(len(keras.tree.flatten(end)) == 1 for end in ends) and graphs.graph(model)
+    return operations.flat(whole) if whole else None
 
 
 def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]:
@@ -136,7 +138,7 @@ def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]
     ending = list(itertools.takewhile(lambda each: operations.does(each) in _ENDINGS, tail[::-1]))
     found = {id(each) for each in ending if operations.does(each) in _PROBABILITIES}
     others = tail[: len(tail) - len(ending)]
-    if isinstance(head, keras.layers.Dense) and others:
+    if isinstance(head, keras.layers.Dense) and head in model.layers and others:
         raise InputError(
             f"'{path}': its last layer with weights, '{head.name}', is followed by"
             f" '{others[0].name}'; valid: a model that ends in that layer, or in a softmax of it.",
@@ -187,7 +189,7 @@ def _leave_names(model, look: graphs.Eyes, head) -> None:
             layer.name = f"own_{layer.name}"
 
 
-def _finished(pixels, logits, head, num_classes, new_head, label) -> keras.Model:
+def _finished(pixels, logits, head, dense, num_classes, new_head, label) -> keras.Model:
     """Put the last layer behind what is before it."""
     if new_head and len(logits.shape) != 2:
         raise InputError(
@@ -197,7 +199,7 @@ def _finished(pixels, logits, head, num_classes, new_head, label) -> keras.Model
         )
     if new_head:
         return keras.Model(pixels, layers.logits(logits, num_classes), name=label)
-    if isinstance(head, keras.layers.Dense):
+    if dense:
         last = keras.layers.Dense(
             num_classes, use_bias=head.use_bias, dtype="float32", name="logits"
         )

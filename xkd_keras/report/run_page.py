@@ -14,7 +14,7 @@ import numpy as np
 from xkd_keras import files
 from xkd_keras.console import many
 from xkd_keras.data import names
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects
 from xkd_keras.report import (
     by_class,
     curves,
@@ -221,7 +221,7 @@ def _particulars(metrics: Mapping) -> list[str]:
         ]
     if data.get("duplicates"):
         parts += _duplicates(data["duplicates"])
-    unused = fields.unused(metrics["method"])
+    unused = effects.unused(metrics["method"], metrics["config"].get("teacher", "auto"))
     settings = {name: value for name, value in metrics["config"].items() if name not in unused}
     return [*parts, *circumstances(settings, metrics["versions"])]
 

@@ -82,22 +82,11 @@ def _begun(run_dir: Path) -> bool:
 
 def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
     """Write what is run and on which data; refuse to resume with data that have changed."""
-    path = run_dir / "data.json"
-    if _begun(run_dir) and _fingerprint(path) not in ("", data.fingerprint):
-        raise InputError(
-            f"the images of '{config.dataset}' have changed since '{run_dir}' was"
-            " started; restore them, or choose another directory.",
-            argument="dataset",
-        )
+    if _begun(run_dir) and whereabouts.fingerprint(run_dir) not in ("", data.fingerprint):
+        raise whereabouts.changed(config, run_dir)
     files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
-    files.write(path, json.dumps({**about(data), **whereabouts.of(config)}, indent=1) + "\n")
-
-
-def _fingerprint(path: Path) -> str:
-    """Return that of the images that a run was begun with; empty where the file is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(path.read_text())["fingerprint"]
-    return ""
+    facts = {**about(data), **whereabouts.of(config)}
+    files.write(run_dir / "data.json", json.dumps(facts, indent=1) + "\n")
 
 
 def about(data: datasets.Dataset) -> dict:

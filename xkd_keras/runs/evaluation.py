@@ -5,7 +5,7 @@ python -m xkd_keras.evaluate --run_dir=RUN [--peer=NAME] [--dataset=folder:PATH]
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -56,14 +56,14 @@ def predict(
     calls = {name: tf.function(model, reduce_retracing=True) for name, model in models.items()}
     rows = {name: [] for name in models}
     times = {name: [] for name in models}
-    for images, _, mask in datasets.eval_batches(part, dataset=dataset, batch_size=batch_size):
+    for images, mask in _batches(part, dataset, batch_size):
         for name, call in calls.items():
             if not times[name]:
                 call(images, training=False)  # traces the graph, which is not to count
             began = time.perf_counter()
             logits = call(images, training=False).numpy()
             times[name].append(1000 * (time.perf_counter() - began) / len(images))
-            rows[name].append(logits[mask.numpy() > 0])
+            rows[name].append(logits[mask])
     logits = {name: np.concatenate(row) for name, row in rows.items()}
     speed = {name: float(np.median(each)) for name, each in times.items()}
     own = shares.normalized(weights, models)
@@ -80,9 +80,23 @@ def answers(
     call: Callable[[np.ndarray], np.ndarray], dataset: datasets.Dataset, split: str, batch_size: int
 ) -> np.ndarray:
     """Return what a function of images, float32 [n, H, W, 3], says of a split: [n, classes]."""
-    part = getattr(dataset, split)
-    batches = datasets.eval_batches(part, dataset=dataset, batch_size=batch_size)
-    return np.concatenate([call(images.numpy()[mask > 0]) for images, _, mask in batches])
+    batches = _batches(getattr(dataset, split), dataset, batch_size)
+    return np.concatenate([call(images.numpy()[mask]) for images, mask in batches])
+
+
+def _batches(part, dataset: datasets.Dataset, batch_size: int) -> Iterator:
+    """Give batches of a split, and which images are no padding, bool [B].
+
+    Raises:
+        InputError: A file is damaged or gone.
+    """
+    batches = iter(datasets.eval_batches(part, dataset=dataset, batch_size=batch_size))
+    while True:
+        with datasets.readable(dataset.name):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch[0], batch[2].numpy() > 0
 
 
 def agreement(logits: dict[str, np.ndarray]) -> float:

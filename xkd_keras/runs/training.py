@@ -19,7 +19,7 @@ from xkd_keras.distillation import methods, similar
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects, fields
 from xkd_keras.peers import graphs
 from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
 from xkd_keras.runs import directory as rundir
@@ -181,8 +181,9 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
             f"--ema={config.ema:g} averages the weights of the last {reach:.0f} of {total} steps,"
             " so the networks lag behind; choose a smaller one, or more epochs"
         )
-    unread = [name for name, peer in cohort.peers.items() if similar.features(peer) is None]
-    if cohort.similarity and unread:
+    members = cohort.peers.items() if cohort.similarity else ()
+    unread = [name for name, peer in members if similar.features(peer) is None]
+    if unread:
         yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
     for peer in config.peers():
         again = graphs.normalises_again(cohort.peers[peer.name])
@@ -191,10 +192,10 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
                 f"{peer.name} normalises pixels by its layer '{again}', and is given normalised"
                 " ones: leave that layer out"
             )
-    for name in sorted(fields.unused(config.method)):
+    for name in sorted(effects.unused(config.method, config.teacher)):
         flag = fields.field(name)
         if getattr(config, name) not in (flag.default, flag.metadata["usual"]):
-            users = fields.users(name)
+            users = effects.users(name)
             yield f"--{name} has no effect on --method={config.method}; it is for {users}"
     if config.exits and methods.own(config.method, "similarity", None):
         yield f"with --exits={config.exits}, features are not compared (--distill_similarity=0)"

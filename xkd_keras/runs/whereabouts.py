@@ -42,11 +42,10 @@ def located(config: configs.Config, run_dir: Path) -> configs.Config:
     """Return the configuration with the folder where it was in training, if it is not here."""
     if not _missing(config):
         return config
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        there = json.loads((run_dir / "data.json").read_text())["path"]
-        if os.path.isdir(there):
-            return dataclasses.replace(config, dataset=f"folder:{there}")
-    return config
+    there = _recorded(run_dir, "path")
+    return (
+        dataclasses.replace(config, dataset=f"folder:{there}") if os.path.isdir(there) else config
+    )
 
 
 def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> configs.Config:
@@ -57,7 +56,36 @@ def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> conf
     """
     moved = _missing(before) and names.is_folder(now.dataset) and not _missing(now)
     moved = moved and not (run_dir / "metrics.json").exists()
-    return dataclasses.replace(before, dataset=now.dataset) if moved else before
+    known = moved and fingerprint(run_dir)
+    return dataclasses.replace(before, dataset=now.dataset) if known else before
+
+
+def changed(config: configs.Config, run_dir: Path) -> InputError:
+    """Return the error for images that are not those that a run was begun with."""
+    was, now = _recorded(run_dir, "path"), of(config).get("path", "")
+    if was != now:
+        return InputError(
+            f"the images of '{config.dataset}' are not those that '{run_dir}' was started with"
+            f" (in '{was}'); valid: these in their new place, or another directory.",
+            argument="dataset",
+        )
+    return InputError(
+        f"the images of '{config.dataset}' have changed since '{run_dir}' was"
+        " started; restore them, or choose another directory.",
+        argument="dataset",
+    )
+
+
+def fingerprint(run_dir: Path) -> str:
+    """Return that of the images that a run was begun with; empty where data.json is damaged."""
+    return _recorded(run_dir, "fingerprint")
+
+
+def _recorded(run_dir: Path, name: str) -> str:
+    """Return what a run's data.json says; empty where it does not."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((run_dir / "data.json").read_text())[name]
+    return ""
 
 
 def check(config: configs.Config, run_dir: Path) -> None:

@@ -15,7 +15,7 @@ from xkd_keras import data as datasets
 from xkd_keras import files
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects
 from xkd_keras.runs import building, checkpoint, evaluation, freezing, result, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study.plan import Task
@@ -63,7 +63,7 @@ def run(task: Task) -> None:
 
 
 _NOT_OF_DATA = {
-    **{name: configs.Config.__dataclass_fields__[name].default for name in fields.TEACHING},
+    **{name: configs.Config.__dataclass_fields__[name].default for name in effects.TEACHING},
     **{"method": "mcod", "teacher_run": "", "peer": ()},
 }
 

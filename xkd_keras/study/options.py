@@ -12,7 +12,7 @@ from absl import flags
 from xkd_keras import train
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects, fields
 from xkd_keras.flags import peer as peer_options
 from xkd_keras.study import shards
 from xkd_keras.study.plan import SWEEP_SEED, Arm, Plan
@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
         "compare",
         [],
         "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
-        f" {', '.join(fields.METHODS)}. Options: {', '.join(fields.TEACHING)}; a second variant"
+        f" {', '.join(fields.METHODS)}. Options: {', '.join(effects.TEACHING)}; a second variant"
         " of a method needs a name.",
         **kwargs,
     )
@@ -115,7 +115,7 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         if len(names) > 1:
             raise FlagError(f"--compare={text}: name: received {len(names)}; valid: one.")
         rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
-        options = peer_options.options(f"--compare={text}", rest, fields.TEACHING)
+        options = peer_options.options(f"--compare={text}", rest, effects.TEACHING)
         name = names[0] if names else method
         own = name == method and not (name == "solo" and options)
         if name.lower() in fields.METHODS and not own:
@@ -141,7 +141,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
         if not parts:
             raise FlagError(f"received '{text}'; valid: OPTION=VALUE:VALUE...", argument="sweep")
         each = [
-            peer_options.options("--sweep", f"{option}={part}", fields.TEACHING) for part in parts
+            peer_options.options("--sweep", f"{option}={part}", effects.TEACHING) for part in parts
         ]
         if option in grid:
             raise FlagError(

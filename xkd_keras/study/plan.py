@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import fields
+from xkd_keras.flags import effects
 
 ABOUT = {
     "solo": "each network alone",
@@ -105,7 +105,8 @@ class Plan:
         """
         if arm.method == "solo" or arm.name != arm.method:
             return []
-        unused = fields.unused(arm.method) | set(arm.options)
+        teacher = arm.options.get("teacher", self.base.teacher)
+        unused = effects.unused(arm.method, teacher) | set(arm.options)
         free = [name for name in self.grid if name not in unused]
         each = [{name: setting[name] for name in free} for setting in self.settings()]
         return [setting for i, setting in enumerate(each) if setting and setting not in each[:i]]

@@ -1,0 +1,28 @@
+"""Flags of how peers teach each other, and to which methods each of them makes a difference."""
+
+from xkd_keras.flags.fields import Fields
+
+_OF_WINDOWS = ("distill_period", "distill_duty", "distill_start", "distill_growth")
+# Who listens to the flags of windows.
+_USES = {"mcod": _OF_WINDOWS, "ramp": ("distill_start", "distill_growth")}
+TEACHING = ("teacher", "teacher_peer", "distill_term", "temperature", "distill_weight_max")
+TEACHING += (*_OF_WINDOWS, "distill_adapt", "distill_similarity", "exits")
+
+
+def is_frozen(method: str, teacher: str) -> bool:
+    """Whether a finished run teaches, which learns no more."""
+    return teacher == "frozen" or (method, teacher) == ("kd", "auto")
+
+
+def unused(method: str, teacher: str = Fields.teacher) -> set[str]:
+    """Return the flags that make no difference to a method with a teacher."""
+    own = {*TEACHING} - {"exits"} if method == "solo" else set()
+    if is_frozen(method, teacher):
+        own |= {"distill_adapt"}
+    return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | own
+
+
+def users(name: str) -> str:
+    """Return the methods that listen to a flag, where others have no use for it."""
+    users = "teachers that learn" if name == "distill_adapt" else "teaching"
+    return " and ".join(method for method, used in _USES.items() if name in used) or users
