@@ -1,6 +1,7 @@
 """Where a server is, as its clients are told, and how gRPC reaches it."""
 
 import ipaddress
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,8 @@ def joined(host: str, port: int, usual: int = 0) -> str:
     """
     if host.startswith("https://"):
         parts = urlsplit(host)
-        return parts._replace(netloc=f"{parts.hostname}:{port}").geturl() if port else host
+        bare = re.sub(r":\d*$", "", parts.netloc)  # the hostname, as it was written
+        return parts._replace(netloc=f"{bare}:{port}").geturl() if port else host
     port = port or usual
     bare = host.strip("[]")
     return f"[{bare}]:{port}" if _is_ip(bare) and ":" in bare else f"{host}:{port}"
@@ -56,15 +58,22 @@ def channel_to(address: str, ca_file: str = ""):
     address = address.removeprefix("http://").rstrip("/")  # as people copy it
     if address.startswith("https://"):
         raise command.MistakeError(
-            f"address: received '{address}'; valid: HOST:PORT, and an authority if it has TLS."
+            f"address: received '{address}'; valid: HOST:PORT, and an authority if it has TLS;"
+            " https:// needs --rest."
         )
     options = _UNLIMITED + (_NO_PROXY if is_loopback(address) else [])
     if not ca_file:
         return grpc.insecure_channel(address, options=options)
+    credentials = grpc.ssl_channel_credentials(authority(ca_file))
+    return grpc.secure_channel(address, credentials, options)
+
+
+def authority(ca_file: str) -> bytes:
+    """Return the certificates of a PEM file; raises MistakeError."""
     try:
-        authority = Path(ca_file).read_bytes()
+        content = Path(ca_file).read_bytes()
     except OSError as error:
         raise command.MistakeError(f"--ca_file: {ca_file}: {error.strerror}.") from None
-    if b"-----BEGIN" not in authority:
+    if b"-----BEGIN" not in content:
         raise command.MistakeError(f"--ca_file: {ca_file}: is not PEM text.")
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options)
+    return content

@@ -6,8 +6,11 @@ The server decodes and scales images; a client only sends the files. Programs us
 """
 
 import base64
+import itertools
 import json
+import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,7 +60,8 @@ class Client:
         timeout: Seconds that an answer may take.
         retries: How often to try again while the server is not available.
         wait: Seconds before the first retry; doubled before each further retry.
-        ca_file: PEM file of the authority, for a server with TLS; empty: no TLS. gRPC only.
+        ca_file: PEM file of the authority, for a server with TLS. Empty: gRPC without TLS, and for
+            https://... the authorities that this machine knows.
     """
 
     def __init__(
@@ -71,8 +75,10 @@ class Client:
         wait: float = 0.25,
         ca_file: str = "",
     ):
-        if rest and ca_file:
-            raise command.MistakeError("--ca_file: is for gRPC; the servers' REST has no TLS.")
+        if rest and ca_file and not address.startswith("https://"):
+            raise command.MistakeError(
+                "--ca_file: is for gRPC and https://; the servers' REST has no TLS."
+            )
         self._model, self._address, self._label = model, address, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
         self._ca_file = ca_file
@@ -102,7 +108,7 @@ class Client:
                 return self._send(images)
             except _UnavailableError as error:
                 if not left:
-                    raise RefusedError(f"{self._address}: {error}") from None
+                    raise _UnavailableError(f"{self._address}: {error}") from None
             # Clients should not all come back at the same moment after a server was away.
             time.sleep(wait * random.uniform(0.5, 1.5))
             wait *= 2
@@ -155,6 +161,10 @@ class Client:
         session = requests.Session()
         if addresses.is_loopback(self._address):
             session.trust_env = False  # which may name proxies
+        if self._ca_file:
+            addresses.authority(self._ca_file)  # read once, so that a mistake is told now
+        known = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        authority = self._ca_file or next(filter(None, known), None)
         label = f"/labels/{self._label}" if self._label else ""
         url = f"{addresses.url_of(self._address)}/v1/models/{self._model}{label}:predict"
 
@@ -162,11 +172,15 @@ class Client:
             encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
             body = {"signature_name": SIGNATURE, "instances": encoded}
             try:
-                answer = session.post(url, json=body, timeout=self._timeout)
+                answer = session.post(url, json=body, timeout=self._timeout, verify=authority)
+            except requests.exceptions.SSLError as error:
+                raise RefusedError(
+                    f"{self._address}: no TLS with it ({_tls_reason(error)}); valid: http:// where"
+                    " it has none, or a ca_file with the authority of its certificate"
+                ) from None
+            except requests.ConnectionError:
+                raise _UnavailableError("nothing answers there") from None
             except requests.RequestException as error:
-                lost = isinstance(error, requests.ConnectionError)
-                if lost and not isinstance(error, requests.exceptions.SSLError):
-                    raise _UnavailableError("nothing answers there") from None
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
                 return _rest_answers(answer.status_code, answer.json())
@@ -180,6 +194,12 @@ class Client:
 
 class _UnavailableError(RefusedError):
     """The server may be available in a moment."""
+
+
+def _tls_reason(error: Exception) -> str:
+    """Return OpenSSL's words of what `requests` says of them, as "certificate verify failed"."""
+    found = re.search(r"\] ([\w ]+)", str(error))
+    return found[1].strip() if found else type(error).__name__
 
 
 def _rest_answers(status: int, content) -> list[Answer]:
@@ -227,7 +247,7 @@ FLAGS = {  # default, help, least
     "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
     "rest": (False, "Use REST instead of gRPC."),
     "model_name": ("default", "Name of the model on the server."),
-    "ca_file": ("", "PEM file of the authority, for gRPC with TLS."),
+    "ca_file": ("", "PEM file of the authority, for gRPC with TLS or https://."),
     "label": ("", "Ask for the version with this label, such as stable or canary."),
     "top": (3, "How many labels to print.", 1),
     "json": (False, "Print one line of JSON per image, for programs."),
@@ -254,21 +274,26 @@ def main(names: Sequence[str]) -> int:
         given.timeout,
         ca_file=given.ca_file,
     )
-    waiting, failed = [], False
-    for image in images_of(names):
-        waiting.append(image)
-        if len(waiting) == given.batch:
-            failed |= _print(client, waiting)
-            waiting = []
-    if waiting:
-        failed |= _print(client, waiting)
+    images, failed = images_of(names), False
+    while batch := list(itertools.islice(images, given.batch)):
+        try:
+            failed |= _print(client, batch)
+        except _UnavailableError as error:  # each image would wait as long
+            print(f"error: {batch[0][0]} and what follows it: {error}", file=sys.stderr)
+            return 1
     return int(failed)
 
 
 def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
-    """Print the answers to some images; return whether one failed."""
+    """Print the answers to some images; return whether one failed.
+
+    Raises:
+        RefusedError: The server is not available, after all retries.
+    """
     try:
         answers = client.classify([content for _, content in images])
+    except _UnavailableError:
+        raise
     except RefusedError as error:
         if len(images) == 1:
             name = images[0][0]

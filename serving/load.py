@@ -98,9 +98,12 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
     from google.protobuf import json_format
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 
-    address, path = addresses.joined(given.host, port), f"/v1/models/{given.model_name}"
+    if given.host.startswith("https://"):
+        raise command.MistakeError(f"--host: received '{given.host}'; valid: HOST, without TLS.")
+    host = given.host.removeprefix("http://").rstrip("/")
+    address, path = addresses.joined(host, port), f"/v1/models/{given.model_name}"
     try:
-        connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
+        connection = http.client.HTTPConnection(host, port, timeout=given.timeout)
         connection.request("GET", f"{path}/metadata")
         answer = json.loads(connection.getresponse().read())
         connection.close()
@@ -120,7 +123,7 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
     body = json.dumps({"signature_name": given.signature, "inputs": plain}).encode()
 
     def connect():
-        connection = http.client.HTTPConnection(given.host, port, timeout=given.timeout)
+        connection = http.client.HTTPConnection(host, port, timeout=given.timeout)
 
         def send():
             try:
@@ -181,7 +184,8 @@ def main() -> int:
     name = "rate" if given.rate else "concurrency"
     loads = numbers(name, getattr(given, name))
     _check_files(given)
-    port = given.port or client.usual_port(given)
+    usual = client.usual_port(given)
+    port = given.port or usual
     with command.quiet():
         connect = (over_rest if given.rest else over_grpc)(given, port)
     unit = "requests a second" if given.rate else "clients"

@@ -215,6 +215,7 @@ class Batcher:
         name, outputs, _ = key
         size = len(next(iter(inputs.values())))
         padded = next((n for n in self._options.allowed if n >= size), size)
+        padded = min(padded, self._options.call)  # of a request that is split
         self._observe(size)
         inputs = {alias: joined([array], padded) for alias, array in inputs.items()}
         results = self._run(name, inputs, outputs, deadline)

@@ -143,8 +143,10 @@ class BatchingOptions:
             raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
         # Where requests are split, upstream's code wants the first here, and the second there.
         if sizes and sizes[-1] not in (self.size, self.call):
+            split = f", or max_execution_batch_size, {self.call}" if self.call < self.size else ""
             raise ConfigError(
-                f"allowed_batch_sizes: the last, {sizes[-1]}, must be max_batch_size, {self.size}."
+                f"allowed_batch_sizes: the last, {sizes[-1]}, must be max_batch_size,"
+                f" {self.size}{split}."
             )
 
 

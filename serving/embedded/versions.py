@@ -160,12 +160,12 @@ class Model:
     def _refresh(self) -> None:
         wanted = self.config.wanted()
         self._tell("" if wanted else self.config.missing())
-        if wanted is None:
-            return
         with self._lock:
             for number, version in self._versions.items():
-                if number not in wanted:  # published again, it is tried like a new one
+                if number not in (wanted or ()):  # published again, it is tried like a new one
                     version.tries, version.again = 0, 0.0
+        if wanted is None:
+            return
         for number in wanted:
             with self._lock:
                 version = self._versions.get(number)

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from xkd_keras import compress as command
 from xkd_keras.compression import passes, pipeline
@@ -86,6 +87,29 @@ def test_a_wrong_request_is_told(trained, arguments, message):
     with pytest.raises(InputError, match=message):
         pipeline.compress(trained, *arguments)
     assert not (trained / "export").exists()
+
+
+def test_a_layer_that_a_recipe_cannot_take_is_told_before_anything_is_computed(
+    trained, monkeypatch
+):
+    def never(*_):
+        raise AssertionError("it computed")
+
+    def refuse(*_, **__):
+        raise InputError("the layer 'x' has no int8.", argument="recipe")
+
+    monkeypatch.setattr(pipeline.artifacts, "Tested", never)
+    monkeypatch.setattr("xkd_keras.compression.quantizing.check", refuse)
+    with pytest.raises(InputError, match=r"^recipe: the layer 'x'"):
+        pipeline.compress(trained, "normalised", "qat")
+
+
+def test_files_are_compared_in_full_precision_and_what_follows_has_its_own_again():
+    state = tf.config.experimental.tensor_float_32_execution_enabled
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    with pipeline.artifacts.in_full():
+        assert not state()
+    assert state()
 
 
 def test_the_command_knows_every_recipe():

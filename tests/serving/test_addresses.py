@@ -28,6 +28,8 @@ HAS_IPV6 = socket.has_ipv6
         ("https://birds.org/models", 0, "https://birds.org/models"),
         ("https://birds.org:444/models", 0, "https://birds.org:444/models"),
         ("https://birds.org/models", 9000, "https://birds.org:9000/models"),
+        ("https://[::1]", 8443, "https://[::1]:8443"),
+        ("https://me@birds.org:444/m", 8443, "https://me@birds.org:8443/m"),
     ],
 )
 def test_the_usual_port_is_that_of_a_server_and_not_of_a_proxy_with_tls(host, port, expected):

@@ -94,6 +94,21 @@ def test_large_requests_are_split_where_that_is_asked_for():
     for last in (16, 64):  # of upstream's two checks, one wants the first and one the second
         sizes = f"allowed_batch_sizes: 4 allowed_batch_sizes: {last}"
         assert options(f"{text} {split} {sizes}").allowed == (4, last)
+    with pytest.raises(ConfigError, match="must be max_batch_size, 64, or max_execution_batch_"):
+        options(f"{text} {split} allowed_batch_sizes: 4 allowed_batch_sizes: 8")
+
+
+@pytest.mark.parametrize("last", [16, 64])
+def test_pieces_of_a_large_request_are_padded_no_further_than_a_call_may_be(last):
+    sizes = []
+
+    def model(name, inputs, outputs, deadline):
+        sizes.append(len(inputs["x"]))
+        return [inputs["x"]]
+
+    batcher = Batcher(model, BatchingOptions(size=64, largest=16, allowed=(4, last)))
+    assert ask(batcher, *range(37)) == list(range(37))
+    assert sizes == [16, 16, 16]
 
 
 @pytest.mark.parametrize(

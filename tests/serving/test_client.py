@@ -151,6 +151,18 @@ def test_one_bad_image_does_not_cost_the_others(run, tmp_path):
     assert errors.startswith(f"error: {tmp_path / 'b.png'}: Unknown image file format")
 
 
+def test_where_no_server_is_the_first_wait_is_the_last(run, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(client.time, "sleep", waits.append)
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(RED)
+    code, printed, errors = run(tmp_path, port=9)
+    assert (code, printed) == (1, "")
+    assert errors.startswith(f"error: {tmp_path / '0.png'} and what follows it: 127.0.0.1:9: ")
+    assert len(errors.splitlines()) == 1
+    assert len(waits) == 4
+
+
 def test_a_port_that_cannot_be_is_told(run):
     with pytest.raises(command.MistakeError, match=r"^--port: received 70000; valid: 0 to 65535"):
         run("-", port=70_000)  # gRPC would take it for 4464
@@ -203,5 +215,5 @@ def test_no_proxy_leads_to_this_machine(served, rest, monkeypatch):
 
 def test_a_server_without_tls_is_not_taken_for_one_that_is_not_there(served):
     one = client.Client("m", served.url.replace("http:", "https:"), rest=True, wait=60)
-    with pytest.raises(client.RefusedError, match="SSLError"):
+    with pytest.raises(client.RefusedError, match=r"no TLS with it \(.*; valid: http:// where"):
         one.classify([RED])

@@ -122,10 +122,18 @@ def test_a_server_is_loaded_and_the_numbers_are_printed_and_written(run, rest, t
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
 
 
+def test_an_address_that_was_copied_with_its_scheme_is_taken(run):
+    code, _ = run(rest=True, host="http://127.0.0.1", concurrency="1")
+    assert code == 0
+    with pytest.raises(command.MistakeError, match=r"^--host: received 'https://h'; valid: HOST,"):
+        run(rest=True, host="https://h")
+
+
 @pytest.mark.parametrize("rest", [False, True])
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"port": 70_000}, "--port: received 70000; valid: 0 to 65535"),
         ({"model_name": "no"}, "Servable not found for request: Latest"),
         ({"signature": "no"}, "--signature: received 'no'; valid: "),
         ({"port": 9}, "127.0.0.1:9: "),

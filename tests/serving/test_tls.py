@@ -1,8 +1,11 @@
 """TLS and mutual TLS for gRPC."""
 
+import http.server
 import os
+import ssl
 import subprocess
 import tempfile
+import threading
 
 import grpc
 import pytest
@@ -10,6 +13,7 @@ import requests
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from serving.client import Client, RefusedError
+from serving.command import MistakeError
 from serving.embedded import certificates as embedded_certificates
 from serving.embedded.errors import ConfigError
 from serving.embedded.protos import SSLConfig
@@ -45,6 +49,52 @@ def test_a_pair_is_checked_without_files_in_memory_and_none_stays(tmp_path, monk
     with pytest.raises(ConfigError, match="server_key does not match server_cert"):
         embedded_certificates.credentials(config)
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """An address of HTTPS whose certificate no machine knows, where one answer is given."""
+    certificates(tmp_path)
+    row = b'{"predictions": [{"labels": ["yes"], "scores": [1.0]}]}'
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(row)))
+            self.end_headers()
+            self.wfile.write(row)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_proxy_with_tls_is_reached_where_its_authority_is_known(proxy, tmp_path, monkeypatch):
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RefusedError, match=r"no TLS with it \(certificate verify failed"):
+        Client("m", proxy, rest=True, retries=0).classify([b""])
+    ca_file = str(tmp_path / "ca.pem")
+    known = Client("m", proxy, rest=True, ca_file=ca_file)
+    assert known.classify([b""]) == [[("yes", 1.0)]]
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
+    assert Client("m", proxy, rest=True).classify([b""]) == [[("yes", 1.0)]]
+
+
+def test_an_authority_that_nothing_asks_for_is_told(tmp_path):
+    with pytest.raises(MistakeError, match=r"^--ca_file: is for gRPC and https://"):
+        Client("m", "http://a", rest=True, ca_file="ca.pem")
+    with pytest.raises(MistakeError, match=r"^--ca_file: .*no\.pem: No such file"):
+        Client("m", "https://a", rest=True, ca_file=str(tmp_path / "no.pem"))
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -154,6 +154,18 @@ def test_a_broken_version_that_was_removed_is_new_when_it_is_published_again(bas
     settled(one, {2: "AVAILABLE", 1: "END"})
 
 
+def test_a_broken_version_is_new_when_its_whole_base_path_was_removed(base):
+    publish(base, 1, broken=True)
+    one = Model(ModelConfig("m", base), Loads(), retries=0, interval=0.0)
+    one.refresh()
+    shutil.rmtree(base)
+    one.refresh()
+    base.mkdir()
+    publish(base, 1)
+    one.refresh()
+    settled(one, {1: "AVAILABLE"})
+
+
 def test_a_broken_version_is_not_tried_again_before_its_time(base):
     publish(base, 1, broken=True)
     one = Model(ModelConfig("m", base), Loads(), retries=5, interval=3600)

@@ -29,22 +29,27 @@ def test_latency_belongs_to_the_file_that_took_it():
     assert len(latency.interleaved(calls, rounds=10**6, seconds=0)) == 10
 
 
-def test_a_file_that_cannot_be_opened_costs_no_other_its_latency(tmp_path, monkeypatch):
-    for name in ("good", "other"):
+def test_a_file_that_cannot_be_opened_or_run_costs_no_other_its_latency(tmp_path, monkeypatch):
+    for name in ("good", "other", "failing"):
         (tmp_path / f"{name}.tflite").write_bytes(b"")
     opened = latency._call
 
+    def fail():
+        raise RuntimeError("Node number 3 failed to invoke.\nand more")
+
     def call(path, image):
-        return opened(path, image) if path.stem == "torn" else lambda: time.sleep(0.001)
+        given = {"failing": fail, "torn": None}.get(path.stem, lambda: time.sleep(0.001))
+        return given or opened(path, image)
 
     monkeypatch.setattr(latency, "_call", call)
     monkeypatch.setattr(latency, "ROUNDS", 10)
     (tmp_path / "torn.tflite").write_bytes(b"half of it")
-    paths = [tmp_path / f"{name}.tflite" for name in ("good", "torn", "other")]
-    good, torn, other = latency._timed(paths, np.zeros((1, 1, 3)))
+    paths = [tmp_path / f"{name}.tflite" for name in ("good", "torn", "failing", "other")]
+    good, torn, failing, other = latency._timed(paths, np.zeros((1, 1, 3)))
     assert good["median"] >= 1.0
     assert other["median"] >= 1.0
     assert torn.startswith("is not a TFLite model that runs here")
+    assert failing == "Node number 3 failed to invoke."
 
 
 @pytest.mark.parametrize(

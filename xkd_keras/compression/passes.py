@@ -62,9 +62,8 @@ def run(chain: str, model: tf_keras.Model, tune: Tune, sparsity: float, clusters
     Raises:
         InputError: The network has a layer that the recipe cannot take.
     """
-    passes = CHAINS[chain]
-    quantizing.check(model, chain, aware="quantize" in passes)
-    layers = model.layers
+    check(chain, model)
+    passes, layers = CHAINS[chain], model.layers
     try:
         for i, each in enumerate(passes):
             before = passes[:i]
@@ -80,6 +79,11 @@ def run(chain: str, model: tf_keras.Model, tune: Tune, sparsity: float, clusters
         reason = first_line(error)[:150]
         raise blamed(layers, f"cannot take '{chain}': {reason}", str(error)) from None
     return model
+
+
+def check(chain: str, model: tf_keras.Model) -> None:
+    """Raise InputError for a layer that a recipe is known not to take."""
+    quantizing.check(model, chain, aware="quantize" in CHAINS[chain])
 
 
 def blamed(layers: Iterable, reason: str, text: str) -> InputError:

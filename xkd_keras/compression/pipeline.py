@@ -1,5 +1,6 @@
 """From a finished run to one compressed peer in its manifest."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from xkd_keras.compression import passes, tuning, twin
@@ -67,29 +68,36 @@ def compress(
         batch_size=batch_size or run.config.batch_size,
         seed=seed,
     )
+    network = twin.twin(run.models[peer])
+    passes.check(recipe, network)
     with workshop.opened(run_dir) as stage:
-        tested = artifacts.Tested(run, precision)  # first: it may refuse the run
-        model = passes.run(recipe, twin.twin(run.models[peer]), tune, sparsity, clusters)
-        if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
-            names, images = {recipe: "int8"}, None
-        else:
-            names = {f"{recipe}-{variant}": variant for variant in ("float32", "int8")}
-            images = tested.representative()
-        temperature_of_model = tested.temperature_of(
-            lambda images: model(images, training=False).numpy()
-        )
-        fresh = []
-        with lite.converters(model) as convert:
-            for name, variant in names.items():
+        with artifacts.in_full():
+            tested = artifacts.Tested(run, precision)  # before learning: it may refuse the run
+        model = passes.run(recipe, network, tune, sparsity, clusters)
+        with artifacts.in_full():
+            fresh = []
+            for name, content in _files(tested, recipe, model):
                 entry = {**artifacts.tflite_entry(peer, name), "taught": distill_weight > 0}
-                try:
-                    content = convert(variant, images)
-                except InputError as error:
-                    raise passes.blamed(model.layers, f"fails: {error}", str(error)) from None
-                content = lite.tempered(content, temperature_of_model)
                 fresh.append(artifacts.finished_tflite(tested, stage, entry, content))
                 _warn(fresh[-1], tested)
-        return artifacts.publish(tested, stage, fresh, [])
+            return artifacts.publish(tested, stage, fresh, [])
+
+
+def _files(tested: artifacts.Tested, recipe: str, model) -> Iterator[tuple[str, bytes]]:
+    """Give the TFLite files of a model that a recipe has made, by the names of their variants."""
+    if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
+        names, images = {recipe: "int8"}, None
+    else:
+        names = {f"{recipe}-{variant}": variant for variant in ("float32", "int8")}
+        images = tested.representative()
+    temperature = tested.temperature_of(lambda images: model(images, training=False).numpy())
+    with lite.converters(model) as convert:
+        for name, variant in names.items():
+            try:
+                content = convert(variant, images)
+            except InputError as error:
+                raise passes.blamed(model.layers, f"fails: {error}", str(error)) from None
+            yield name, lite.tempered(content, temperature)
 
 
 def _usual_rate(config: configs.Config, peer: str) -> float:

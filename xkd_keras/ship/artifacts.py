@@ -22,7 +22,7 @@ from xkd_keras.ship import (
     savedmodel,
     workshop,
 )
-from xkd_keras.ship.tested import Tested
+from xkd_keras.ship.tested import Tested, in_full
 from xkd_keras.ship.variants import (
     KINDS,
     ONNX,
@@ -70,7 +70,7 @@ def export(
     versioned = names if SAVED_MODEL in variants else []
     numbers = {name: _version(run_dir, name, version) for name in versioned}
     lites = [variant for variant in variants if variant in VARIANTS]
-    with workshop.opened(run_dir) as stage:
+    with workshop.opened(run_dir) as stage, in_full():
         tested = Tested(run, precision)
         fresh, failed = [], []
         for name in names:

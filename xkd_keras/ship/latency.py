@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras.devices import start_up
-from xkd_keras.errors import InputError, first_line
+from xkd_keras.errors import first_line
 
 ROUNDS, SECONDS = 50, 30  # as many rounds as this, or until this much time has passed
 _FEWEST, _WARM = 10, 3
@@ -92,9 +92,12 @@ def _timed(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float] | 
     calls = {}
     for i, path in enumerate(paths):
         try:
-            calls[i] = _call(path, image)
-        except (InputError, OSError) as error:
+            call = _call(path, image)
+            call()
+        except Exception as error:  # three libraries' own
             found[i] = first_line(error)
+        else:
+            calls[i] = call
     times = interleaved(list(calls.values()), ROUNDS, SECONDS)
     for i, each in zip(calls, times.T, strict=True):
         found[i] = {"min": round(float(each.min()), 4), "median": round(float(np.median(each)), 4)}

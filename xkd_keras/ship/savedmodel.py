@@ -16,7 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from xkd_keras.data import preparation
 from xkd_keras.devices.start_up import quiet
 from xkd_keras.distillation import shares as ensemble_shares
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 from xkd_keras.ship.metadata import CROP_RATIO, LABELS, as_lines, from_lines
 
 DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB, turned 600
@@ -122,7 +122,7 @@ def write(
             tf.saved_model.save(served, directory, signatures=served.functions)
     except tf.errors.OpError as error:
         full = "No space left on device" in error.message
-        why = "No space left on device" if full else error.message
+        why = "No space left on device" if full else first_line(error)
         raise InputError(f"{directory}: cannot be written: {why}") from None
     labels.unlink()  # it is in assets now
     extra = directory / "assets.extra"

@@ -1,5 +1,6 @@
 """A run with what its networks answer on the images that its files are compared on."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -14,6 +15,17 @@ from xkd_keras.ship import quality
 
 REPRESENTATIVE = 200  # training images that stand for all when activations are quantised
 OWN = 0.01  # of top-1: what another machine's rounding may change; of few images, one of them
+
+
+@contextlib.contextmanager
+def in_full():
+    """Let a GPU compute float32 in full: TensorFlow would round what files are compared with."""
+    was = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(was)
 
 
 class Tested:
@@ -34,8 +46,6 @@ class Tested:
 
     def __init__(self, run, precision: float = 0.0):
         self.run, self.precision = run, precision
-        # On a GPU, TensorFlow would round to 10 bits what the files on a CPU are compared with.
-        tf.config.experimental.enable_tensor_float_32_execution(False)
         self.predictions = {
             split: evaluation.predict(
                 run.models, run.weights, run.data, split, run.config.eval_batch_size
