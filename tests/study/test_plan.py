@@ -1,12 +1,14 @@
 """What a study will run: methods, variants, seeds, settings and whose networks teach."""
 
+import json
+
 import pytest
 from absl import flags
 
-from xkd_keras.errors import FlagError
+from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import effects
-from xkd_keras.study import options, orchestration, search
+from xkd_keras.study import options, orchestration, results, search
 from xkd_keras.study.options import parse_arms, parse_grid
 from xkd_keras.study.plan import Plan
 
@@ -79,6 +81,47 @@ def test_the_search_counts_no_setting_that_makes_no_difference_to_a_method():
     assert len(tried["mcod"]) == 4
     assert tried["ramp"] == tried["dml"]
     assert tried["one"] == []
+
+
+def test_a_variant_that_a_search_would_leave_as_it_is_is_refused():
+    grid = parse_grid(["temperature=1:3"])
+    with pytest.raises(
+        FlagError, match=r"^compare: hot takes what --sweep chooses for mcod, which"
+    ):
+        options.check(study("solo", "mcod,name=hot,distill_duty=0.5", grid=grid))
+    options.check(study("solo", "mcod,name=hot,temperature=9", grid=grid))
+    options.check(study("solo", "mcod", "mcod,name=hot,distill_duty=0.5", grid=grid))
+
+
+def test_a_variant_has_to_go_together_with_each_setting_of_its_method():
+    options.check(study("xkd", "xkd,name=ex,exits=1", grid=parse_grid(["temperature=1:3"])))
+    grid = parse_grid(["distill_similarity=1:2"])
+    with pytest.raises(FlagError, match="distill_similarity"):
+        options.check(study("xkd", "xkd,name=ex,exits=1", grid=grid))
+
+
+@pytest.mark.parametrize(
+    ("train_examples", "prints", "tests", "fits"),
+    [
+        (0, ("a", "a"), (10, 10), True),
+        (0, ("a", "b"), (10, 10), False),
+        (100, ("a", "b"), (10, 10), True),  # a subset of each seed's own
+        (100, ("a", "b"), (10, 9), False),
+    ],
+)
+def test_seeds_of_one_study_see_the_same_images(tmp_path, train_examples, prints, tests, fits):
+    more = {"run_dir": str(tmp_path), "train_examples": train_examples}
+    plan = Plan(configs.Config(**{**vars(BASE), **more}), parse_arms(["solo", "mcod"]), (0, 1))
+    for task in plan.tasks():
+        task.result.parent.mkdir(parents=True, exist_ok=True)
+        seed = task.config.seed
+        data = {"fingerprint": prints[seed], "examples": {"test": tests[seed]}}
+        task.result.write_text(json.dumps({"data": data}))
+    if fits:
+        assert len(results.results(plan.tasks())) == 4
+    else:
+        with pytest.raises(InputError, match="its images have changed"):
+            results.results(plan.tasks())
 
 
 def test_a_search_never_looks_at_the_test_images():

@@ -301,6 +301,25 @@ def test_no_method_is_compared_with_itself(variants, tmp_path, unpictured):
     assert "Which part of growth_only" not in text
 
 
+def test_where_there_are_variants_alone_the_last_is_compared_with_solo_too(tmp_path, unpictured):
+    text = Study(main=("solo",), variants=("growth_only", "ramp"), seeds=3).write(tmp_path)
+    part = text[text.index("Which part of ramp helps") :]
+    table = part[: part.index("Top-1 %:")].split("to solo")[-1]
+    named = re.findall(r"^\| ([\w\\]+) \| alexnet", table, re.MULTILINE)
+    assert [name.replace("\\", "") for name in named] == ["ramp", "growth_only"]
+
+
+def test_a_teacher_from_elsewhere_and_parts_of_a_study_are_told(tmp_path, unpictured):
+    study = Study(main=("solo", "kd"), seeds=3)
+    assert "whatever images" not in study.write(tmp_path / "a")
+    content = study.content
+    content["config"]["teacher_run"], content["shards"] = "runs/teacher", 4
+    document.write(tmp_path / "b", content)
+    text = (tmp_path / "b" / "report.md").read_text()
+    assert "The teacher of kd is `runs/teacher`, whatever images it was trained on." in text
+    assert "one run at a time in each of 4 parts (--shard)" in text
+
+
 def test_a_study_reads_the_same_from_its_file(tmp_path, unpictured):
     study = Study(main=("solo", "mcod"), variants=("growth_only",), seeds=3)
     document.write(tmp_path / "a", json.loads(json.dumps(study.content)))

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -111,7 +113,16 @@ def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     packages = ("xkd_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
     installed = {name: importlib.metadata.version(name) for name in packages}
+    installed["xkd_keras"] += f" (code {_code()})"
     return {"python": platform.python_version(), **installed}
+
+
+@functools.cache
+def _code() -> str:
+    """Return eight digits of this package's sources, which change between two of its versions."""
+    package = Path(__file__).parent.parent
+    sources = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts)
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
 def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, dict]:

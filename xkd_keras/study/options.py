@@ -151,6 +151,18 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
     return grid
 
 
+def _check_searched(plan: Plan, arm: Arm, searched: Sequence[Arm]) -> None:
+    """Raise FlagError for a variant that a search would leave as it is."""
+    teacher = arm.options.get("teacher", plan.base.teacher)
+    left = {*plan.grid} - effects.unused(arm.method, teacher) - {*arm.options}
+    if left and not searched and arm.method != "solo":
+        raise FlagError(
+            f"{arm.name} takes what --sweep chooses for {arm.method}, which is not compared;"
+            f" valid: --compare={arm.method} beside it, or {sorted(left)[0]}=... of its own.",
+            argument="compare",
+        )
+
+
 def check(plan: Plan) -> None:
     """Raise FlagError for a study that cannot be run or says nothing."""
     names = [arm.name for arm in plan.arms]
@@ -172,7 +184,9 @@ def check(plan: Plan) -> None:
             argument="teacher",
         )
     for arm in plan.arms:
-        for tried in plan.candidates(arm) or [{}]:
+        searched = [each for each in plan.arms if each.name == arm.method]
+        _check_searched(plan, arm, searched)
+        for tried in (plan.candidates(*searched) if searched else []) or [{}]:
             told = {**tried, **arm.options, "method": arm.method}
             train.check_teaching(dataclasses.replace(plan.base, **told))
         given = [arm.options.get("teacher", "auto"), *plan.grid.get("teacher", ())]

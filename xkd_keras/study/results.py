@@ -26,7 +26,9 @@ def results(tasks: Sequence[Task]) -> dict[tuple[str, int], dict]:
         if task.result.exists():
             measured[task.name, task.config.seed] = result = json.loads(task.result.read_text())
             # A subset (--train_examples) has a fingerprint of its own for each seed.
-            prints.setdefault(task.config.seed, set()).add(result["data"]["fingerprint"])
+            drawn = task.config.seed if task.config.train_examples else "all"
+            prints.setdefault(drawn, set()).add(result["data"]["fingerprint"])
+            prints.setdefault("test", set()).add(result["data"]["examples"]["test"])
     if any(len(each) > 1 for each in prints.values()):
         raise InputError(
             "its images have changed since the first runs of this study; restore them,"
@@ -66,6 +68,7 @@ def study(plan: Plan, tasks: Sequence[Task], table, errors: Mapping[Path, str]) 
         "peers": peers,
         "config": {k: v for k, v in dataclasses.asdict(plan.base).items() if k != "method"},
         "jobs": plan.jobs or machine.here().jobs(len(tasks)),
+        "shards": plan.shard[1] if plan.shard else 1,
         "seeds": list(plan.seeds),
         "methods": _methods(plan, search.chosen(table) if table else {}),
         "main": [arm.name for arm in plan.arms if arm.main],
@@ -129,7 +132,7 @@ def _seconds_of(teacher_run: str) -> float | None:
 
 def table(study: Mapping) -> str:
     """Return study.csv: one row for each run and network."""
-    names = ("top1", "top5", "cross_entropy", "brier", "ece", "parameters")
+    names = ("top1", "top5", "balanced_accuracy", "cross_entropy", "brier", "ece", "parameters")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "seed", "network", *names, "seconds", "teacher_seconds", "error"])

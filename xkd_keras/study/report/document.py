@@ -240,7 +240,8 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
         parts.append(picture("ablations.svg", alt))
     for reference in dict.fromkeys((ours, "solo")):
         if reference in study["methods"]:
-            parts.append(_compared(study, summary, variants, reference))
+            alone = [ours] if reference != ours and ours not in study["main"] else []
+            parts.append(_compared(study, summary, [*alone, *variants], reference))
     table = summary["networks"]
     shown = [m for m in study["methods"] if m == ours or m in variants]
     rows = [[escape(m), *(mean(by[m]) for by in table.values())] for m in shown]
@@ -269,8 +270,9 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
 
 def _beside(study: Mapping) -> str:
     """Return how the runs shared the machine, which their seconds depend on."""
-    jobs = study.get("jobs", 1)
-    return f"{jobs} runs were side by side" if jobs > 1 else "one run at a time"
+    jobs, shards = study.get("jobs", 1), study.get("shards", 1)
+    each = f"{jobs} runs were side by side" if jobs > 1 else "one run at a time"
+    return each + (f" in each of {shards} parts (--shard)" if shards > 1 else "")
 
 
 def _diversity(pictures: Mapping) -> list[str]:

@@ -139,8 +139,16 @@ def _compared(study: Mapping) -> str:
         f" {many(len(study['seeds']), 'seed')} each, {both(map(escape, study['peers']))} trained on"
         f" {study['data']['examples']['train']:,} images{recipe}. Within a seed, all methods share"
         " the initial weights, the order of the images and the learning options; what differs is"
-        " how the networks teach each other."
+        f" how the networks teach each other.{_from_elsewhere(study)}"
     )
+
+
+def _from_elsewhere(study: Mapping) -> str:
+    """Say that a teacher was given which has seen what the others may not have."""
+    teacher = study["config"].get("teacher_run")
+    if not teacher or not any(each["method"] == "kd" for each in study["methods"].values()):
+        return ""
+    return f" The teacher of kd is `{escape(teacher)}`, whatever images it was trained on."
 
 
 def _sure(study: Mapping, summary: Mapping) -> str:
