@@ -36,12 +36,6 @@ def main() -> None:
     run_dir, asked = Path(parsing.path(values.run_dir)), (values.peer, values.variant)
     listed = artifacts.export(run_dir, *asked, values.version, values.precision)
     print(f"\n{deployment_page.table(listed)}\n{deployment_page.advice(listed)}")
-    made = manifest.asked(listed["artifacts"], *asked)
-    if never := [entry["file"] for entry in made if entry.get("threshold", 0) is None]:
-        print(
-            f"note: no threshold reaches a precision of {listed['precision']:g} on the validation"
-            f" images; never 'none of these': {', '.join(never)}"
-        )
     print(f"manifest  {manifest.path(run_dir)}")
     if (run_dir / "report.html").exists():
         print(f"report    {run_dir / 'report.html'}")

@@ -93,6 +93,8 @@ def as_seen(image: Image.Image) -> Image.Image:
             f"the image has {image.size[0]} x {image.size[1]} pixels;"
             f" valid: sides up to {SIDE}, {PIXELS} in all."
         )
+    if image.format == "TIFF":
+        image.load()  # Pillow turns it itself, and takes the way out of its tags
     way = UPRIGHT.get(orientation(image))
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey: `convert` would clip it
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
@@ -110,6 +112,9 @@ def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) 
     The picture is turned upright and laid on white. It is scaled until it covers the network's
     size, divided by `crop_ratio`, then the centre is cut out. The network
     itself normalises.
+
+    To port: Pillow's BILINEAR is a triangle as wide as a pixel of the smaller image, so that it
+    averages when it shrinks. OpenCV's INTER_LINEAR and Android's createScaledBitmap do not.
     """
     height, width = size
     sides = round(width / crop_ratio), round(height / crop_ratio)

@@ -33,7 +33,11 @@ def test_the_fastest_of_the_nearly_best_tflite_files_is_advised():
     assert findings.advised(MANIFEST)["file"] == "tflite/big-int8.tflite"
     line = deployment_page.advice(MANIFEST)
     assert line.startswith("Take tflite/big-int8.tflite: 95.60 % top-1 in 1.10 MB and 2.00 ms.")
-    assert "within 0.5 points of the most accurate on the 1,500 validation images" in line
+    assert "within 0.5 points of the most accurate on the 1,500 validation images; measure" in line
+    line = deployment_page.advice({**MANIFEST, "machine": "x86_64"})
+    assert (
+        "validation images, on the machine that exported (x86_64); measure on your device" in line
+    )
 
 
 def test_the_advice_looks_at_validation_and_not_at_test():

@@ -70,6 +70,17 @@ def test_an_app_says_why_it_does_not_read_a_picture(name, model, tmp_path, capsy
     assert "the image has 60000 x 60000 pixels; valid: sides up to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("way", range(1, 9))
+def test_an_app_turns_a_tiff_once(tmp_path, way):
+    stored = Image.fromarray(np.arange(6 * 4 * 3, dtype="uint8").reshape(6, 4, 3))
+    exif = Image.Exif()
+    exif[classify.ORIENTATION] = way
+    stored.save(tmp_path / "a.tif", exif=exif)
+    upright = stored.transpose(classify.UPRIGHT[way]) if way > 1 else stored
+    seen = classify.as_seen(Image.open(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(np.asarray(seen), np.asarray(upright))
+
+
 def test_an_app_takes_every_format_of_a_folder_and_no_litter(model, tmp_path, capsys):
     names = ["a.jfif", "b.JPEG", "c.png", "d.webp", "e.gif", "f.bmp", "g.tif", "h.tiff", "i.jpe"]
     for name in names:

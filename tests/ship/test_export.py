@@ -37,6 +37,19 @@ def test_a_failure_at_the_very_end_leaves_no_version_that_a_server_would_load(
 
 
 @pytest.mark.parametrize(
+    ("dataset", "called"),
+    [
+        ("folder:/home/ana/acme/birds/", "folder:birds"),
+        ("folder:birds", "folder:birds"),
+        ("x", "x"),
+    ],
+)
+def test_a_file_does_not_tell_where_its_images_are_on_somebodys_disk(dataset, called):
+    run = types.SimpleNamespace(config=types.SimpleNamespace(dataset=dataset))
+    assert artifacts._called(run) == called
+
+
+@pytest.mark.parametrize(
     ("file", "content", "message"),
     [
         ("metrics.json", "{}", "holds no finished run"),

@@ -107,6 +107,15 @@ def test_a_file_says_what_goes_in_and_out_and_which_classes_there_are(shipped, e
     assert model.doc_string == "normalised on digits."
 
 
+def test_a_threshold_is_in_its_metadata(shipped):
+    import onnx
+
+    content = onnx_file.sure_from(shipped[1].read_bytes(), 0.1 + 0.2)
+    told = {p.key: p.value for p in onnx.load_from_string(content).metadata_props}
+    assert float(told["threshold"]) == 0.1 + 0.2
+    assert onnx_file.Onnx(content).labels == onnx_file.read(shipped[1]).labels
+
+
 def test_the_manifest_and_the_report_have_it_as_any_other_artifact(shipped):
     run_dir, file, entry = shipped
     metrics = json.loads((run_dir / "metrics.json").read_text())

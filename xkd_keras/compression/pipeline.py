@@ -56,7 +56,7 @@ def compress(
         raise InputError.unknown("recipe", recipe, passes.CHAINS)
     run = rundir.load_run(run_dir)
     before = manifest.read(run_dir)  # fails on a damaged one before any work
-    precision = manifest.precision(before) if precision is None else precision
+    precision = artifacts.kept_precision(precision, before)
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
     tune = tuning.Tuner(

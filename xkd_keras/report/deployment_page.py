@@ -94,8 +94,14 @@ def advice(manifest: Mapping) -> str:
         f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
         f" and {_milliseconds(entry)} ms. It is the fastest of the TFLite files that"
         f" come within {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
-        " validation images."
+        f" validation images{_where(manifest)}; measure on your device, where another may be."
     )
+
+
+def _where(manifest: Mapping) -> str:
+    """Say on which machine latency was measured, if it is known."""
+    machine = manifest.get("machine")
+    return f", on the machine that exported ({machine})" if machine else ""
 
 
 def draw(manifest: Mapping) -> dict[str, bytes]:
@@ -181,8 +187,8 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         grid(headings, [[escape(row[0]), *row[1:]] for row in rows]),
         f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “same as"
         " Keras” is how many of them get the trained network's answer; the difference is that of"
-        " probabilities. Milliseconds are of one image on one thread of this machine, all files"
-        " measured in turn. The line joins the files that no other file beats in both."
+        " probabilities. Milliseconds are of one image on one thread of the machine that exported,"
+        " all files measured in turn. The line joins the files that no other file beats in both."
         + (_EXPLAINED if "values" in headings else ""),
     ]
     parts += trust.thresholds(manifest)

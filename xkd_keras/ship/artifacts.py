@@ -1,5 +1,7 @@
 """From a finished run to its artifacts: made apart, run back, measured, then put in place."""
 
+import importlib.metadata
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from xkd_keras.console import many
 from xkd_keras.data import preparation
+from xkd_keras.data.names import folder_path, is_folder
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.report import run_page
@@ -34,6 +37,7 @@ from xkd_keras.ship.variants import (
 
 _OF_DATA = ("fingerprint", "class_names", "image_shape", "examples", "class_counts")
 ENSEMBLE = "ensemble"
+_LITERT = "ai-edge-litert"
 
 
 def export(
@@ -62,8 +66,7 @@ def export(
     """
     run = rundir.load_run(run_dir)
     before = manifest.read(run_dir)  # fails on a damaged one before any work
-    if precision is None and (precision := manifest.precision(before)):
-        print(f"a precision of {precision:g}, as in the export before; --precision=0: none")
+    precision = kept_precision(precision, before)
     names = _names(run, names)
     variants = list(dict.fromkeys(variants)) or list(KINDS)
     check_variants(variants)
@@ -82,6 +85,14 @@ def export(
             if name != ENSEMBLE and ONNX in variants:
                 _onnx(tested, stage, name, fresh, failed)
         return publish(tested, stage, fresh, failed)
+
+
+def kept_precision(asked: float | None, before: Mapping) -> float:
+    """Return the precision that was asked for, or else that of the export before, and say it."""
+    kept = manifest.precision(before)
+    if asked is None and kept:
+        print(f"a precision of {kept:g}, as in the export before; --precision=0: none")
+    return kept if asked is None else asked
 
 
 def complete(run_dir: Path, names: Sequence[str]) -> None:
@@ -183,7 +194,7 @@ def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> 
     run, reference = tested.run, tested.predictions["test"].logits[name][: len(tested.examples)]
 
     def make(entry):
-        about, data = f"{name} on {run.config.dataset}.", run.data
+        about, data = f"{name} on {_called(run)}.", run.data
         content = onnx_file.convert(
             *(run.models[name], about, data.class_names),
             *(tested.temperatures[name], data.crop_ratio),
@@ -194,6 +205,8 @@ def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> 
         quality.same(
             entry["file"], quality.apart(call.outputs(tested.examples)["logits"], reference)
         )
+        if score := (scores.get("threshold") or {}).get("score"):
+            content = onnx_file.sure_from(content, score)
         return {**entry, "opset": onnx_file.OPSET, **_written(stage, entry, content), **scores}
 
     entry = {"file": f"onnx/{name}.onnx", "kind": ONNX, "network": name, "variant": ONNX}
@@ -227,7 +240,7 @@ def tflite_entry(network: str, variant: str) -> dict[str, str]:
 def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes) -> dict:
     """Pack a TFLite file, write it into the stage, run it back; return its whole entry."""
     data = tested.run.data
-    about = f"{entry['network']} on {tested.run.config.dataset}, {entry['variant']}."
+    about = f"{entry['network']} on {_called(tested.run)}, {entry['variant']}."
     scores = tested.quality(entry["network"], lite.Lite(content))
     score = (scores.get("threshold") or {}).get("score", 0.0)
     labels = data.class_names
@@ -236,6 +249,12 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
         quality.same(entry["file"], scores["max_difference"])
     weights = quality.weights(lite.kernels(content))
     return {**entry, **_written(stage, entry, content), **weights, **scores}
+
+
+def _called(run) -> str:
+    """Return the name of a run's data, of a folder without where it is on somebody's disk."""
+    name = run.config.dataset
+    return f"folder:{Path(folder_path(name)).name}" if is_folder(name) else name
 
 
 def _tell(entry: Mapping) -> None:
@@ -273,6 +292,11 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
         manifest.write(run.directory, listed)
     result.keep_answers(run, tested.answered, tested.temperatures)
     run_page.write_if_trained(run.directory)
+    if never := [entry["file"] for entry in fresh if entry.get("threshold", 0) is None]:
+        print(
+            f"note: no threshold reaches a precision of {tested.precision:g} on the validation"
+            f" images; never 'none of these': {', '.join(never)}"
+        )
     return listed
 
 
@@ -282,5 +306,6 @@ def _circumstances(run) -> dict:
         "dataset": run.config.dataset,
         **{key: data[key] for key in _OF_DATA},
         "crop_ratio": run.data.crop_ratio,
-        "versions": rundir.versions(),
+        "versions": {**rundir.versions(), _LITERT: importlib.metadata.version(_LITERT)},
+        "machine": platform.machine(),  # whose latency it is
     }

@@ -69,6 +69,15 @@ def convert(
     return made.SerializeToString()
 
 
+def sure_from(content: bytes, score: float) -> bytes:
+    """Return a file that says from which probability on an answer is one of its classes."""
+    import onnx
+
+    made = onnx.load_from_string(content)
+    made.metadata_props.add(key="threshold", value=repr(float(score)))
+    return made.SerializeToString()
+
+
 def _name(made, about: str, class_names: Sequence[str], crop_ratio: float) -> None:
     """Give outputs and the batch the names that we promise, and put the metadata in."""
     names = {tensor.name: name for tensor, name in zip(made.graph.output, _OUTPUTS, strict=True)}

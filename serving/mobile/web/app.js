@@ -1,6 +1,4 @@
 // One .tflite file in the browser: pixels in, probabilities out, labels from its own metadata.
-import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
-
 import {centre, draw} from './picture.js';
 
 const TOP = 5;
@@ -10,6 +8,7 @@ const byId = (id) => document.getElementById(id);
 const drawing = byId('drawing');
 const seen = byId('seen');
 const brush = drawing.getContext('2d', {willReadFrequently: true});
+let litert;
 let model;
 let labels;
 let threshold; // of probability, below which the image may be of none of the labels
@@ -54,7 +53,7 @@ function pixels() {
 }
 
 async function run(rgb) {
-  const input = new Tensor(rgb, [1, side.height, side.width, 3]);
+  const input = new litert.Tensor(rgb, [1, side.height, side.width, 3]);
   const outputs = await model.run(input);
   const answer = await outputs[0].moveTo('wasm');
   const probabilities = Array.from(answer.toTypedArray());
@@ -98,7 +97,7 @@ const update = () => {
 };
 
 function tell(error) {
-  byId('facts').textContent = '';
+  forget();
   byId('error').textContent = error.message ?? String(error);
 }
 
@@ -116,7 +115,14 @@ function clear() {
   [drawing.width, drawing.height] = [280, 280];
   brush.fillStyle = '#000';
   brush.fillRect(0, 0, 280, 280);
+  forget();
+}
+
+// Leaves no answer of the picture before beside another one.
+function forget() {
   byId('answers').replaceChildren();
+  byId('unsure').hidden = true;
+  byId('facts').textContent = '';
 }
 
 function listen() {
@@ -140,7 +146,10 @@ function listen() {
     brush.globalCompositeOperation = 'source-over';
     update();
   });
-  byId('file').addEventListener('change', (event) => show(event.target.files[0]));
+  byId('file').addEventListener('change', (event) => {
+    show(event.target.files[0]);
+    event.target.value = ''; // so that the same file may be chosen again
+  });
   document.addEventListener('dragover', (event) => {
     event.preventDefault();
     document.body.classList.add('dropping');
@@ -168,8 +177,11 @@ async function start() {
   threshold = Number(files['threshold.txt'] ?? 0);
   cropRatio = Number(new URLSearchParams(location.search).get('crop_ratio') ?? files['crop_ratio.txt'] ?? 1);
   if (!(cropRatio > 0 && cropRatio <= 1)) throw new Error('crop_ratio: valid: above 0, up to 1.');
-  await loadLiteRt('./node_modules/@litertjs/core/wasm/');
-  model = await loadAndCompile(new Uint8Array(file), {accelerator: 'wasm'});
+  litert = await import('@litertjs/core').catch(() => {
+    throw new Error('LiteRT.js is not beside this page, in node_modules/@litertjs.');
+  });
+  await litert.loadLiteRt('./node_modules/@litertjs/core/wasm/');
+  model = await litert.loadAndCompile(new Uint8Array(file), {accelerator: 'wasm'});
   const [, height, width] = model.getInputDetails()[0].shape;
   side = {height, width};
   clear();

@@ -19,13 +19,15 @@ const UPRIGHT = {
 // Draws a file on a canvas of its size, upright. Browsers turn a picture as its EXIF says, but not
 // all of them a WebP: that is done here. Colour profiles are left out, as in training.
 export async function draw(blob, canvas) {
-  const options = {imageOrientation: 'from-image', colorSpaceConversion: 'none'};
   const bytes = new Uint8Array(await blob.arrayBuffer());
   const way = hideFromBrowser(bytes);
   refuseIfLarge(...sides(bytes)); // a browser that cannot decode it would not say why
-  const image = await createImageBitmap(new Blob([bytes]), options).catch(() => {
-    throw new Error('That is no image that this browser can read.');
-  });
+  const decode = (options) => createImageBitmap(new Blob([bytes]), {colorSpaceConversion: 'none', ...options});
+  const image = await decode({imageOrientation: 'from-image'})
+    .catch(() => decode({})) // Safari before 17.2 does so, and does not know the name for it
+    .catch(() => {
+      throw new Error('That is no image that this browser can read.');
+    });
   const {width, height} = image;
   refuseIfLarge(width, height);
   [canvas.width, canvas.height] = way >= 5 ? [height, width] : [width, height];
@@ -36,6 +38,10 @@ export async function draw(blob, canvas) {
   brush.drawImage(image, 0, 0);
   brush.resetTransform();
   image.close();
+  // A canvas that is too large for a browser stays empty without a word, as in Safari on phones.
+  if (brush.getImageData(0, 0, 1, 1).data[3] !== 255) {
+    throw new Error(`The image has ${width} × ${height} pixels, too many for this browser.`);
+  }
 }
 
 function refuseIfLarge(width, height) {
