@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 # Importing TensorFlow takes seconds; a wrong flag should not wait.
 _LAZY = {
     "Cohort": "distillation.cohort.Cohort",
+    "losses": "distillation.losses",
+    "optimizers": "distillation.optimizers",
     "schedules": "distillation.schedules",
     "teachers": "distillation.teachers",
     "data": "data",
@@ -22,6 +24,8 @@ _MARK = "_XKD_KERAS_COMMAND"  # in the environment of our commands, for the proc
 
 def __getattr__(name: str):
     if name in _LAZY:
+        if name == "Cohort":  # one with layers of ours loads where this is imported
+            pkgutil.resolve_name("xkd_keras.peers.batch_norm")
         return pkgutil.resolve_name(f"xkd_keras.{_LAZY[name]}")
     raise AttributeError(f"module 'xkd_keras' has no attribute '{name}'")
 

@@ -109,7 +109,7 @@ def test_a_step_that_is_skipped_leaves_the_averages_of_that_peer_alone():
         return keras.Model(inputs, keras.layers.Dense(4)(x), name="robust")
 
     cohort = Cohort([normalised("wild"), robust()], ema=0.9)
-    cohort.compile(optimizers.build("sgd", 0.01), "skip")
+    cohort.compile(optimizers.build("sgd", 0.01), on_nonfinite="skip")
     cohort.train_on_batch(IMAGES, LABELS)
     before = averages(cohort)
     logs = cohort.train_on_batch(HUGE, LABELS, return_dict=True)

@@ -104,14 +104,14 @@ class TestOptimizers:
     )
     def test_what_a_cohort_does_otherwise_is_refused_by_name(self, optimizer, mode, parts):
         with pytest.raises(InputError, match=r"^optimizer: 'a'") as caught:
-            Cohort([linear("a"), linear("b")]).compile(optimizer, mode)
+            Cohort([linear("a"), linear("b")]).compile(optimizer, on_nonfinite=mode)
         assert all(part in str(caught.value) for part in parts)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("name", ["loss", "auto_scale_loss", "metrics"])
     def test_what_a_cohort_brings_itself_is_refused_by_name(self, name):
         with pytest.raises(InputError, match=f"^{name}: "):
-            Cohort([linear("a")]).compile("sgd", **{name: None})
+            Cohort([linear("a")]).compile("sgd", **{name: ["mse"]})
 
 
 class TestPeers:

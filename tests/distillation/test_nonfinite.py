@@ -26,7 +26,9 @@ def cohort(*names, optimizer=None, on_nonfinite="skip", **options):
     keras.utils.set_random_seed(3)
     peers = [network(name, name == "robust") for name in ("robust", "wild")]
     made = Cohort([peer for peer in peers if peer.name in names], **options)
-    made.compile(optimizer or optimizers.build("adamw", 0.01, weight_decay=0.1), on_nonfinite)
+    made.compile(
+        optimizer or optimizers.build("adamw", 0.01, weight_decay=0.1), on_nonfinite=on_nonfinite
+    )
     return made
 
 
@@ -222,12 +224,12 @@ class Counted(keras.optimizers.SGD):
 
 def again(cohort, on_nonfinite):
     """Compile with the optimizers that it has; run eagerly, for Python to be called."""
-    cohort.compile(cohort.optimizer.by_peer, on_nonfinite, run_eagerly=True)
+    cohort.compile(cohort.optimizer.by_peer, on_nonfinite=on_nonfinite, run_eagerly=True)
 
 
 def test_compiled_twice_an_update_is_guarded_once(monkeypatch):
     taught, own, asked = cohort("wild", optimizer=Counted(0.01)), Counted(0.01), []
-    taught.compile({"wild": own}, "skip")
+    taught.compile({"wild": own}, on_nonfinite="skip")
     again(taught, "skip")
     again(taught, "skip")
     assert taught.optimizer.by_peer["wild"] is own
@@ -244,7 +246,7 @@ def test_compiled_twice_an_update_is_guarded_once(monkeypatch):
 
 def test_compiled_to_stop_after_skip_an_update_is_the_plain_one():
     taught, own = cohort("wild"), Counted(0.01)
-    taught.compile({"wild": own}, "skip")
+    taught.compile({"wild": own}, on_nonfinite="skip")
     assert own.update_step != Counted.update_step.__get__(own)
     again(taught, "stop")
     assert own.update_step == Counted.update_step.__get__(own)

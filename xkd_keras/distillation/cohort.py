@@ -99,7 +99,7 @@ class Cohort(KerasSide):
         recompute: Mapping[str, Sequence[str]] | None = None,
         name: str = "cohort",
     ):
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")  # a mixed policy is for what is in the peers
         self.peers = members.named(peers)
         self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.teacher = teacher
@@ -108,8 +108,9 @@ class Cohort(KerasSide):
         self.term = term
         self._term = terms.get(term)
         self.distill = members.factors(self.peers, distill)
+        weights = None if weights is None else members.by_name("weights", weights, "a weight")
         self.shares = ensemble_shares.checked(self.peers, weights)
-        self.classes = members.classes(self.peers)
+        self.classes = members.classes(self.peers, getattr(self._teacher, "models", {}))
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = views.checked(mix), seed
         self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
@@ -118,8 +119,10 @@ class Cohort(KerasSide):
         self.averages = averages.Averages(self.peers, ema) if ema else None
         adapts = adapt and not isinstance(self._teacher, teachers.Frozen)  # it learns no more
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None
-        self.recompute = {name: list((recompute or {}).get(name, ())) for name in self.peers}
-        opened = members.opened(self.peers, exits or {}, self.recompute)
+        recompute = members.by_name("recompute", recompute, "layers")
+        self.recompute = {name: list(recompute.get(name, ())) for name in self.peers}
+        exits = members.by_name("exits", exits, "layers")
+        opened = members.opened(self.peers, exits, self.recompute)
         self.exits = Exits(opened, exits, self.classes, seed, self.recompute) if exits else None
         self.similarity = members.above("similarity", similarity, 0, or_equal=True)
         self.similar = similar.Similarity(opened, exits, self.recompute) if similarity else None
@@ -276,7 +279,8 @@ class Cohort(KerasSide):
             factors = self.similarity * tf.constant(list(self.distill.values()))
             teaches = [share > 0 for share in self.shares.values()]
             distilled += factors[:, None] * similar.terms(early, teaches, sample_weight)
-        return losses.by_class((learned, distilled), labels, self.class_weights)
+        weights = self._fit_weights or self.class_weights
+        return losses.by_class((learned, distilled), labels, weights)
 
     def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""

@@ -8,13 +8,16 @@ from xkd_keras.distillation import averages, batches, members, nonfinite, optimi
 from xkd_keras.errors import InputError
 
 # Of `keras.Model.compile`: what a Cohort brings itself.
-_OWN = {"auto_scale_loss", "loss", "loss_weights", "metrics", "weighted_metrics"}
+_OWN = {"auto_scale_loss", "loss_weights", "metrics", "weighted_metrics"}
+_KEPT = ("run_eagerly", "steps_per_execution", "jit_compile")  # in a saved cohort
 
 
 class KerasSide(keras.Model):
     """The part of `cohort.Cohort` that compiles, fits, evaluates, predicts, saves and loads."""
 
-    def compile(self, optimizer="sgd", on_nonfinite="stop", **kwargs):
+    _fit_weights = None  # of classes, as long as `fit` runs with them
+
+    def compile(self, optimizer="sgd", loss=None, *more, on_nonfinite="stop", **kwargs):
         """Set how to train.
 
         Where a peer computes in float16, the loss is scaled up for its gradients not to vanish, and
@@ -23,17 +26,22 @@ class KerasSide(keras.Model):
         Args:
             optimizer: A Keras optimizer or its name, copied for each peer, or a dict of them by the
                 peer's name (and `ensemble`, for a teacher that learns).
+            loss: None; a Cohort has its own.
+            *more: None, as Keras' arguments that follow: metrics are a Cohort's own, too.
             on_nonfinite: What a loss or gradient does that is not finite: `stop` raises, `skip`
                 leaves that peer, and it only, as it was before the step, out of the others'
                 teacher too, and counts the step in the metric NAME_skipped.
             **kwargs: As `keras.Model.compile`, but `jit_compile` is off unless asked for: on CPUs
                 XLA makes these networks slower.
 
+        To compile again begins the steps anew that lambda and `ema` are computed from.
+
         Raises:
             InputError: A loss or metrics are given (a Cohort has its own), an unknown
                 on_nonfinite, or an optimizer asks for what a Cohort does otherwise.
         """
-        if own := _OWN & set(kwargs):
+        own = {*(_OWN & set(kwargs)), *(["loss"] if more or loss is not None else [])}
+        if own:
             raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
@@ -48,11 +56,14 @@ class KerasSide(keras.Model):
         if not self.compiled:
             return None
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
-        return {"optimizer": optimizer, "on_nonfinite": "skip" if self.nonfinite.skips else "stop"}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        skips = "skip" if self.nonfinite.skips else "stop"
+        return {"optimizer": optimizer, "on_nonfinite": skips, **kept}
 
     def compile_from_config(self, config):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(optimizer, config["on_nonfinite"])
+        kept = {name: config[name] for name in _KEPT if name in config}  # none: an earlier version
+        self.compile(optimizer, on_nonfinite=config["on_nonfinite"], **kept)
 
     def fit(self, *args, class_weight=None, **kwargs):
         """As `keras.Model.fit`; a non-finite loss raises FloatingPointError: peer, step, lambda.
@@ -76,12 +87,12 @@ class KerasSide(keras.Model):
             raise InputError(
                 "the Cohort has class_weights; valid: one of the two.", argument="class_weight"
             )
-        self.class_weights = members.of_classes("class_weight", given, self.classes)
+        self._fit_weights = members.of_classes("class_weight", given, self.classes)
         self.train_function = None  # it was traced without them
         try:
             yield
         finally:
-            self.class_weights = self.train_function = None
+            self._fit_weights = self.train_function = None
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; labels that are no class numbers raise InputError."""

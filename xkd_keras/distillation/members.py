@@ -18,6 +18,7 @@ def named(
     """Return the peers by name; raises InputError for none, a name twice, or `ensemble`."""
     if isinstance(peers, keras.Model):
         raise InputError("received one model; valid: a list of models.", argument="peers")
+    peers = peers if isinstance(peers, Mapping) else list(peers)
     for peer in peers.values() if isinstance(peers, Mapping) else peers:
         if not isinstance(peer, keras.Model):
             raise InputError(
@@ -41,13 +42,16 @@ def named(
     return dict(peers)
 
 
-def classes(peers: Mapping[str, keras.Model]) -> int:
-    """Return the number of classes that all peers share.
+def classes(
+    peers: Mapping[str, keras.Model], teachers: Mapping[str, keras.Model] | None = None
+) -> int:
+    """Return the number of classes that all peers share, and the models of a frozen teacher.
 
     Raises:
         InputError: A peer does not return logits [B, C] with C of 2 or more, or they differ in C.
     """
-    counts = {name: _logits(name, peer) for name, peer in peers.items()}
+    members = {**peers, **{f"{n} (teacher)": model for n, model in (teachers or {}).items()}}
+    counts = {name: _logits(name, member) for name, member in members.items()}
     if len(set(counts.values())) > 1:
         raise InputError(
             f"the numbers of logits differ: {counts}; valid: one for all.", argument="peers"
@@ -57,6 +61,9 @@ def classes(peers: Mapping[str, keras.Model]) -> int:
 
 def _logits(name: str, peer: keras.Model) -> int:
     """Return the number of a peer's logits."""
+    inputs = len(getattr(peer, "inputs", None) or [None])
+    if inputs != 1:
+        raise InputError(f"'{name}' has {inputs} inputs; valid: one, images.", argument="peers")
     shape = getattr(peer, "output_shape", (None,))
     named_outputs = isinstance(getattr(peer, "_outputs_struct", None), Mapping)
     if named_outputs or not shape or isinstance(shape[0], list | tuple):
@@ -128,13 +135,20 @@ def factors(
     Raises:
         InputError: A factor for no peer, or below 0.
     """
-    given = given or {}
+    given = by_name("distill", given, "a factor")
     for name, factor in given.items():
         if name not in peers:
             raise InputError.unknown("distill", name, peers, "peer")
         if not factor >= 0:
             raise InputError(f"'{name}': received {factor}; valid: 0 or more.", argument="distill")
     return {name: float(given.get(name, 1.0)) for name in peers}
+
+
+def by_name(argument: str, given: Mapping | None, what: str) -> Mapping:
+    """Return a dict by the peers' names; raises InputError for anything else."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"received {given!r}; valid: a dict, {what} by name.", argument=argument)
+    return given or {}
 
 
 def of_classes(
@@ -153,6 +167,8 @@ def of_classes(
                 argument=name,
             )
         given = [given.get(number, 1.0) for number in range(count)]
+    if isinstance(given, str):
+        raise InputError(f"received '{given}'; valid: a number for each class.", argument=name)
     values = [float(value) for value in given]
     if len(values) != count or not all(0 <= value < math.inf for value in values):
         raise InputError(

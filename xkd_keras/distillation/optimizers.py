@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from xkd_keras.distillation.updates import SGD, AdamW, Old
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, first_line
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -65,7 +65,24 @@ def by_peer(optimizer, peers: Collection[str]) -> dict[str, keras.optimizers.Opt
     shared = len({id(one) for one in chosen.values()}) < len(chosen)
     if not shared:
         return chosen
-    return {name: type(one).from_config(one.get_config()) for name, one in chosen.items()}
+    return {name: _copied(one) for name, one in chosen.items()}
+
+
+def _copied(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return another one that does the same; raises InputError where Keras cannot make it."""
+    try:
+        copy = type(optimizer).from_config(optimizer.get_config())
+    except Exception as error:  # of a schedule of the user's, anything
+        raise InputError(
+            f"{type(optimizer).__name__} cannot be copied for each peer"
+            f" ({first_line(error)[:150]}); valid: a dict by the peer's name, of one for each.",
+            argument="optimizer",
+        ) from error
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):  # which no configuration has
+            setattr(copy, name, getattr(optimizer, name))
+            copy._exclude_from_weight_decay_cache = {}
+    return copy
 
 
 def check(by_peer: Mapping[str, keras.optimizers.Optimizer], may_skip: bool) -> None:
@@ -146,7 +163,9 @@ class CohortOptimizer(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self):
-        return next(iter(self.by_peer.values())).learning_rate
+        # A value, not the variable of one peer: who assigned to that would leave the others out.
+        first = next(iter(self.by_peer.values()))
+        return tf.identity(keras.ops.convert_to_tensor(first.learning_rate))
 
     @learning_rate.setter
     def learning_rate(self, value):

@@ -156,6 +156,9 @@ class Gate(keras.layers.Layer):
     peer, so it reads their answers and learns alone. It starts as the plain mean.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})  # as the logits are
+
     def build(self, input_shape):
         peers, _, classes = input_shape
         self.kernel = self.add_weight((peers * classes, peers), "zeros", name="kernel")
@@ -183,7 +186,7 @@ class Frozen(keras.layers.Layer):
     """
 
     def __init__(self, models: dict, weights: dict[str, float], **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # pixels are not to be rounded
         self.models, self.weights_by_name = models, dict(weights)
         self.trainable = False
         self.built = True  # the models are
@@ -237,6 +240,10 @@ def get(teacher: str | Callable) -> Callable:
     Raises:
         InputError: Unknown name, or a function that takes other arguments.
     """
+    if isinstance(teacher, keras.Model) or teacher == "frozen":
+        what = "'frozen'" if teacher == "frozen" else "a model"
+        valid = "xkd_keras.teachers.Frozen({'NAME': model}, {'NAME': 1.0})"
+        raise InputError(f"received {what}; valid: {valid}.", argument="teacher")
     if isinstance(teacher, str):
         if teacher not in TEACHERS:
             raise InputError.unknown("teacher", teacher, TEACHERS)

@@ -51,7 +51,8 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     if "ensemble" in cohort.learners():  # the teacher: as a peer without options of its own would
         own = fields.learning("", config.learning())
         learning["ensemble"] = optimizer(own, config.epochs, steps)
-    cohort.compile(learning, config.on_nonfinite, jit_compile=_jit(config, cohort))
+    jit = _jit(config, cohort)
+    cohort.compile(learning, on_nonfinite=config.on_nonfinite, jit_compile=jit)
     return cohort
 
 
