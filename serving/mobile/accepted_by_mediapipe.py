@@ -1,5 +1,7 @@
 """Show that MediaPipe's ImageClassifier accepts a .tflite unchanged. Not part of the tests.
 
+Images are given as they are: neither turned, nor laid on white, cropped or scaled beforehand.
+
 MediaPipe needs another absl than tfmot does, so it needs a separate environment:
 
     python3 -m venv /tmp/mediapipe && /tmp/mediapipe/bin/pip install mediapipe pillow
