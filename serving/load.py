@@ -8,11 +8,12 @@ loop: requests come at random times at a given rate, whether or not the server k
 that a request waits to be sent counts.
 """
 
+import base64
 import http.client
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,16 +92,18 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
     return lambda: lambda: call(content, timeout=given.timeout)
 
 
+def _without_scheme(host: str) -> str:
+    if host.startswith("https://"):
+        raise command.MistakeError(f"--host: received '{host}'; valid: HOST, without TLS.")
+    return host.removeprefix("http://").rstrip("/")
+
+
 def over_rest(given, port: int) -> Callable[[], Callable]:
     """Return `connect` for REST: one connection per client, which stays open."""
-    import base64
-
     from google.protobuf import json_format
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 
-    if given.host.startswith("https://"):
-        raise command.MistakeError(f"--host: received '{given.host}'; valid: HOST, without TLS.")
-    host = given.host.removeprefix("http://").rstrip("/")
+    host = _without_scheme(given.host)
     address, path = addresses.joined(host, port), f"/v1/models/{given.model_name}"
     try:
         connection = http.client.HTTPConnection(host, port, timeout=given.timeout)
@@ -113,13 +116,7 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
         raise command.MistakeError(f"{address}: {answer['error']}")
     signatures = metadata_pb2.SignatureDefMap()
     json_format.ParseDict(answer["metadata"]["signature_def"], signatures)
-    arrays = _inputs(given, signatures.signature_def)
-    plain = {
-        name: [{"b64": base64.b64encode(content).decode()} for content in array.reshape(-1)]
-        if array.dtype == object
-        else array.tolist()
-        for name, array in arrays.items()
-    }
+    plain = _plain(_inputs(given, signatures.signature_def))
     body = json.dumps({"signature_name": given.signature, "inputs": plain}).encode()
 
     def connect():
@@ -139,6 +136,16 @@ def over_rest(given, port: int) -> Callable[[], Callable]:
         return send
 
     return connect
+
+
+def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, list]:
+    """Return inputs as REST takes them: bytes as {"b64": ...}."""
+    return {
+        name: [{"b64": base64.b64encode(content).decode()} for content in array.reshape(-1)]
+        if array.dtype == object
+        else array.tolist()
+        for name, array in arrays.items()
+    }
 
 
 def _inputs(given, signatures) -> dict[str, np.ndarray]:

@@ -47,7 +47,7 @@ def image(path, shade=100):
         (["--dataset=digit"], ["'digit'", "Did you mean 'digits'?"]),
         (["--method=mcdo"], ["--method: unknown value 'mcdo'", "Did you mean 'mcod'?"]),
         (["--recompute", "--sync_batch_norm"], ["--recompute: does not go together with --sync"]),
-        (["--flagfile=none.flags"], ["--flagfile: 'none.flags' does not exist"]),
+        (["--flagfile=none.flags"], ["--flagfile: 'none.flags' cannot be found"]),
         (["configs/quickstart.flags"], ["'configs/quickstart.flags'", "--name=value"]),
     ],
 )

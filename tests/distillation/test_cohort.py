@@ -230,7 +230,7 @@ def test_class_weights_do_what_weights_of_the_images_do():
 def test_class_weights_may_be_a_dict_as_keras_has_them():
     cohort = Cohort([linear("a")], class_weights={1: 5.0, 3: 0.5})
     assert cohort.class_weights == [1.0, 5.0, 1.0, 0.5]
-    with pytest.raises(InputError, match=r"^class_weights: .* of class rose; valid: 0 to 3"):
+    with pytest.raises(InputError, match=r"^class_weights: .* of class 'rose'; valid: 0 to 3"):
         Cohort([linear("a")], class_weights={"rose": 2.0})
 
 
