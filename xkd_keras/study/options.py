@@ -153,8 +153,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
 
 def _check_searched(plan: Plan, arm: Arm, searched: Sequence[Arm]) -> None:
     """Raise FlagError for a variant that a search would leave as it is."""
-    teacher = arm.options.get("teacher", plan.base.teacher)
-    left = {*plan.grid} - effects.unused(arm.method, teacher) - {*arm.options}
+    left = plan.left_open(arm)
     if left and not searched and arm.method != "solo":
         raise FlagError(
             f"{arm.name} takes what --sweep chooses for {arm.method}, which is not compared;"

@@ -98,6 +98,12 @@ class Plan:
         text = ABOUT[arm.method] + "; features too" * features
         return text + (f" ({given})" if arm.name != arm.method and given else "")
 
+    def left_open(self, arm: Arm) -> list[str]:
+        """Return the flags of the grid that make a difference to an arm and that it leaves open."""
+        teacher = arm.options.get("teacher", self.base.teacher)
+        unused = effects.unused(arm.method, teacher) | set(arm.options)
+        return [name for name in self.grid if name not in unused]
+
     def candidates(self, arm: Arm) -> list[dict[str, Any]]:
         """Return what the search tries for an arm: the settings that make a difference to it.
 
@@ -105,9 +111,7 @@ class Plan:
         """
         if arm.method == "solo" or arm.name != arm.method:
             return []
-        teacher = arm.options.get("teacher", self.base.teacher)
-        unused = effects.unused(arm.method, teacher) | set(arm.options)
-        free = [name for name in self.grid if name not in unused]
+        free = self.left_open(arm)
         each = [{name: setting[name] for name in free} for setting in self.settings()]
         return [setting for i, setting in enumerate(each) if setting and setting not in each[:i]]
 
