@@ -205,7 +205,7 @@ def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> 
         quality.same(
             entry["file"], quality.apart(call.outputs(tested.examples)["logits"], reference)
         )
-        if score := (scores.get("threshold") or {}).get("score"):
+        if score := _score(scores):
             content = onnx_file.sure_from(content, score)
         return {**entry, "opset": onnx_file.OPSET, **_written(stage, entry, content), **scores}
 
@@ -242,13 +242,18 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     data = tested.run.data
     about = f"{entry['network']} on {_called(tested.run)}, {entry['variant']}."
     scores = tested.quality(entry["network"], lite.Lite(content))
-    score = (scores.get("threshold") or {}).get("score", 0.0)
-    labels = data.class_names
-    content = metadata.pack(content, entry["network"], about, labels, score, data.crop_ratio)
+    content = metadata.pack(
+        *(content, entry["network"], about, data.class_names, _score(scores), data.crop_ratio)
+    )
     if entry["variant"] == "float32":
         quality.same(entry["file"], scores["max_difference"])
     weights = quality.weights(lite.kernels(content))
     return {**entry, **_written(stage, entry, content), **weights, **scores}
+
+
+def _score(scores: Mapping) -> float:
+    """Return the threshold of a file, by its qualities; 0: it has none."""
+    return (scores.get("threshold") or {}).get("score", 0.0)
 
 
 def _called(run) -> str:
