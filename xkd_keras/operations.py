@@ -34,7 +34,7 @@ def replay(model: keras.Model, x, call: Callable | None = None):
         call: (layer, *args, **kwargs) -> outputs, where a layer is not to be called plainly.
     """
     # Keras' own walk over a graph, as its clone_model uses; it has no public name.
-    outputs = _graph(model)._run_through_graph(x, lambda layer: layer, call_fn=call or _plainly)
+    outputs = graph_of(model)._run_through_graph(x, lambda layer: layer, call_fn=call or _plainly)
     return keras.tree.flatten(outputs)[0]
 
 
@@ -45,6 +45,11 @@ def has_graph(model) -> bool:
     """
     known = isinstance(model, keras.Model) and hasattr(model, "outputs")
     return known and type(model).call.__module__.startswith("keras.")
+
+
+def graph_of(model: keras.Model) -> keras.Model:
+    """Return the graph that holds the layers of a functional or Sequential model."""
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def flat(model: keras.Model, closed: Collection[str] = ()) -> keras.Model:
@@ -58,7 +63,7 @@ def flat(model: keras.Model, closed: Collection[str] = ()) -> keras.Model:
             would stand side by side have the same name.
         closed: Names of nested models that are to remain one layer.
     """
-    if not has_graph(model) or not any(_opens(layer, closed) for layer in _graph(model).layers):
+    if not has_graph(model) or not any(_opens(layer, closed) for layer in graph_of(model).layers):
         return model
     inputs, call = model.inputs[0], functools.partial(_open, closed)
     try:
@@ -93,10 +98,6 @@ def _opens(layer, closed: Collection[str]) -> bool:
 
 def _plainly(layer, *args, **kwargs):
     return layer(*args, **kwargs)
-
-
-def _graph(model: keras.Model):
-    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _knows_training(operation) -> bool:

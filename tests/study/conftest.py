@@ -1,10 +1,11 @@
-"""A finished study, made once."""
+"""A finished study, made once; reports without pictures."""
 
 import json
 
 import pytest
 
 from tests import once, small_studies
+from xkd_keras.study.report import figures
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def study(shared, data_dir):
 
     plan = small_studies.whole(once.made(shared, "study", make), data_dir)
     return plan, json.loads((plan.directory / "study.json").read_text())
+
+
+@pytest.fixture
+def unpictured(monkeypatch):
+    """Leave the pictures out of reports, for tests of words: drawing takes most of the time."""
+    monkeypatch.setattr(figures, "draw", lambda *_: {})

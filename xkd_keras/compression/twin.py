@@ -6,6 +6,7 @@ import tf_keras
 
 from xkd_keras.compression import lowering, making
 from xkd_keras.errors import InputError
+from xkd_keras.operations import graph_of
 
 TOLERANCE = 1e-4
 
@@ -35,7 +36,6 @@ def _graph(model, inputs, makers: dict, seen: list, prefix: str):
         raise making.cannot(
             model.name, type(model).__name__, "is not a graph of layers", "functional models"
         )
-    graph = model._functional if isinstance(model, keras.Sequential) else model
 
     def operation(layer):
         if isinstance(layer, keras.Model):
@@ -50,7 +50,7 @@ def _graph(model, inputs, makers: dict, seen: list, prefix: str):
         return call
 
     # Keras' own walk over a graph, as its clone_model uses; it has no public name.
-    return graph._run_through_graph(inputs, operation)
+    return graph_of(model)._run_through_graph(inputs, operation)
 
 
 def _check(model, copied, seen: list) -> None:

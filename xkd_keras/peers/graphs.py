@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from xkd_keras.operations import back, has_graph
+from xkd_keras.operations import back, graph_of, has_graph
 from xkd_keras.peers import catalogue
 
 _Affine = tuple[np.ndarray, np.ndarray]
@@ -106,7 +106,7 @@ def eyes(model: keras.Model) -> Eyes | None:
     if not has_graph(model):
         return None
     scale, offset, found = np.ones(1), np.zeros(1), []
-    model = model._functional if isinstance(model, keras.Sequential) else model
+    model = graph_of(model)
     after = _followers(model, model.inputs[0]._keras_history.operation)
     while len(after) == 1 and (affine := _affine(after[0])):
         scale, offset = scale * affine[0], offset * affine[0] + affine[1]
