@@ -199,13 +199,28 @@ def test_the_top_level_holds_what_was_agreed():
     assert {n for n in found if not any(fnmatch.fnmatch(n, each) for each in ignored)} == agreed
 
 
+def light(module, *args):
+    """Run a command in a process of its own, and see that it imports nothing heavy."""
+    line = [sys.executable, "-X", "importtime", "-m", f"xkd_keras.{module}", *args]
+    done = subprocess.run(line, cwd=ROOT, env=ENV, capture_output=True, text=True)
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "absl" in loaded
+    assert not loaded & {"matplotlib", "tensorflow", "keras", "scipy", "tf_keras"}, module
+    return done
+
+
 def test_help_waits_for_nothing_heavy():
-    """One process a command, as importing cannot be undone; a fifth of a second each."""
     for module in [*sorted(COMMANDS), "study"]:
-        line = [sys.executable, "-X", "importtime", "-m", f"xkd_keras.{module}", "--help"]
-        done = subprocess.run(line, cwd=ROOT, env=ENV, capture_output=True, text=True)
+        done = light(module, "--help")
         assert done.returncode == 0, done.stderr
         assert "--run_dir" in done.stdout
-        loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
-        assert "absl" in loaded
-        assert not loaded & {"matplotlib", "tensorflow", "keras", "scipy", "tf_keras"}, module
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [("evaluate", ()), ("export", ()), ("compress", ("--peer=a", "--recipe=qat"))],
+)
+def test_a_directory_without_a_finished_run_is_refused_at_once(module, more, tmp_path):
+    done = light(module, f"--run_dir={tmp_path}", *more)
+    assert done.returncode == 1
+    assert f"'{tmp_path}' holds no finished run" in done.stderr

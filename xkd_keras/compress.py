@@ -10,6 +10,7 @@ from absl import flags
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line, parsing
+from xkd_keras.runs import records
 from xkd_keras.ship.variants import PRECISION
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
@@ -24,6 +25,8 @@ def main() -> None:
     if values.recipe not in RECIPES:
         raise FlagError.unknown("recipe", values.recipe, RECIPES)
     command_line.tell(f"compressing {values.peer} of {values.run_dir}, {values.recipe}")
+    run_dir = Path(parsing.path(values.run_dir))
+    records.finished(run_dir)
     start_up.load_tensorflow()
     with start_up.quiet():  # tfmot imports what TensorFlow has not
         from xkd_keras.compression import pipeline
@@ -32,7 +35,7 @@ def main() -> None:
     names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size")
     names = *names, "seed", "precision"
     manifest = pipeline.compress(
-        Path(parsing.path(values.run_dir)),
+        run_dir,
         values.peer,
         values.recipe,
         distill_weight=values.distill_weight,

@@ -13,6 +13,7 @@ from xkd_keras.data import names
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line, parsing
+from xkd_keras.runs import records, whereabouts
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -27,14 +28,15 @@ def main() -> None:
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
     command_line.tell(f"evaluating {values.model or values.run_dir}")
+    run_dir, model = (Path(parsing.path(each)) for each in (values.run_dir, values.model))
+    run_dir = run_dir if values.run_dir else whereabouts.containing(model)
+    config = run_dir and records.finished(run_dir)[0]
     start_up.load_tensorflow()
     from xkd_keras.report import headline
     from xkd_keras.runs import directory as rundir
-    from xkd_keras.runs import evaluation, whereabouts  # after what may be wrong with the flags
+    from xkd_keras.runs import evaluation  # after what may be wrong with the flags
 
-    run_dir, model = (Path(parsing.path(each)) for each in (values.run_dir, values.model))
-    run_dir = run_dir if values.run_dir else whereabouts.containing(model)
-    own = run_dir is not None and rundir.is_own(rundir.finished(run_dir)[0], values.dataset)
+    own = config is not None and rundir.is_own(config, values.dataset)
     split = values.split or _usual_split(values.dataset, own)
     if values.model:
         from xkd_keras.ship import evaluate_file

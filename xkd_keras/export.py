@@ -11,6 +11,7 @@ from absl import flags
 from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line, parsing
+from xkd_keras.runs import records
 from xkd_keras.ship.variants import CHOICES, PRECISION, SAVED_MODEL, check_variants
 
 
@@ -29,11 +30,12 @@ def main() -> None:
             raise FlagError.unknown("variant", variant, CHOICES)
     check_variants(values.variant)
     command_line.tell(f"exporting networks of {values.run_dir}")
+    run_dir, asked = Path(parsing.path(values.run_dir)), (values.peer, values.variant)
+    records.finished(run_dir)
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts, manifest  # after what may be wrong with the flags
 
-    run_dir, asked = Path(parsing.path(values.run_dir)), (values.peer, values.variant)
     listed = artifacts.export(run_dir, *asked, values.version, values.precision)
     print(f"\n{deployment_page.table(listed)}\n{deployment_page.advice(listed)}")
     print(f"manifest  {manifest.path(run_dir)}")

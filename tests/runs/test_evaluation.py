@@ -16,7 +16,7 @@ from tests.uneven import uneven
 from xkd_keras import data as datasets
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, scoring
+from xkd_keras.runs import evaluation, records, scoring
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_images_that_a_run_was_trained_on_are_warned_of(run, tmp_path, monkeypat
     for label in map(str, range(10)):
         (photos / "train" / label).mkdir(parents=True)
         Image.new("RGB", (32, 32), (25 * int(label), 0, 0)).save(photos / f"train/{label}/a.png")
-    known = rundir.finished
+    known = records.finished
 
     def finished(run_dir):
         config, metrics = known(run_dir)
@@ -106,13 +106,13 @@ def test_images_that_a_run_was_trained_on_are_warned_of(run, tmp_path, monkeypat
     name = f"folder:{photos / 'train'}"
     about = evaluation.evaluate_run(run[0], dataset=name, split="all")["about"]
     assert not [line for line in about if line.startswith("warning:")]
-    monkeypatch.setattr(rundir, "finished", finished)
+    monkeypatch.setattr(records, "finished", finished)
     about = evaluation.evaluate_run(run[0], dataset=name, split="all")["about"]
     assert [line for line in about if "the run was trained on some of these images" in line]
 
 
 def test_other_images_are_cropped_as_the_runs_own(run, tmp_path):
-    config = dataclasses.replace(rundir.finished(run[0])[0], augment="auto")
+    config = dataclasses.replace(records.finished(run[0])[0], augment="auto")
     for label in map(str, range(10)):
         (tmp_path / label).mkdir()
         Image.new("RGB", (90, 90), (25 * int(label), 0, 0)).save(tmp_path / f"{label}/a.png")
@@ -158,7 +158,7 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "runs/birds/report.html").touch()
     with pytest.raises(InputError, match="holds no finished run") as caught:
-        rundir.finished(tmp_path / asked)
+        records.finished(tmp_path / asked)
     hint = f" holds no finished run, '{tmp_path / near}' does; valid: "
     assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
 
@@ -167,7 +167,7 @@ def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
     data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
     (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))
     with pytest.raises(InputError, match=r"config\.flags is missing, which says how"):
-        rundir.finished(tmp_path)
+        records.finished(tmp_path)
 
 
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):

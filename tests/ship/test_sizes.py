@@ -13,7 +13,7 @@ from serving.mobile import classify
 from tests import small_runs
 from xkd_keras import data as datasets
 from xkd_keras.data import preparation
-from xkd_keras.runs import directory
+from xkd_keras.runs import directory, records
 from xkd_keras.ship import artifacts, evaluate_file, savedmodel
 
 
@@ -44,7 +44,7 @@ def test_the_manifest_the_saved_model_and_the_tflite_file_know_the_size(shipped)
     for entry in manifest["artifacts"]:
         path = run_dir / "export" / entry["file"]
         found = evaluate_file.evaluate_model(path, None, "", "test")
-        top1 = directory.finished(run_dir)[1]["peers"]["plain"]["top1"]
+        top1 = records.finished(run_dir)[1]["peers"]["plain"]["top1"]
         assert found["ensemble"]["top1"] == pytest.approx(top1, abs=0.003)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests import shipped_files
 from tests.serving.served_models import picture
 from xkd_keras import data as datasets
-from xkd_keras.runs import calibration
+from xkd_keras.runs import calibration, records
 from xkd_keras.runs import directory as rundir
 from xkd_keras.ship import artifacts, lite, manifest, savedmodel
 
@@ -36,7 +36,7 @@ def test_it_lets_through_what_is_right_often_enough_on_validation(asked):
     assert set(entries) == {"tflite", "savedmodel"}
     found = entries["tflite"]["threshold"]
     call = lite.Lite((run_dir / "export" / entries["tflite"]["file"]).read_bytes())
-    data = rundir.load_dataset(rundir.finished(run_dir)[0])
+    data = rundir.load_dataset(records.finished(run_dir)[0])
     taken, right = {}, {}
     for split in ("validation", "test"):
         part = getattr(data, split)

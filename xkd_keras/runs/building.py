@@ -24,6 +24,7 @@ from xkd_keras.flags.peer import Peer
 from xkd_keras.peers import stages
 from xkd_keras.peers.catalogue import FILE
 from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import records
 
 
 def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
@@ -151,7 +152,7 @@ def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
     run_dir = path.parent.parent
     if not peers.starts(peer.builder, peer.start) or not (run_dir / "metrics.json").is_file():
         return False
-    config, metrics = rundir.finished(run_dir, "start")
+    config, metrics = records.finished(run_dir, "start")
     with contextlib.suppress(InputError):  # of Keras' own layers, it needs no module
         rundir.import_builders(config)
     return metrics["data"]["class_names"] != list(data.class_names)
@@ -258,7 +259,7 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
             such peer.
     """
     run_dir = Path(config.teacher_run)
-    taught, metrics = rundir.finished(run_dir, "teacher_run")
+    taught, metrics = records.finished(run_dir, "teacher_run")
     there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
     if there != (list(data.class_names), list(data.image_shape)):
         raise InputError(

@@ -20,7 +20,7 @@ from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.errors import InputError, first_line
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import whereabouts
+from xkd_keras.runs import records, whereabouts
 
 SPLITS = ("train", "validation", "test")
 
@@ -71,7 +71,7 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
 
 def _recorded(run_dir: Path) -> configs.Config:
     """Return what a run was begun with; before xkd compared features, nothing was said of them."""
-    config = _config(run_dir)
+    config = records.configuration(run_dir)
     if config.method == "xkd" and config.distill_similarity is None:
         return dataclasses.replace(config, distill_similarity=0.0)
     return config
@@ -123,32 +123,6 @@ def _code() -> str:
     package = Path(__file__).parent.parent
     sources = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts)
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:8]
-
-
-def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, dict]:
-    """Return the configuration and the metrics of a finished run; InputError names `argument`."""
-    try:
-        metrics = json.loads((run_dir / "metrics.json").read_text())
-        _ = metrics["data"]["image_shape"], metrics["data"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        near = whereabouts.near(run_dir)
-        raise InputError(
-            f"'{run_dir}' holds no finished run{f', {near!r} does' if near else ''}; valid: a"
-            " directory that xkd_keras.train has completed (it has a metrics.json).",
-            argument=argument,
-        ) from None
-    return _config(run_dir), metrics
-
-
-def _config(run_dir: Path) -> configs.Config:
-    """Return what RUN/config.flags says, its images where they are; InputError without it."""
-    path = run_dir / "config.flags"
-    if not path.is_file():
-        raise InputError(
-            f"{path} is missing, which says how the run was trained. Put it back, or train again"
-            " into another directory."
-        )
-    return whereabouts.located(configs.read(path), run_dir)
 
 
 def load_dataset(
@@ -294,7 +268,7 @@ def load_run(
         InputError: The run is not finished, a peer is not in it or cannot be read, or the run's own
             images have changed.
     """
-    config, metrics = finished(run_dir)
+    config, metrics = records.finished(run_dir)
     weights = {peer.name: peer.weight for peer in config.peers()}
     for name in names:
         if name not in weights:

@@ -16,6 +16,7 @@ from xkd_keras import data as datasets
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import records
 from xkd_keras.runs.scoring import scores
 
 
@@ -163,7 +164,7 @@ def doubts(run_dir: Path, data: datasets.Dataset, dataset: str, split: str) -> l
         dataset: Its name; empty: the run's own.
         split: As of `evaluate_run`.
     """
-    config, metrics = rundir.finished(run_dir)
+    config, metrics = records.finished(run_dir)
     if rundir.is_own(config, dataset):
         return []
     if datasets.holds_training_images(config.dataset, dataset, split):

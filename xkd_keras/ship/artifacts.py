@@ -14,7 +14,7 @@ from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.report import run_page
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import result
+from xkd_keras.runs import records, result
 from xkd_keras.ship import (
     latency,
     lite,
@@ -102,7 +102,7 @@ def complete(run_dir: Path, names: Sequence[str]) -> None:
         InputError: As `export`; or something could not be made.
     """
     done = {entry["network"] for entry in manifest.read(run_dir)["artifacts"]}
-    known = _known(peer.name for peer in rundir.finished(run_dir)[0].peers())
+    known = _known(peer.name for peer in records.finished(run_dir)[0].peers())
     missing = [name for name in (known if "all" in names else names) if name not in done]
     if missing:
         failed = manifest.asked(export(run_dir, missing)["failed"], missing, [])

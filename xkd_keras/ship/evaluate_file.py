@@ -9,7 +9,7 @@ from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, whereabouts
+from xkd_keras.runs import evaluation, records, whereabouts
 from xkd_keras.ship import lite, metadata, onnx_file, savedmodel
 from xkd_keras.ship.quality import SMALLEST
 from xkd_keras.ship.variants import missing_for_onnx, without_onnx
@@ -85,7 +85,7 @@ def _data(run_dir, dataset: str, size, labels, skip_unreadable, ratio) -> datase
     if run_dir is None and not dataset:
         raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
     crops = {None: "auto", 1.0: "none"}.get(ratio, "inception")
-    config = rundir.finished(run_dir)[0] if run_dir else configs.Config(augment=crops)
+    config = records.finished(run_dir)[0] if run_dir else configs.Config(augment=crops)
     return rundir.load_dataset(config, dataset, tuple(size), tuple(labels), skip_unreadable)
 
 
