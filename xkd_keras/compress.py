@@ -25,7 +25,7 @@ def main() -> None:
     if values.recipe not in RECIPES:
         raise FlagError.unknown("recipe", values.recipe, RECIPES)
     command_line.tell(f"compressing {values.peer} of {values.run_dir}, {values.recipe}")
-    run_dir = Path(parsing.path(values.run_dir))
+    run_dir = Path(parsing.path(values.run_dir, "run_dir"))
     records.finished(run_dir)
     start_up.load_tensorflow()
     with start_up.quiet():  # tfmot imports what TensorFlow has not

@@ -28,7 +28,7 @@ def main() -> None:
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
     command_line.tell(f"evaluating {values.model or values.run_dir}")
-    run_dir, model = (Path(parsing.path(each)) for each in (values.run_dir, values.model))
+    run_dir, model = (Path(parsing.path(values[name].value, name)) for name in ("run_dir", "model"))
     run_dir = run_dir if values.run_dir else whereabouts.containing(model)
     config = run_dir and records.finished(run_dir)[0]
     start_up.load_tensorflow()

@@ -30,7 +30,7 @@ def main() -> None:
             raise FlagError.unknown("variant", variant, CHOICES)
     check_variants(values.variant)
     command_line.tell(f"exporting networks of {values.run_dir}")
-    run_dir, asked = Path(parsing.path(values.run_dir)), (values.peer, values.variant)
+    run_dir, asked = Path(parsing.path(values.run_dir, "run_dir")), (values.peer, values.variant)
     records.finished(run_dir)
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page

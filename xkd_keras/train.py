@@ -3,8 +3,9 @@
 python -m xkd_keras.train --flagfile=configs/quickstart.flags
 """
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -32,12 +33,11 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
         InputError: Something in the configuration, the data or the directory cannot be used, or a
             peer's loss is not finite.
     """
-    metrics = _trained(config, callbacks)
-    _export(config, metrics)
-    return metrics
+    return _trained(config, callbacks, functools.partial(_export, config))
 
 
-def _trained(config: configs.Config, callbacks: Sequence = ()) -> dict:
+def _trained(config: configs.Config, callbacks: Sequence, more: Callable[[dict], None]) -> dict:
+    """Train, and do `more` with the metrics where the files are, while other workers wait."""
     check_flags(config)
     names = ", ".join(peer.name for peer in config.peers())
     command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
@@ -46,16 +46,19 @@ def _trained(config: configs.Config, callbacks: Sequence = ()) -> dict:
     from xkd_keras.runs import training  # after what may be wrong with the flags
 
     run_dir = Path(config.run_dir)
-    metrics = training.run(config, callbacks)
-    if metrics and not (run_dir / "report.html").exists():
-        from xkd_keras.report import run_page  # not before the first step: it draws
 
-        run_page.write(run_dir)
-    return metrics
+    def after(metrics: dict) -> None:
+        if not (run_dir / "report.html").exists():
+            from xkd_keras.report import run_page  # not before the first step: it draws
+
+            run_page.write(run_dir)
+        more(metrics)
+
+    return training.run(config, callbacks, after)
 
 
-def _export(config: configs.Config, metrics: dict) -> None:
-    if config.export and metrics:
+def _export(config: configs.Config, _metrics: dict) -> None:
+    if config.export:
         from xkd_keras.ship import artifacts
 
         artifacts.complete(Path(config.run_dir), config.export)
@@ -137,13 +140,15 @@ def main() -> None:
     config = presets.from_flags()
     signals.restartable()
     try:
-        metrics = _trained(config)
-        if metrics:  # else another worker has the files
-            _tell(config, metrics)
-            _export(config, metrics)  # last: what cannot be made does not hide what was trained
+        _trained(config, (), functools.partial(_tell_and_export, config))
     except KeyboardInterrupt:
         print(f"interrupted; the same command resumes from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
+
+
+def _tell_and_export(config: configs.Config, metrics: dict) -> None:
+    _tell(config, metrics)
+    _export(config, metrics)  # last: what cannot be made does not hide what was trained
 
 
 def _tell(config: configs.Config, metrics: dict) -> None:

@@ -66,7 +66,7 @@ def test_each_pod_of_the_job_is_told_all_workers_and_its_own_index(job, stand_in
         hosts = [f"xkd-train-{i}.{name}:{port}" for i in range(spec["completions"])]
         assert told["cluster"] == {"worker": hosts}
         assert arguments[:2] == ["-m", "xkd_keras.train"]
-        assert "--strategy=multiworker" in arguments
+        assert {"--strategy=multiworker", "--data_dir=data"} < set(arguments)  # in the volume
     assert pod["subdomain"] == name
     assert service["spec"]["selector"] == {"job-name": "xkd-train"}
     assert spec["parallelism"] == spec["completions"]

@@ -60,6 +60,13 @@ def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(tmp_path,
     assert peer_options.parse_peer("alexnet,start=~/f.keras", config).start == f"{tmp_path}/f.keras"
 
 
+@pytest.mark.parametrize("name", ["run_dir", "data_dir", "teacher_run"])
+def test_a_bucket_is_refused_where_a_directory_is_meant(name):
+    """As a path, gs://bucket/run would be the directory gs:/bucket/run, here."""
+    with pytest.raises(FlagError, match=f"^{name}: received 'gs://bucket/run', which is not in a"):
+        Config(**{name: "gs://bucket/run"})
+
+
 def test_the_file_of_a_run_is_read_where_it_is_and_not_at_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~" / "run").mkdir(parents=True)

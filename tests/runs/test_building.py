@@ -195,12 +195,15 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(two_cpus, monkeypatch)
     with pytest.raises(InputError, match=r"^batch_size: received 51; valid: a multiple of the 2 "):
         building.set_up(Config(batch_size=51))
     assert building.set_up(Config()) is two_cpus  # the data will say
+    with pytest.raises(InputError, match=r"^jit_compile: received on; XLA .* of 2 devices"):
+        building.set_up(Config(jit_compile="on"))
 
 
 def test_a_batch_of_a_run_on_other_devices_is_refused_where_these_cannot_share_it():
     config = Config(batch_size=128)
     data = SimpleNamespace(train=range(1000))
     assert building.with_batch(config, data, 4) == config
-    assert building.with_batch(Config(), data, 3).batch_size == 126
+    shared = building.with_batch(Config(), data, 3)
+    assert (shared.batch_size, shared.eval_batch_size) == (126, 258)  # 256 is none of 3
     with pytest.raises(InputError, match=r"^batch_size: received 128; valid: a multiple of the 3"):
         building.with_batch(config, data, 3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -178,6 +179,35 @@ def test_uneven_classes_are_told_before_training_unless_rare_ones_count_more(tmp
     told = list(training._notes(config, building.build_cohort(config, data, 3), data, 9))
     note = "uneven classes: 21 training images of crow, 4 of wren; --sampling=balanced or"
     assert any(line.startswith(note) for line in told) == (not remedy)
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "told"),
+    [
+        (1, {"batch_size": 8}, False),  # as one device takes them, few or many
+        (2, {"batch_size": 32}, False),
+        (2, {"batch_size": 30}, True),
+        (2, {"batch_size": 30, "sync_batch_norm": True}, False),
+    ],
+)
+def test_few_images_on_each_of_several_devices_are_told(data_dir, tmp_path, devices, flags, told):
+    config = configuration(tmp_path / "run", data_dir, peer=(PLAIN,), **flags)
+    data = rundir.load_dataset(config)
+    own = building.build_cohort(config, data, 3)
+    strategy = SimpleNamespace(num_replicas_in_sync=devices)
+    names = ("peers", "similarity", "schedule")
+    cohort = SimpleNamespace(
+        distribute_strategy=strategy, **{name: getattr(own, name) for name in names}
+    )
+    notes = list(training._notes(config, cohort, data, 9))
+    assert any(line.startswith("each device gets 15 images of a step") for line in notes) == told
+
+
+def test_a_worker_with_other_images_than_the_chief_is_refused(data_dir, tmp_path):
+    data = rundir.load_dataset(configuration(tmp_path / "run", data_dir))
+    training._check_same(data, data.fingerprint, "digits")
+    with pytest.raises(InputError, match=r"^dataset: this worker has other images .* in 'digits'"):
+        training._check_same(data, data.fingerprint[::-1], "digits")
 
 
 @pytest.mark.parametrize(("sampling", "of_wren"), [("plain", 4), ("balanced", 12)])

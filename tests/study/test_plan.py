@@ -158,6 +158,15 @@ def test_a_study_trains_every_method_to_the_same_end(flag, value):
         options.plan(values)
 
 
+def test_machines_share_a_study_by_its_runs_and_not_by_batches():
+    values = flags.FlagValues()
+    options.define(values)
+    given = ["--run_dir=x", "--dataset=digits", "--peer=alexnet", "--compare=solo"]
+    values(["study", *given, "--strategy=multiworker"])
+    with pytest.raises(FlagError, match=r"^strategy: is multiworker, .* and --shard to divide"):
+        options.plan(values)
+
+
 @pytest.mark.parametrize(
     ("top1", "chosen"),
     [

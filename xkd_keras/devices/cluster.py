@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from xkd_keras.console import many
+from xkd_keras.devices import slurm
 from xkd_keras.errors import InputError, PreemptedError, first_line
 
 _NOT_THERE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
@@ -101,15 +101,17 @@ def _waiting() -> Iterator[None]:
 
 
 def _slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
-    resolvers = tf.distribute.cluster_resolver
-    if "CUDA_VISIBLE_DEVICES" in os.environ or shutil.which("nvidia-smi"):
-        return resolvers.SlurmClusterResolver()
-    # Without GPUs it fails; given a number of them, it knows the hosts, which is all that we need.
-    known = resolvers.SlurmClusterResolver(gpus_per_node=10**6, gpus_per_task=1, auto_set_gpu=False)
-    workers = known.cluster_spec()
-    kind, index = known.get_task_info()
-    return resolvers.SimpleClusterResolver(
-        workers, task_type=kind, task_id=index, num_accelerators={"GPU": 0}, rpc_layer="grpc"
+    step = slurm.step(os.environ)
+    gpus = tf.config.list_physical_devices("GPU")
+    own = gpus[step.gpus(len(gpus), os.environ)]
+    if own != gpus:
+        tf.config.set_visible_devices(own, "GPU")
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": step.workers}),
+        task_type="worker",
+        task_id=step.rank,
+        num_accelerators={"GPU": len(own)},
+        rpc_layer="grpc",
     )
 
 
@@ -120,8 +122,8 @@ def _tpu() -> tf.distribute.Strategy:
     except (ValueError, tf.errors.OpError):
         name = os.environ.get("TPU_NAME", "")
         raise InputError(
-            f"tpu finds none (TPU_NAME in the environment is '{name}'); valid: on a"
-            " machine with a TPU, where TPU_NAME is 'local' or its name; else auto.",
+            f"tpu finds none (TPU_NAME in the environment is '{name}'); valid: on a machine with a"
+            " TPU and a TensorFlow built for it, where TPU_NAME is 'local' or its name; else auto.",
             argument="strategy",
         ) from None
 

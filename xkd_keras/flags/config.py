@@ -22,7 +22,7 @@ class Config(fields.Fields):
         for name in ("peer", "export"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("run_dir", "data_dir", "teacher_run"):
-            object.__setattr__(self, name, parsing.path(getattr(self, name)))
+            object.__setattr__(self, name, parsing.path(getattr(self, name), name))
         for field in dataclasses.fields(self):
             parsing.check(f"--{field.name}", getattr(self, field.name), field.metadata)
         parsing.check_epochs("--learning_rate_epochs", self.learning_rate_epochs)

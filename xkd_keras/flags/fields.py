@@ -247,7 +247,9 @@ class Fields:
     batch_size: int | None = _flag(
         None, "Images per step, on all devices; 128, or less for few images.", usual=128, low=1
     )
-    eval_batch_size: int = _flag(256, "Images per batch in evaluation.", low=1)
+    eval_batch_size: int = _flag(
+        256, "Images per batch in evaluation, on all devices.", low=1, identity=False
+    )
     seed: int = _flag(0, "Seed of weights, order, augmentation and subsets.", low=0, high=2**31 - 1)
     deterministic: bool = _flag(False, "Repeat a run bit by bit, also after interruptions.")
     strategy: str = _flag(

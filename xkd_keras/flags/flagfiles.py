@@ -49,7 +49,7 @@ def find(text: str) -> Path:
     Raises:
         FlagError: It is neither.
     """
-    for path in (Path(text), Path(parsing.path(text))):
+    for path in (Path(text), Path(parsing.path(text, "flagfile"))):
         # Path.exists raises where a directory may not be entered.
         if os.path.exists(path) and not os.path.isdir(path):  # maybe a pipe
             return path

@@ -72,8 +72,18 @@ def check_epochs(where: str, text: str | None) -> None:
         )
 
 
-def path(text: str) -> str:
-    """Return a path with its ~ expanded: shells leave it as it is after `--name=`, files always."""
+def path(text: str, argument: str = "") -> str:
+    """Return a path with its ~ expanded: shells leave it as it is after `--name=`, files always.
+
+    Raises:
+        FlagError: It is an address, as gs://bucket/run; names the `argument`.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+://", text):
+        raise FlagError(
+            f"received '{text}', which is not in a file system; valid: a path, such as one at which"
+            " that storage is mounted.",
+            argument=argument,
+        )
     return os.path.expanduser(text)  # ~nobody/x stays what it is
 
 

@@ -72,8 +72,8 @@ def parse_peer(text: str, config: Fields) -> Peer:
         else:
             values[option] = parsing.parse(where, value, field(option))
     if builder.startswith(FILE):
-        builder = FILE + parsing.path(builder.removeprefix(FILE))
-    extra["start"] = parsing.path(extra["start"])
+        builder = FILE + parsing.path(builder.removeprefix(FILE), "peer")
+    extra["start"] = parsing.path(extra["start"], "peer")
     _check(text, builder, extra)
     return Peer(builder=builder, learning=learning(builder, values, extra["start"]), **extra)
 

@@ -113,17 +113,19 @@ def resolved(config: configs.Config) -> configs.Config:
 def with_batch(config: configs.Config, data: datasets.Dataset, replicas: int = 1) -> configs.Config:
     """Return a configuration that says how many images a step has, given or not."""
     usual = datasets.usual_batch(len(data.train), replicas)
-    config = dataclasses.replace(config, batch_size=config.batch_size or usual)
-    check_shared(config, "batch_size", replicas)  # it may be of a run on other devices
-    return config
+    batch_size = config.batch_size or usual
+    check_shared(batch_size, replicas)  # it may be of a run on other devices
+    # In evaluation it changes no number; of several machines, each needs equal parts.
+    evaluated = -(-config.eval_batch_size // replicas) * replicas
+    return dataclasses.replace(config, batch_size=batch_size, eval_batch_size=evaluated)
 
 
-def check_shared(config: configs.Config, name: str, replicas: int) -> None:
+def check_shared(batch_size: int, replicas: int) -> None:
     """Raise InputError where the devices could not share a batch equally."""
-    if getattr(config, name) % replicas:
+    if batch_size % replicas:
         raise InputError(
-            f"received {getattr(config, name)}; valid: a multiple of the {replicas} devices.",
-            argument=name,
+            f"received {batch_size}; valid: a multiple of the {replicas} devices.",
+            argument="batch_size",
         )
 
 
@@ -194,9 +196,13 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
     strategy = cluster.strategy(config.strategy, config.logical_cpus)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size:  # else `with_batch` finds one
-        check_shared(config, "batch_size", replicas)
-    if cluster.several(strategy):  # of a batch in evaluation, one machine's may have unequal parts
-        check_shared(config, "eval_batch_size", replicas)
+        check_shared(config.batch_size, replicas)
+    if config.jit_compile == "on" and replicas > 1:
+        raise InputError(
+            f"received on; XLA cannot compile a step of {replicas} devices; valid: auto or off, or"
+            " --strategy=one.",
+            argument="jit_compile",
+        )
     return strategy
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -25,11 +25,22 @@ from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, p
 from xkd_keras.runs import directory as rundir
 
 
-def run(config: configs.Config, more_callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
-    """Train and evaluate in `config.run_dir`, or resume; see `train.train_and_evaluate`."""
+def run(
+    config: configs.Config,
+    more_callbacks: Sequence[keras.callbacks.Callback] = (),
+    after: Callable[[dict], None] | None = None,
+) -> dict:
+    """Train and evaluate in `config.run_dir`, or resume; see `train.train_and_evaluate`.
+
+    `after`, given the metrics, is what the chief does with a finished run.
+    """
     strategy = building.set_up(config)
     with collectives.lost_workers(strategy):
-        return _run(config, strategy, more_callbacks)
+        metrics = _run(config, strategy, more_callbacks)
+        with collectives.agreed(strategy):  # the others wait, as in `_run`
+            if metrics and after:
+                after(metrics)
+        return metrics
 
 
 def _run(config: configs.Config, strategy, more_callbacks) -> dict:
@@ -49,6 +60,9 @@ def _run(config: configs.Config, strategy, more_callbacks) -> dict:
             data = rundir.load_dataset(config)
             config = building.with_batch(config, data, strategy.num_replicas_in_sync)
             steps = datasets.steps_per_epoch(data, config.batch_size)
+        of_chief = collectives.text_from_chief(strategy, data.fingerprint)
+        with collectives.agreed(strategy):
+            _check_same(data, of_chief, config.dataset)
         with strategy.scope():
             cohort = building.build_cohort(config, data, steps)
         with collectives.agreed(strategy):
@@ -61,6 +75,16 @@ def _run(config: configs.Config, strategy, more_callbacks) -> dict:
         # The others wait: those that had ended, a scheduler would not start again with the chief.
         with collectives.agreed(strategy), datasets.readable(config.dataset):
             return result.finish(config, run_dir, cohort, data, rows) if chief else {}
+
+
+def _check_same(data: datasets.Dataset, of_chief: str, name: str) -> None:
+    """Raise InputError in a worker whose images are not the chief's: some may be test images."""
+    if data.fingerprint != of_chief:
+        raise InputError(
+            f"this worker has other images than the chief in '{name}'"
+            f" ({len(data.train)} for training); valid: the same files on every machine.",
+            argument="dataset",
+        )
 
 
 def _complete(run_dir: Path) -> dict:
@@ -174,6 +198,12 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
         yield (
             f"uneven classes: {counts.max()} training images of {most}, {counts.min()} of {least};"
             " --sampling=balanced or --class_weights=balanced make rare ones count more"
+        )
+    each = config.batch_size // cohort.distribute_strategy.num_replicas_in_sync
+    if each < min(16, config.batch_size) and not config.sync_batch_norm:
+        yield (
+            f"each device gets {many(each, 'image')} of a step, few for batch normalisation; a"
+            " larger --batch_size, --sync_batch_norm or --strategy=one make more of them"
         )
     reach = 1 / (1 - config.ema) if config.ema else 0
     if 5 * reach > total:

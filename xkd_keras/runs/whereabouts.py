@@ -63,7 +63,7 @@ def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> conf
 def changed(config: configs.Config, run_dir: Path) -> InputError:
     """Return the error for images that are not those that a run was begun with."""
     was, now = _recorded(run_dir, "path"), of(config).get("path", "")
-    if was != now:
+    if was and was != now:
         return InputError(
             f"the images of '{config.dataset}' are not those that '{run_dir}' was started with"
             f" (in '{was}'); valid: these in their new place, or another directory.",

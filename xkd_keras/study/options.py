@@ -83,6 +83,12 @@ def plan(values: flags.FlagValues) -> Plan:
     if base.keep != "last" or base.patience:  # every method gets the same training, and all of it
         name = "keep" if base.keep != "last" else "patience"
         raise FlagError("is not for studies; valid: to leave it out.", argument=name)
+    if base.strategy == "multiworker":
+        raise FlagError(
+            "is multiworker, which is for one run; valid: another, and --shard to divide a study's"
+            " runs among machines.",
+            argument="strategy",
+        )
     if values.preset not in ("", *PRESETS):
         raise FlagError.unknown("preset", values.preset, PRESETS)
     grid = parse_grid(values.sweep)
