@@ -24,7 +24,7 @@ def joined(host: str, port: int, usual: int = 0) -> str:
         parts = urlsplit(host)
         bare = re.sub(r":\d*$", "", parts.netloc)  # the hostname, as it was written
         return parts._replace(netloc=f"{bare}:{port}").geturl() if port else host
-    port = port or usual
+    port, host = port or usual, host.rstrip("/")
     bare = host.strip("[]")
     return f"[{bare}]:{port}" if _is_ip(bare) and ":" in bare else f"{host}:{port}"
 

@@ -205,7 +205,7 @@ def _tls_reason(error: Exception) -> str:
 def _rest_answers(status: int, content) -> list[Answer]:
     """Return the answers that REST gives; raises RefusedError, or others for other JSON."""
     if status != 200:
-        kind = _UnavailableError if status == 503 else RefusedError
+        kind = _UnavailableError if status in (502, 503) else RefusedError  # 504: its own deadline
         raise kind(_line(content["error"], f"HTTP {status}"))
     rows = content["predictions"]
     return [Answer(row["labels"], row["scores"], row.get("threshold", 0.0)) for row in rows]

@@ -6,12 +6,14 @@ models.config is written for the container, where the models are in --models_dir
 --models_dir=RUN/export/savedmodel it also works for `python -m serving.server`.
 """
 
+import hashlib
 import json
 import os
 import re
 import string
 import textwrap
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from absl import flags
@@ -28,12 +30,13 @@ _MODEL = """  config {{
 {labels}  }}
 """
 _LABEL = '    version_labels {{ key: "{label}" value: {version} }}\n'
-_NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"  # of Kubernetes
+_NAME = r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?"  # of a Service of Kubernetes
 
 
 FLAGS = {  # default, help, least
     "export_dir": ("", "RUN/export, as xkd_keras.export writes it."),
     "out_dir": ("", "Where to write; empty: EXPORT_DIR/serving."),
+    "models": ("", "Only these models, joined by commas; empty: all."),
     "models_dir": ("/models", "Where EXPORT_DIR/savedmodel is for the server."),
     "image": ("tensorflow/serving:2.19.0", "Image of the container."),
     "service": ("xkd", "Name of the service."),
@@ -62,6 +65,19 @@ def versions_of(savedmodels: Path) -> dict[str, list[int]]:
     return models
 
 
+def _chosen(models: dict[str, list[int]], names: str) -> dict[str, list[int]]:
+    """Return the models of these names, joined by commas; all if there are none."""
+    wanted = [name.strip() for name in names.split(",")] if names else list(models)
+    for name in wanted:
+        if name not in models:
+            near = get_close_matches(name, models, 1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            raise command.MistakeError(
+                f"--models: received '{name}'; valid: {', '.join(models)}.{meant}"
+            )
+    return {name: models[name] for name in wanted}
+
+
 def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
     """Return a ModelServerConfig that labels the newest version `canary`, the one before `stable`.
 
@@ -80,20 +96,9 @@ def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
 def main() -> int:
     """Write the files and print their names."""
     given = flags.FLAGS
-    if not given.export_dir:
-        raise command.MistakeError("--export_dir: missing; valid: RUN/export.")
-    if not re.fullmatch(_NAME, given.service):
-        raise command.MistakeError(
-            f"--service: received '{given.service}'; valid: up to 50 small letters, digits and '-'."
-        )
-    for name in ("image", "models_dir"):
-        if not re.fullmatch(r"[^\s'\"{}]+", getattr(given, name)):
-            raise command.MistakeError(
-                f"--{name}: received '{getattr(given, name)}'; valid: a name without blanks, quotes"
-                " and braces."
-            )
+    _check(given)
     savedmodels = Path(given.export_dir) / "savedmodel"
-    models = versions_of(savedmodels)
+    models = _chosen(versions_of(savedmodels), given.models)
     out = Path(given.out_dir or Path(given.export_dir) / "serving")
     base = str(given.models_dir)
     if not base.startswith("/"):
@@ -112,6 +117,8 @@ def main() -> int:
     texts = {"models.config": models_config(models, base)}
     for name in ("batching.config", "monitoring.config", "compose.yaml"):
         texts[name] = _filled(name, values)
+    settings = texts["batching.config"] + texts["monitoring.config"]
+    values["settings"] = hashlib.sha256(settings.encode()).hexdigest()[:12]
     for name in list(texts)[:3]:
         key = name.replace(".", "_")
         values[key] = textwrap.indent(texts[name], "    ").rstrip()
@@ -120,6 +127,23 @@ def main() -> int:
         _write(out / name, text)
         print(out / name)
     return 0
+
+
+def _check(given) -> None:
+    """Raise MistakeError for a flag that would spoil the files."""
+    if not given.export_dir:
+        raise command.MistakeError("--export_dir: missing; valid: RUN/export.")
+    if not re.fullmatch(_NAME, given.service):
+        raise command.MistakeError(
+            f"--service: received '{given.service}'; valid: up to 50 small letters, digits and"
+            " '-', beginning with a letter."
+        )
+    for name in ("image", "models_dir"):
+        if not re.fullmatch(r"[^\s'\"{}]+", getattr(given, name)):
+            raise command.MistakeError(
+                f"--{name}: received '{getattr(given, name)}'; valid: a name without blanks, quotes"
+                " and braces."
+            )
 
 
 def _volume(path: str, there: str) -> str:

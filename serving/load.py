@@ -71,7 +71,7 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
     from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    address = addresses.joined(given.host, port)
+    address = addresses.joined(_without_scheme(given.host), port)
     channel = addresses.channel_to(address, given.ca_file)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     ask = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,19 +86,22 @@ class Manager:
         """Serve these models and no others. Returns the new ones when they were loaded, or failed.
 
         Raises:
-            StatusError: A label names a version that does not exist. Nothing has changed.
+            StatusError: A label names a version that does not exist, or a model that answers has a
+                new directory without a version that loads. Nothing has changed.
         """
         with self._changing:
             models = {config.name: self._kept(config) or self._model(config) for config in configs}
             new = [model for name, model in models.items() if self._models.get(name) is not model]
             # Before anything is loaded: a file that is refused is read again and again.
             for config in configs:
-                if models[config.name] not in new:
-                    self._check_labels(config, models[config.name])
+                model = models[config.name]
+                there = (config.wanted() or ()) if model in new else model.loaded()
+                self._check_labels(config, model, there)
             self._look(new)
             try:
                 for model in new:
-                    self._check_labels(model.config, model)
+                    self._check_labels(model.config, model, model.loaded())
+                    self._check_replaces(model)
             except StatusError:
                 for model in new:
                     model.unload()
@@ -140,13 +143,23 @@ class Manager:
     def _model(self, config: ModelConfig) -> Model:
         return Model(config, self._load, self._retries, self._interval)
 
-    def _check_labels(self, config: ModelConfig, model: Model) -> None:
-        loaded = {version.number for version in model.versions() if version.available}
+    def _check_replaces(self, model: Model) -> None:
+        """Raise StatusError where a model that answers would give way to one that does not."""
+        before = self._models.get(model.config.name)
+        if before is not None and before.ready and not model.ready:
+            raise StatusError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"model {model.config.name} stays at {before.config.base_path}, because nothing"
+                f" could be loaded from its new base_path: {model.reason}",
+            )
+
+    def _check_labels(self, config: ModelConfig, model: Model, there: Collection[int]) -> None:
+        """Raise StatusError where a label names a version that is not `there`."""
         for label, number in config.labels.items():
             # As upstream: a label that is used already never moves to a version that is not there.
             # A new model's configuration is this one, so that its labels are free.
             early = self._early_labels and model.config.labels.get(label, number) == number
-            if number not in loaded and not early:
+            if number not in there and not early:
                 raise StatusError(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {config.name},"

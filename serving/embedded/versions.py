@@ -125,6 +125,10 @@ class Model:
         with self._lock:
             return sorted(self._versions.values(), key=lambda version: -version.number)
 
+    def loaded(self) -> set[int]:
+        """Return the numbers of the versions that answer."""
+        return {version.number for version in self.versions() if version.available}
+
     @property
     def ready(self) -> bool:
         """Whether a version answers."""

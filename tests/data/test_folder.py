@@ -12,7 +12,7 @@ from PIL import Image
 
 from xkd_keras import console, data
 from xkd_keras.data import dataset as dataset_module
-from xkd_keras.data import pipeline, preparation
+from xkd_keras.data import decoding, pipeline, preparation
 from xkd_keras.errors import InputError
 
 COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 50), "red": (210, 30, 20)}
@@ -191,6 +191,15 @@ def test_a_long_check_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 30
     assert re.fullmatch(r"checking images  7/30  \d+/s  0:\d\d left", lines[6])
+
+
+def test_files_wait_for_threads_some_at_a_time_and_stay_in_order(tmp_path, monkeypatch):
+    whole = load(fill(tmp_path))
+    monkeypatch.setattr(decoding, "_WAITING", 7)
+    again = load(tmp_path)
+    assert again.fingerprint == whole.fingerprint
+    one, two = (data.images(each.train, range(len(each.train)), each) for each in (whole, again))
+    np.testing.assert_array_equal(one, two)
 
 
 def test_after_ctrl_c_no_more_files_are_checked(tmp_path, monkeypatch):

@@ -77,6 +77,8 @@ def test_bad_options(options, line):
         ("tfds:eurosat", (64, 64), 0, (64, "crop_flip", 1.0)),
         ("tfds:stl10", (96, 96), 0, (64, "crop_flip", 1.0)),
         ("tfds:stl10", (96, 96), 96, (96, "inception", 0.875)),
+        ("tfds:imagenet2012:5.1.0", None, 0, (224, "inception", 0.875)),
+        ("tfds:cifar10", (32, 32), 0, (32, "crop_flip", 1.0)),
         ("folder:digits", None, 0, (64, "crop_flip", 1.0)),
         ("folder:pets", None, 65, (65, "inception", 0.875)),
         ("folder:pets", None, "48x80", ((48, 80), "crop_flip", 1.0)),

@@ -2,6 +2,8 @@
 
 import errno
 import io
+import os
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from tests.fake_cifar import no_network
 from xkd_keras import data
 from xkd_keras.data import download
+from xkd_keras.data import tfds as data_sets
 from xkd_keras.errors import InputError
 
 
@@ -22,12 +25,13 @@ class _Tiny(tfds.core.GeneratorBasedBuilder):
     PARTS: ClassVar = {"train": 20}
     SHAPE = (12, 12, 1)
     KEYS = ("image", "label")
+    LABEL = tfds.features.ClassLabel(names=["cat", "dog"])
     UNLABELLED = ()
 
     def _info(self):
         features = {
             "image": tfds.features.Image(shape=self.SHAPE),
-            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "label": self.LABEL,
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -103,9 +107,38 @@ class TinyConfigured(_Tiny):
 
 
 class TinyUnsupervised(_Tiny):
-    """No supervised keys."""
+    """No supervised keys, as of dtd and sun397."""
 
     KEYS = None
+
+
+class TinyAges(_Tiny):
+    """Images with a number each."""
+
+    KEYS = None
+    LABEL = tfds.features.Scalar(np.float32)
+
+
+class TinyOtherWords(_Tiny):
+    """Splits that are named as folders may be, and one more."""
+
+    PARTS: ClassVar = {"train": 20, "val": 6, "testing": 8, "extra": 4}
+
+
+class TinyExtra(_Tiny):
+    """No test, and a split that is none of the three."""
+
+    PARTS: ClassVar = {"train": 20, "extra": 4}
+
+
+class TinySpecies(_Tiny):
+    """A test of a class that training never sees."""
+
+    PARTS: ClassVar = {"train": 20, "test": 8}
+
+    def _generate_examples(self, part):
+        for i, example in super()._generate_examples(part):
+            yield i, {**example, "label": 0 if part == "train" else 1}
 
 
 class TinyTestOnly(_Tiny):
@@ -126,6 +159,8 @@ def load(tmp_path, monkeypatch):
         ("tiny_train_only", (14, 2, 4)),
         ("tiny_complete", (20, 6, 8)),
         ("tiny_competition", (18, 2, 6)),
+        ("tiny_unsupervised", (14, 2, 4)),
+        ("tiny_other_words", (20, 6, 8)),
         ("tiny_configured/numerals", (14, 2, 4)),
         ("tiny_configured/numerals:1.0.0", (14, 2, 4)),
         ("tiny_train_only:1.0.0", (14, 2, 4)),
@@ -142,6 +177,26 @@ def test_which_split_serves_as_what(load, name, sizes):
         assert (pixels[:, 0] >= 10 * data.labels(split)).all()
     seen = [tuple(split.positions) for split in splits if split.source is dataset.train.source]
     assert len({position for part in seen for position in part}) == sum(map(len, seen))
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        ("tiny_complete", ()),
+        ("tiny_train_only", ()),
+        ("tiny_extra", ("Test images are a fifth of its 'train'.", "Splits that are not used: e")),
+        (
+            "tiny_competition",
+            ("Test images are its 'validation'.", "Splits that are not used: test."),
+        ),
+        ("tiny_other_words", ("Splits that are not used: extra.",)),
+        ("tiny_species", ("1 classes of the test images have no training image (dog...)",)),
+    ],
+)
+def test_what_is_not_as_its_name_says_is_told(load, name, notes):
+    found = load(f"tfds:{name}").notes
+    assert len(found) == len(notes)
+    assert all(one.startswith(start) for one, start in zip(found, notes, strict=True))
 
 
 def test_a_prepared_configuration_needs_no_network(load, monkeypatch):
@@ -162,7 +217,7 @@ def test_image_size_is_the_data_sets_own(load, name, size, shape):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("tiny_unsupervised", r"tfds:tiny_unsupervised is not for image classification"),
+        ("tiny_ages", r"tfds:tiny_ages is not for image classification: .* image, label, its"),
         ("tiny_test_only", r"tfds:tiny_test_only has no 'train' split, but test"),
     ],
 )
@@ -220,6 +275,27 @@ def test_labels_that_were_cut_off_on_the_disk_are_read_again(load, tmp_path, lef
     assert again.fingerprint == whole.fingerprint
     np.testing.assert_array_equal(data.labels(again.train), data.labels(whole.train))
     assert len(path.read_bytes()) == len(content)
+
+
+def test_labels_are_read_again_where_their_files_are_others(load, tmp_path):
+    """Somebody who corrects labels writes the records anew, in place."""
+    whole = data.labels(load("tfds:tiny_competition", cache_gib=0).train)
+    path = next(tmp_path.rglob("xkd_labels-train.npz"))
+    with np.load(path) as stored:
+        np.savez(path, **{**stored, "labels": 1 - stored["labels"]})
+    kept = data.labels(load("tfds:tiny_competition", cache_gib=0).train)
+    assert (np.bincount(kept) == np.bincount(1 - whole)).all()
+    os.utime(next(tmp_path.rglob("*train.tfrecord*")))
+    again = data.labels(load("tfds:tiny_competition", cache_gib=0).train)
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_a_size_that_its_author_did_not_write_is_that_of_the_files(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(70))
+    split = SimpleNamespace(num_bytes=0, filepaths=[tmp_path / "a", tmp_path / "a"])
+    assert data_sets._size(split) == 140
+    split.num_bytes = 9
+    assert data_sets._size(split) == 9
 
 
 def test_labels_that_find_no_room_leave_nothing_behind(load, tmp_path, monkeypatch):

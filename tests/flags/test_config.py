@@ -79,6 +79,7 @@ def test_a_folder_is_the_same_however_its_path_is_written(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     for path in ("birds/", "./birds", str(tmp_path / "birds")):
         assert Config(dataset="folder:birds").differences(Config(dataset=f"folder:{path}")) == []
+    assert Config(dataset="cifar10").differences(Config(dataset="tfds:cifar10")) == []
     (line,) = Config(dataset="folder:birds").differences(Config(dataset="folder:fish"))
     assert line == "--dataset was folder:birds and is folder:fish"
 

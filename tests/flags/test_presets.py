@@ -45,20 +45,23 @@ def test_the_batch_of_few_images_is_that_which_suits_them(given, batch):
 
 
 @pytest.mark.parametrize(
-    ("folders", "images", "batch"),
+    ("folders", "images", "batch", "more"),
     [
-        (("a", "b"), 182, None),  # 364, of which 70 % are trained on: 255
-        (("a", "b"), 183, 64),
-        (("train/a", "train/b", "val/a", "test/a", "test/b"), 128, 64),
-        (("train/a", "train/b", "test/a", "test/b"), 128, None),  # a tenth is held out
+        (("a", "b"), 182, None, ()),  # 364, of which 70 % are trained on: 255
+        (("a", "b"), 183, 64, ()),
+        (("train/a", "train/b", "val/a", "test/a", "test/b"), 128, 64, ()),
+        (("train/a", "train/b", "test/a", "test/b"), 128, None, ()),  # a tenth is held out
+        (("train/a", "train/b", "test/a"), 200, None, ("--validation_fraction=0.5",)),
+        (("a", "b"), 183, 64, ("--validation_fraction=0.5",)),  # without parts it is not used
     ],
 )
-def test_of_a_folder_the_images_are_counted(tmp_path, folders, images, batch):
+def test_of_a_folder_the_images_are_counted(tmp_path, folders, images, batch, more):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
         for i in range(images):
             (tmp_path / folder / f"{i}.jpg").touch()
-    assert parsed("--preset=photos", f"--dataset=folder:{tmp_path}").batch_size == batch
+    flags = ("--preset=photos", f"--dataset=folder:{tmp_path}", *more)
+    assert parsed(*flags).batch_size == batch
 
 
 def test_what_is_given_wins_also_where_it_is_the_default_or_in_a_file(tmp_path):

@@ -111,6 +111,17 @@ def test_images_that_a_run_was_trained_on_are_warned_of(run, tmp_path, monkeypat
     assert [line for line in about if "the run was trained on some of these images" in line]
 
 
+def test_the_test_images_of_the_runs_own_set_in_another_place_are_no_doubt(run, monkeypatch):
+    """Under another name, a data set of TFDS is divided as the run's is."""
+    known = records.finished(run[0])
+    config = dataclasses.replace(known[0], dataset="cifar10")
+    monkeypatch.setattr(records, "finished", lambda _: (config, known[1]))
+    data = rundir.load_dataset(known[0])
+    assert evaluation.doubts(run[0], data, "digits", "test") == []
+    (line,) = evaluation.doubts(run[0], data, "digits", "train")
+    assert "these are the images that the run was trained on" in line
+
+
 def test_other_images_are_cropped_as_the_runs_own(run, tmp_path):
     config = dataclasses.replace(records.finished(run[0])[0], augment="auto")
     for label in map(str, range(10)):

@@ -23,6 +23,7 @@ HAS_IPV6 = socket.has_ipv6
         ("birds.org", 0, "birds.org:8501"),
         ("birds.org", 9000, "birds.org:9000"),
         ("http://birds.org", 0, "http://birds.org:8501"),
+        ("http://birds.org/", 9000, "http://birds.org:9000"),
         ("::1", 0, "[::1]:8501"),
         ("https://birds.org", 0, "https://birds.org"),
         ("https://birds.org/models", 0, "https://birds.org/models"),

@@ -120,7 +120,7 @@ def test_a_proxy_without_its_server_is_asked_again(answers, status):
         client.Client("m", rest=True, retries=0).classify([IMAGE])
 
 
-@pytest.mark.parametrize(("status", "times"), [(503, 2), (504, 1), (500, 1)])
+@pytest.mark.parametrize(("status", "times"), [(502, 2), (503, 2), (504, 1), (500, 1)])
 def test_a_server_that_is_not_available_is_asked_again_and_one_that_was_too_slow_is_not(
     answers, status, times
 ):

@@ -16,6 +16,7 @@ from tests.serving import served_models
 
 DEFAULTS = {
     "out_dir": "",
+    "models": "",
     "models_dir": "/models",
     "image": "tensorflow/serving:1.2.3",
     "service": "birds",
@@ -169,7 +170,8 @@ def test_kubernetes_has_all_it_needs_and_its_parts_fit(export, write):
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     assert pod["spec"]["volumes"][1]["configMap"]["name"] == config["metadata"]["name"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert scaler["spec"]["minReplicas"] == deployment["spec"]["replicas"] == 3
+    assert scaler["spec"]["minReplicas"] == 3
+    assert "replicas" not in deployment["spec"]  # applied again, it would undo the scaler's work
 
 
 def test_flags_in_what_is_written_are_flags_of_the_server(export, write):
@@ -188,8 +190,44 @@ def test_an_export_without_models_is_told(tmp_path, write):
 
 
 def test_a_name_that_kubernetes_refuses_is_told(write):
-    with pytest.raises(command.MistakeError, match="--service: received 'A b'; valid: up to 50"):
-        write(service="A b")
+    with pytest.raises(
+        command.MistakeError, match=r"--service: received '2024-b'; valid: .* with a letter"
+    ):
+        write(service="2024-b")
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names(export, write):
+    """YAML reads a bare `true` as a truth value, and labels of Kubernetes must be strings."""
+    write(service="true")
+    texts = [(export / "serving" / f"{n}.yaml").read_text() for n in ("kubernetes", "compose")]
+    _, deployment, service, scaler = yaml.safe_load_all(texts[0])
+    for each in (deployment, service, scaler):
+        assert each["metadata"]["name"] == "true"
+    assert service["spec"]["selector"] == {"app": "true"}
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "true"
+    assert list(yaml.safe_load(texts[1])["services"]) == ["true"]
+
+
+def test_pods_start_anew_for_settings_and_not_for_versions(export, write):
+    def settings(**given):
+        write(**given)
+        text = (export / "serving" / "kubernetes.yaml").read_text()
+        _, deployment, *_ = yaml.safe_load_all(text)
+        return deployment["spec"]["template"]["metadata"]["annotations"]["xkd/settings"]
+
+    before = settings()
+    assert settings(max_batch_size=64) != before
+    (export / "savedmodel" / "resnet20" / "11").mkdir()
+    assert settings() == before
+
+
+def test_models_may_be_chosen(export, write):
+    write(models="resnet20")
+    text = (export / "serving" / "models.config").read_text()
+    message = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    assert [each.name for each in message.model_config_list.config] == ["resnet20"]
+    with pytest.raises(command.MistakeError, match=r"ensemble, resnet20\. Did you mean 'resnet20'"):
+        write(models="ensemble,resnet2")
 
 
 @pytest.mark.parametrize(

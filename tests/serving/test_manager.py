@@ -109,12 +109,31 @@ def test_labels_that_are_refused_load_nothing_however_often_they_are_asked_for(b
     for _ in range(2):
         with pytest.raises(StatusError, match="label to version 4 of model m"):
             manager.set_configs([ModelConfig("new", base), ModelConfig("m", base, labels={"a": 4})])
-    assert len(load.made) == 1
     with pytest.raises(StatusError, match="label to version 4 of model new"):
         manager.set_configs([ModelConfig("new", base, labels={"a": 4}), ModelConfig("m", base)])
-    assert load.made[-1].closed.wait(300)  # what was loaded in vain is freed
+    assert len(load.made) == 1
     assert not load.made[0].closed.is_set()
     assert manager.names() == ["m"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_model_that_answers_does_not_give_way_to_one_that_cannot(base, tmp_path, broken):
+    """As upstream, where a base path that is missing changes nothing."""
+    publish(base, 1)
+    moved, load = tmp_path / "moved", Loads()
+    manager = Manager(load)
+    manager.set_configs([ModelConfig("m", base)])
+    if broken:
+        moved.mkdir()
+        publish(moved, 1, broken=True)
+    with pytest.raises(StatusError, match=f"model m stays at {base}, because nothing could be"):
+        manager.set_configs([ModelConfig("m", moved), ModelConfig("n", base)])
+    assert lease(manager) == 1
+    assert manager.names() == ["m"]
+    moved.mkdir(exist_ok=True)
+    publish(moved, 2)
+    manager.set_configs([ModelConfig("m", moved)])
+    assert lease(manager) == 2
 
 
 def test_models_come_and_go_with_the_configuration(base):

@@ -6,7 +6,7 @@ import tf_keras
 
 from xkd_keras.compression import lowering, making
 from xkd_keras.errors import InputError
-from xkd_keras.operations import graph_of
+from xkd_keras.operations import graph_of, has_graph
 
 TOLERANCE = 1e-4
 
@@ -32,7 +32,7 @@ def twin(model: keras.Model) -> tf_keras.Model:
 
 def _graph(model, inputs, makers: dict, seen: list, prefix: str):
     """Apply what the layers of a model become, in the order of its graph."""
-    if not hasattr(model, "inputs") or not getattr(model, "outputs", None):
+    if not has_graph(model):  # a `call` of its own may do more
         raise making.cannot(
             model.name, type(model).__name__, "is not a graph of layers", "functional models"
         )

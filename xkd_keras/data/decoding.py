@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -21,6 +22,8 @@ from xkd_keras.errors import InputError
 # Of a disk in the network or a process with too many files: no file is damaged.
 _PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _PASSING |= {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+
+_WAITING = 4096  # files that threads have before them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,11 @@ def decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies
     # Threads suffice: TensorFlow decodes outside of Python's lock.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        looked = pool.map(attempt, range(len(files)), files)
+        # Some at a time: each that is waited for takes 2 KB, and there may be millions.
+        starts = range(0, len(files), _WAITING)
+        looked = itertools.chain.from_iterable(
+            pool.map(attempt, range(i, i + _WAITING), files[i : i + _WAITING]) for i in starts
+        )
         results = list(console.counted(looked, len(files), "checking images"))
     finally:  # after Ctrl-C, nobody waits for thousands of files
         pool.shutdown(cancel_futures=True)

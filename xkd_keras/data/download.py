@@ -138,7 +138,8 @@ def _explain(name: str, data_dir: str, error: Exception) -> str:
     if isinstance(error, OSError):
         return (
             f"{name} is not in {data_dir} and cannot be fetched ({_short(reason)}). "
-            "Prepare it where there is a network, and give its directory as data_dir."
+            "Prepare it where there is a network, and give its directory as data_dir (of a run that"
+            " is finished, in its config.flags)."
         )
     return f"{name} cannot be prepared in {data_dir}: {_short(reason)}"
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from xkd_keras.data import names, tree
+from xkd_keras.data.splits import TRAIN_VALIDATION_TEST
 from xkd_keras.data.tree import listed, refusal
 from xkd_keras.errors import InputError
 
@@ -104,11 +105,14 @@ def holds_training_images(dataset: str, other: str, split: str) -> bool:
     return own.is_relative_to(theirs)
 
 
-def training_files(name: str) -> int:
+def training_files(name: str, validation_fraction: float) -> int:
     """Return about how many training images `folder:PATH` has, without opening any."""
     files, parts, _ = find(name, Path(names.folder_path(name)))
-    share = 1.0 if "test" in parts else 0.8
-    share -= 0.0 if "validation" in parts else 0.1
+    if "train" in parts:
+        share = 1.0 if "test" in parts else 1.0 - TRAIN_VALIDATION_TEST[-1]
+        share *= 1.0 if "validation" in parts else 1.0 - validation_fraction
+    else:
+        share = TRAIN_VALIDATION_TEST[0]
     return round(share * sum(file.part in ("", "train") for file in files))
 
 

@@ -145,7 +145,7 @@ def resolve(
     height, width = sides(image_size)
     if not height:
         own = native[0] if native and native[0] == native[1] <= _SMALL else _SMALL
-        height = width = _IMAGE_SIZES.get(name, own)
+        height = width = _IMAGE_SIZES.get(tfds_base(name.removeprefix("tfds:")), own)
     if augment == "auto":
         if not is_folder(name) and any(word in name for word in _CHARACTERS):
             augment = "crop"
@@ -192,7 +192,7 @@ def folder_path(name: str) -> str:
 def same(one: str, other: str) -> bool:
     """Whether two names are of one data set; paths may be written in several ways."""
     if not (is_folder(one) and is_folder(other)):
-        return one == other
+        return one.removeprefix("tfds:") == other.removeprefix("tfds:")
     return os.path.realpath(folder_path(one)) == os.path.realpath(folder_path(other))
 
 

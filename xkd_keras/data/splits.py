@@ -18,8 +18,8 @@ def stratified_split(
         seed: Decides which examples go where.
 
     Returns:
-        One ascending int64 array of positions per part; together every position once. A class of k
-        examples puts at least one into each of the parts, counted from the first, while k lasts.
+        One ascending int64 array of positions per part; together every position once. A class of
+        fewer examples than there are parts leaves some parts without one.
     """
     parts = [[] for _ in fractions]
     for label in np.unique(labels):

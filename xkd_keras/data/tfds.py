@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from xkd_keras.data.download import prepared_builder
 from xkd_keras.data.records import Records
 from xkd_keras.data.sources import Arrays, Encoded, Source, Split, as_written, side_by_side, untuned
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
+from xkd_keras.data.tree import PARTS
 from xkd_keras.errors import InputError
 
 _BATCH = 256  # examples that are read, and digested, together
@@ -59,7 +61,8 @@ def read(name: str, request: Request) -> Content:
 
     Returns:
         Its content. The test split is 'test', else 'validation', else cut from 'train'; the
-        validation split is the data set's own beside a test split, else held out of train.
+        validation split is the data set's own beside a test split, else held out of train. Splits
+        may have the names that folders may have ('val'). Notes tell what is not as its name says.
 
     Raises:
         InputError: It cannot be prepared, or is not for image classification.
@@ -76,20 +79,24 @@ def read(name: str, request: Request) -> Content:
         digest.update(f"{split}:{content}\0".encode())
     _check_labels(name, sources, task)
     splits = _splits(sources, roles, request.validation_fraction)
-    return Content(tuple(task.label.names), chosen, *splits, digest.hexdigest())
+    notes = (*_about_roles(builder, roles), *_about_classes(splits, task))
+    return Content(tuple(task.label.names), chosen, *splits, digest.hexdigest(), notes=notes)
 
 
 def _task(name: str, builder) -> _Task:
     keys = builder.info.supervised_keys
     features = builder.info.features
-    if keys and len(keys) == 2 and all(isinstance(key, str) for key in keys):
-        image, label = (features[key] for key in keys)
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    for pair in (keys, ("image", "label")):  # not every data set says which features it is for
+        if not pair or len(pair) != 2 or not all(isinstance(key, str) for key in pair):
+            continue
+        image, label = (features.get(key) for key in pair)
         known = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
         if known and isinstance(label, tfds.features.ClassLabel):
-            return _Task(*keys, image, label)
+            return _Task(*pair, image, label)
     raise InputError(
-        f"{name} is not for image classification: its supervised keys are {keys}. "
-        f"Valid: data sets of 8-bit images, each with one class label.",
+        f"{name} is not for image classification: its features are {', '.join(features)}, its"
+        f" supervised keys {keys}. Valid: data sets of 8-bit images, each with one class label.",
         argument="dataset",
     )
 
@@ -97,15 +104,38 @@ def _task(name: str, builder) -> _Task:
 def _roles(name: str, builder, task: _Task) -> dict[str, str]:
     """Which of the data set's splits serves as train, as test and, if any, as validation."""
     present = [split for split, info in builder.info.splits.items() if info.num_examples]
-    labelled = [split for split in present if _has_labels(builder, split, task)]
-    if "train" not in labelled:
+    named = {part: next((w for w in words if w in present), "") for part, words in PARTS.items()}
+    roles = {part: n for part, n in named.items() if n and _has_labels(builder, n, task)}
+    if "train" not in roles:
         raise InputError(
             f"{name} has no 'train' split, but {', '.join(present)}.", argument="dataset"
         )
-    if "test" in labelled and "validation" in labelled:
-        return {"train": "train", "validation": "validation", "test": "test"}
-    held_out = [split for split in ("test", "validation") if split in labelled]
-    return {"train": "train", "test": (held_out or ["train"])[0]}
+    if "test" not in roles:
+        roles["test"] = roles.pop("validation", roles["train"])
+    return roles
+
+
+def _about_roles(builder, roles: dict[str, str]) -> Iterator[str]:
+    """Yield what of the data set's splits is not used as its name says."""
+    unused = [split for split in builder.info.splits if split not in roles.values()]
+    if roles["test"] not in (*PARTS["test"], roles["train"]):
+        yield f"Test images are its '{roles['test']}'."
+    elif roles["test"] == roles["train"] and unused:
+        yield f"Test images are a fifth of its '{roles['train']}'."
+    if unused:
+        yield f"Splits that are not used: {', '.join(sorted(unused))}."
+
+
+def _about_classes(splits: Sequence[Split], task: _Task) -> Iterator[str]:
+    """Yield that the test has classes that training has not, as where it is of other species."""
+    train, _, test = (np.unique(split.labels) for split in splits)
+    unknown = np.setdiff1d(test, train)
+    if len(unknown):
+        first = ", ".join(task.label.names[i] for i in unknown[:3])
+        yield (
+            f"{len(unknown)} classes of the test images have no training image ({first}...): their"
+            " images cannot be recognised."
+        )
 
 
 def _has_labels(builder, split: str, task: _Task) -> bool:
@@ -138,7 +168,12 @@ def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
     shape = _stored_shape(task, chosen)
     if shape and sum(split.num_examples for split in splits) * np.prod(shape) <= cache_bytes:
         return "arrays"
-    return "encoded" if sum(split.num_bytes for split in splits) <= cache_bytes else "records"
+    return "encoded" if sum(map(_size, splits)) <= cache_bytes else "records"
+
+
+def _size(split) -> int:
+    """Return the bytes of a split; that of its files where its author has written 0."""
+    return split.num_bytes or sum(tf.io.gfile.stat(str(file)).length for file in split.filepaths)
 
 
 def _stored_shape(task: _Task, chosen) -> tuple[int, int, int] | None:
@@ -229,9 +264,11 @@ def _digest(hashes: list[bytes], labels: np.ndarray) -> str:
 def _remembered(builder, split: str, records: Records, native) -> tuple[np.ndarray, str]:
     """Labels and digest of a split too large for memory: read once, then kept beside its files."""
     path = pathlib.Path(builder.data_path) / f"xkd_labels-{split}.npz"
+    state = _state(builder.info.splits[split])
     try:
         with np.load(path) as stored:
-            return stored["labels"], str(stored["digest"])
+            if str(stored["state"]) == state:
+                return stored["labels"], str(stored["digest"])
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there yet, or cut off on the disk
     ((_, labels, digest),) = _collect(
@@ -239,8 +276,15 @@ def _remembered(builder, split: str, records: Records, native) -> tuple[np.ndarr
     )
     # Where there is no room, or no right to write, all will be read again at the next start.
     with contextlib.suppress(OSError), files.whole(path) as beside:
-        np.savez(beside, labels=labels, digest=digest)
+        np.savez(beside, labels=labels, digest=digest, state=state)
     return labels, digest
+
+
+def _state(split) -> str:
+    """Return what changes where the files of a split are written anew, as by their owner."""
+    files = [(pathlib.Path(file).name, os.stat(file)) for file in map(str, split.filepaths)]
+    stats = [(name, each.st_size, each.st_mtime_ns) for name, each in files]
+    return hashlib.sha256(repr((stats, list(split.shard_lengths))).encode()).hexdigest()
 
 
 def _check_labels(name: str, sources: dict[str, Source], task: _Task) -> None:
@@ -255,13 +299,13 @@ def _check_labels(name: str, sources: dict[str, Source], task: _Task) -> None:
 
 
 def _splits(sources, roles, fraction: float) -> tuple[Split, Split, Split]:
-    train = sources["train"]
-    if roles["test"] == "train":
+    train = sources[roles["train"]]
+    if roles["test"] == roles["train"]:
         parts = stratified_split(train.labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
         return tuple(Split(train, part) for part in parts)
     test = _whole(sources[roles["test"]])
     if "validation" in roles:
-        return _whole(train), _whole(sources["validation"]), test
+        return _whole(train), _whole(sources[roles["validation"]]), test
     parts = stratified_split(train.labels, (1 - fraction, fraction), FIXED_SEED)
     return Split(train, parts[0]), Split(train, parts[1]), test
 

@@ -39,7 +39,7 @@ def _enough(config: configs.Config) -> bool:
     if config.train_examples or not datasets.is_folder(config.dataset):
         return not 0 < config.train_examples < 4 * _BATCH
     try:
-        return datasets.training_files(config.dataset) >= 4 * _BATCH
+        return datasets.training_files(config.dataset, config.validation_fraction) >= 4 * _BATCH
     except (InputError, OSError):  # told where it is read
         return True
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras import data as datasets
+from xkd_keras.data.names import folder_path
 from xkd_keras.distillation import shares
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
@@ -167,17 +168,30 @@ def doubts(run_dir: Path, data: datasets.Dataset, dataset: str, split: str) -> l
     config, metrics = records.finished(run_dir)
     if rundir.is_own(config, dataset):
         return []
-    if datasets.holds_training_images(config.dataset, dataset, split):
+    try:
+        learned = datasets.holds_training_images(config.dataset, dataset, split)
+    except (InputError, OSError):  # something in the run's folder, which was not asked for
+        learned = False
+    if learned:
         return [
             "warning: the run was trained on some of these images, which makes its numbers too"
             " good; valid: other images, or without --dataset the run's own test images"
         ]
+    if split in ("validation", "test") and _held_out(dataset, split):
+        return []
     if not _same_images(config, metrics["data"], data, dataset):
         return []
     return [
         "warning: these are the images that the run was trained on; if they have moved, write"
         f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
     ]
+
+
+def _held_out(dataset: str, split: str) -> bool:
+    """Whether this split of the very images of a run would be one that it did not learn from."""
+    if not datasets.is_folder(dataset):
+        return True  # divided as the run's are
+    return split == "test" and datasets.has_test(Path(folder_path(dataset)))
 
 
 def _same_images(config, known: dict, data: datasets.Dataset, dataset: str) -> bool:

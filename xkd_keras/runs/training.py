@@ -34,6 +34,7 @@ def run(
 
     `after`, given the metrics, is what the chief does with a finished run.
     """
+    rundir.versions()  # of the code that runs; its files may be others when the run ends
     strategy = building.set_up(config)
     with collectives.lost_workers(strategy):
         metrics = _run(config, strategy, more_callbacks)

@@ -281,14 +281,14 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     new = {entry["file"] for entry in fresh}
     entries = [e for e in listed["artifacts"] if e["kind"] != ONNX or not missing_for_onnx()]
     for entry in listed["artifacts"]:
-        if entry not in entries:
-            print(f"{entry['file']}  latency is that of before: onnxruntime is not installed")
+        if entry not in entries and entry.pop("latency_ms", None) is not None:
+            print(f"{entry['file']}  its latency cannot be measured: onnxruntime is not installed")
     paths = [(stage if e["file"] in new else export) / e["file"] for e in entries]
     print(f"measuring latency of {many(len(paths), 'file')}, one thread ...", flush=True)
     times = latency.measure(paths, tested.examples[0]) if paths else []
     for entry, each in zip(entries, times, strict=True):
         if isinstance(each, str):
-            entry.pop("latency_ms", None)  # only what was measured together compares
+            entry.pop("latency_ms", None)
             print(f"{entry['file']}  its latency cannot be measured: {each}")
         else:
             entry["latency_ms"] = each

@@ -29,6 +29,7 @@ def run(task: Task) -> None:
     Raises:
         InputError: The data cannot be used, or a loss is not finite.
     """
+    rundir.versions()  # of the code that runs; its files may be others when the run ends
     data = _load(dataclasses.replace(task.config, **_NOT_OF_DATA))
     strategy = building.set_up(task.config)
     config = building.with_batch(task.config, data, strategy.num_replicas_in_sync)
