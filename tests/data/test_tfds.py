@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.fake_cifar import no_network
 from xkd_keras import data
-from xkd_keras.data import download
+from xkd_keras.data import download, records
 from xkd_keras.data import tfds as data_sets
 from xkd_keras.errors import InputError
 
@@ -141,6 +141,23 @@ class TinySpecies(_Tiny):
             yield i, {**example, "label": 0 if part == "train" else 1}
 
 
+class TinySorted(_Tiny):
+    """Written class by class."""
+
+    def _info(self):
+        info = super()._info()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=info.features,
+            supervised_keys=self.KEYS,
+            disable_shuffling=True,
+        )
+
+    def _generate_examples(self, part):
+        for i, example in super()._generate_examples(part):
+            yield i, {**example, "label": int(i >= self.PARTS[part] // 2)}
+
+
 class TinyTestOnly(_Tiny):
     """No train split."""
 
@@ -197,6 +214,13 @@ def test_what_is_not_as_its_name_says_is_told(load, name, notes):
     found = load(f"tfds:{name}").notes
     assert len(found) == len(notes)
     assert all(one.startswith(start) for one, start in zip(found, notes, strict=True))
+
+
+def test_a_set_that_is_made_for_tests_can_be_evaluated(load):
+    dataset = load("tfds:tiny_test_only", class_names=("cat", "dog"))
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [0, 0, 8]
+    assert dataset.mean == (0.0, 0.0, 0.0)  # nobody learns from it
+    assert sorted(set(data.labels(dataset.test))) == [0, 1]
 
 
 def test_a_prepared_configuration_needs_no_network(load, monkeypatch):
@@ -288,6 +312,28 @@ def test_labels_are_read_again_where_their_files_are_others(load, tmp_path):
     os.utime(next(tmp_path.rglob("*train.tfrecord*")))
     again = data.labels(load("tfds:tiny_competition", cache_gib=0).train)
     np.testing.assert_array_equal(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sorted_by_class"),
+    [
+        (np.repeat(np.arange(10), 100), True),
+        (np.tile(np.repeat(np.arange(10), 10), 10), True),  # in files, each in order
+        (np.random.default_rng(0).integers(0, 10, 1000), False),
+        (np.random.default_rng(0).permutation(np.repeat([0, 1], [990, 10])), False),  # uneven
+        (np.zeros(100, int), False),
+        (np.array([3]), False),
+    ],
+)
+def test_records_that_are_sorted_by_class_are_noticed(labels, sorted_by_class):
+    assert records.in_order(labels) == sorted_by_class
+
+
+@pytest.mark.parametrize(("gib", "told"), [(0.0, True), (2.0, False)])
+def test_records_that_are_sorted_by_class_are_told_where_they_are_streamed(load, gib, told):
+    """All in memory, they are shuffled as a whole."""
+    notes = load("tfds:tiny_sorted", cache_gib=gib).notes
+    assert any(note.startswith("Its records are sorted by class") for note in notes) == told
 
 
 def test_a_size_that_its_author_did_not_write_is_that_of_the_files(tmp_path):

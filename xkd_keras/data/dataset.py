@@ -110,8 +110,9 @@ def load(
         duplicates: What to do about a folder's files that are in two splits or under two labels:
             "warn" lists them; "drop" keeps one of each (in test rather than in train), and none of
             two labels; "stop" raises.
-        class_names: The classes where nothing is to be learned from a folder: it may hold some of
-            them, all its images are test unless it says otherwise, and a split may be empty.
+        class_names: The classes where nothing is to be learned: a folder may hold some of them,
+            all its images are test unless it says otherwise, and a split may be empty, as it may of
+            TFDS. Mean and std are then not computed.
         sampling: "plain": an epoch has each training image once; "balanced": as many of each class.
         reader: In the place of `read`; whoever loads many subsets gives one that remembers.
 
@@ -130,7 +131,8 @@ def load(
     if sampling not in SAMPLINGS:
         raise FlagError.unknown("sampling", sampling, SAMPLINGS)
     with readable(name):
-        dataset = _loaded(name, (reader or read)(name, request), train_examples, seed)
+        content = (reader or read)(name, request)
+        dataset = _loaded(name, content, train_examples, seed, learns=not class_names)
     return dataclasses.replace(dataset, sampling=sampling)
 
 
@@ -172,7 +174,7 @@ def _reason(error: tf.errors.OpError) -> str:
     return asserted[1] if asserted else re.sub(r"{{.*?}} ?|\[?\[.*|'", "", line).strip()
 
 
-def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Dataset:
+def _loaded(name: str, content: Content, train_examples: int, seed: int, learns: bool) -> Dataset:
     train = _subset(content, train_examples, seed)
     draft = Dataset(
         name=name,
@@ -190,8 +192,8 @@ def _loaded(name: str, content: Content, train_examples: int, seed: int) -> Data
         duplicates=content.duplicates,
         notes=content.notes,
     )
-    if not len(train):
-        return draft  # nothing is to be learned
+    if not learns or not len(train):
+        return draft  # only what learns is made of the statistics
     mean, std = _statistics(draft)
     return dataclasses.replace(draft, mean=mean, std=std)
 

@@ -10,12 +10,20 @@ OPEN_FILES = 16  # files read in turn while shuffling
 SHUFFLE_BLOCK = 2048  # records shuffled together: about 250 MB of ImageNet
 
 
+def in_order(labels: np.ndarray) -> bool:
+    """Whether examples of one class follow each other much more often than by chance."""
+    shares = np.bincount(labels) / max(1, len(labels))
+    equal = np.mean(labels[1:] == labels[:-1]) if len(labels) > 1 else 0.0
+    chance = np.sum(shares**2)
+    return bool(equal > (1 + chance) / 2 and np.count_nonzero(shares) > 1)
+
+
 class Records(Source):
     """Serialized examples in TFRecord files; a handle is (index, serialized example).
 
     Example i is number i when the files are read one after the other. Shuffling takes the files in
     a random order, several in turn, and then permutes block after block. That is weaker than a full
-    permutation, and enough: TFDS mixes the examples when it writes them.
+    permutation, and enough: TFDS mixes the examples when it writes them. See `in_order`.
     """
 
     def __init__(self, files, lengths, parse, labels, decode=preparation.decode):

@@ -7,23 +7,22 @@ import hashlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from xkd_keras import files
-from xkd_keras.data import names, preparation
+from xkd_keras.data import names, preparation, roles
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.download import prepared_builder
-from xkd_keras.data.records import Records
-from xkd_keras.data.sources import Arrays, Encoded, Source, Split, as_written, side_by_side, untuned
-from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
-from xkd_keras.data.tree import PARTS
+from xkd_keras.data.records import Records, in_order
+from xkd_keras.data.sources import Arrays, Encoded, Source, as_written, side_by_side, untuned
 from xkd_keras.errors import InputError
 
 _BATCH = 256  # examples that are read, and digested, together
+_SORTED = "batches will have few classes. Shuffle them when they are written, or allow more memory."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +69,21 @@ def read(name: str, request: Request) -> Content:
     builder = prepared_builder(name, request.data_dir)
     task = _task(name, builder)
     chosen = names.resolve(name, task.native, request.image_size, request.augment)
-    roles = _roles(name, builder, task)
-    fits = _fits(builder, roles, task, chosen, request.cache_bytes)
-    known = _sources(builder, sorted(set(roles.values())), task, chosen, fits)
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    serving = roles.find(name, sizes, lambda split: _has_labels(builder, split, task), request)
+    fits = _fits(builder, serving, task, chosen, request.cache_bytes)
+    known = _sources(builder, sorted(set(serving.values())), task, chosen, fits)
     sources = {split: source for split, (source, _) in known.items()}
     digest = hashlib.sha256()
     for split, (_, content) in known.items():
         digest.update(f"{split}:{content}\0".encode())
     _check_labels(name, sources, task)
-    splits = _splits(sources, roles, request.validation_fraction)
-    notes = (*_about_roles(builder, roles), *_about_classes(splits, task))
-    return Content(tuple(task.label.names), chosen, *splits, digest.hexdigest(), notes=notes)
+    splits = roles.splits(sources, serving, request.validation_fraction)
+    class_names = tuple(task.label.names)
+    notes = (*roles.about(sizes, serving), *roles.about_classes(splits, class_names))
+    if fits == "records" and in_order(splits[0].source.labels):
+        notes += ("Its records are sorted by class, and too large for cache_gib: " + _SORTED,)
+    return Content(class_names, chosen, *splits, digest.hexdigest(), notes=notes)
 
 
 def _task(name: str, builder) -> _Task:
@@ -99,43 +102,6 @@ def _task(name: str, builder) -> _Task:
         f" supervised keys {keys}. Valid: data sets of 8-bit images, each with one class label.",
         argument="dataset",
     )
-
-
-def _roles(name: str, builder, task: _Task) -> dict[str, str]:
-    """Which of the data set's splits serves as train, as test and, if any, as validation."""
-    present = [split for split, info in builder.info.splits.items() if info.num_examples]
-    named = {part: next((w for w in words if w in present), "") for part, words in PARTS.items()}
-    roles = {part: n for part, n in named.items() if n and _has_labels(builder, n, task)}
-    if "train" not in roles:
-        raise InputError(
-            f"{name} has no 'train' split, but {', '.join(present)}.", argument="dataset"
-        )
-    if "test" not in roles:
-        roles["test"] = roles.pop("validation", roles["train"])
-    return roles
-
-
-def _about_roles(builder, roles: dict[str, str]) -> Iterator[str]:
-    """Yield what of the data set's splits is not used as its name says."""
-    unused = [split for split in builder.info.splits if split not in roles.values()]
-    if roles["test"] not in (*PARTS["test"], roles["train"]):
-        yield f"Test images are its '{roles['test']}'."
-    elif roles["test"] == roles["train"] and unused:
-        yield f"Test images are a fifth of its '{roles['train']}'."
-    if unused:
-        yield f"Splits that are not used: {', '.join(sorted(unused))}."
-
-
-def _about_classes(splits: Sequence[Split], task: _Task) -> Iterator[str]:
-    """Yield that the test has classes that training has not, as where it is of other species."""
-    train, _, test = (np.unique(split.labels) for split in splits)
-    unknown = np.setdiff1d(test, train)
-    if len(unknown):
-        first = ", ".join(task.label.names[i] for i in unknown[:3])
-        yield (
-            f"{len(unknown)} classes of the test images have no training image ({first}...): their"
-            " images cannot be recognised."
-        )
 
 
 def _has_labels(builder, split: str, task: _Task) -> bool:
@@ -162,9 +128,9 @@ def _records(builder, split: str, task: _Task, labels=()) -> Records:
     return Records(files, info.shard_lengths, _parser(task), labels, task.decode)
 
 
-def _fits(builder, roles, task: _Task, chosen, cache_bytes: int) -> str:
+def _fits(builder, serving, task: _Task, chosen, cache_bytes: int) -> str:
     """How images are kept: "arrays" (decoded), "encoded" or "records" (read again each epoch)."""
-    splits = [builder.info.splits[split] for split in set(roles.values())]
+    splits = [builder.info.splits[split] for split in set(serving.values())]
     shape = _stored_shape(task, chosen)
     if shape and sum(split.num_examples for split in splits) * np.prod(shape) <= cache_bytes:
         return "arrays"
@@ -296,19 +262,3 @@ def _check_labels(name: str, sources: dict[str, Source], task: _Task) -> None:
                 f"(0 to {task.label.num_classes - 1}).",
                 argument="dataset",
             )
-
-
-def _splits(sources, roles, fraction: float) -> tuple[Split, Split, Split]:
-    train = sources[roles["train"]]
-    if roles["test"] == roles["train"]:
-        parts = stratified_split(train.labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
-        return tuple(Split(train, part) for part in parts)
-    test = _whole(sources[roles["test"]])
-    if "validation" in roles:
-        return _whole(train), _whole(sources[roles["validation"]]), test
-    parts = stratified_split(train.labels, (1 - fraction, fraction), FIXED_SEED)
-    return Split(train, parts[0]), Split(train, parts[1]), test
-
-
-def _whole(source: Source) -> Split:
-    return Split(source, np.arange(len(source.labels), dtype=np.int64))
