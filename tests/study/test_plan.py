@@ -91,6 +91,10 @@ def test_a_variant_that_a_search_would_leave_as_it_is_is_refused():
         options.check(study("solo", "mcod,name=hot,distill_duty=0.5", grid=grid))
     options.check(study("solo", "mcod,name=hot,temperature=9", grid=grid))
     options.check(study("solo", "mcod", "mcod,name=hot,distill_duty=0.5", grid=grid))
+    with pytest.raises(FlagError, match=r"mcod, which sets temperature itself; valid: temper"):
+        options.check(study("mcod,temperature=2", "mcod,name=v", grid=grid))
+    of_teacher = parse_grid(["teacher_peer=alexnet:resnet20"])  # which is for kd alone
+    options.check(study("solo", "kd", "mcod", "mcod,name=v,temperature=2", grid=of_teacher))
 
 
 def test_a_variant_has_to_go_together_with_each_setting_of_its_method():

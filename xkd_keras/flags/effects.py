@@ -17,8 +17,7 @@ def is_frozen(method: str, teacher: str) -> bool:
 def unused(method: str, teacher: str = Fields.teacher) -> set[str]:
     """Return the flags that make no difference to a method with a teacher."""
     own = {*TEACHING} - {"exits"} if method == "solo" else set()
-    if is_frozen(method, teacher):
-        own |= {"distill_adapt"}
+    own |= {"distill_adapt" if is_frozen(method, teacher) else "teacher_peer"}
     return ({*_OF_WINDOWS} - {*_USES.get(method, ())}) | own
 
 

@@ -159,11 +159,15 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple]:
 
 def _check_searched(plan: Plan, arm: Arm, searched: Sequence[Arm]) -> None:
     """Raise FlagError for a variant that a search would leave as it is."""
-    left = plan.left_open(arm)
-    if left and not searched and arm.method != "solo":
+    chosen = plan.left_open(searched[0]) if searched else []
+    left = sorted(set(plan.left_open(arm)) - set(chosen))
+    if left and arm.method != "solo":
+        why, beside = "is not compared", f"--compare={arm.method} beside it, or "
+        if searched:
+            why, beside = f"sets {left[0]} itself", ""
         raise FlagError(
-            f"{arm.name} takes what --sweep chooses for {arm.method}, which is not compared;"
-            f" valid: --compare={arm.method} beside it, or {sorted(left)[0]}=... of its own.",
+            f"{arm.name} takes what --sweep chooses for {arm.method}, which {why};"
+            f" valid: {beside}{left[0]}=... of its own.",
             argument="compare",
         )
 
