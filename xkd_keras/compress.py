@@ -24,9 +24,9 @@ def main() -> None:
             raise FlagError(f"missing. {values[name].help}", argument=name)
     if values.recipe not in RECIPES:
         raise FlagError.unknown("recipe", values.recipe, RECIPES)
-    command_line.tell(f"compressing {values.peer} of {values.run_dir}, {values.recipe}")
     run_dir = Path(parsing.path(values.run_dir, "run_dir"))
     records.finished(run_dir)
+    command_line.tell(f"compressing {values.peer} of {values.run_dir}, {values.recipe}")
     start_up.load_tensorflow()
     with start_up.quiet():  # tfmot imports what TensorFlow has not
         from xkd_keras.compression import pipeline

@@ -27,10 +27,10 @@ def main() -> None:
         raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
-    command_line.tell(f"evaluating {values.model or values.run_dir}")
     run_dir, model = (Path(parsing.path(values[name].value, name)) for name in ("run_dir", "model"))
     run_dir = run_dir if values.run_dir else whereabouts.containing(model)
     config = run_dir and records.finished(run_dir)[0]
+    command_line.tell(f"evaluating {values.model or values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import headline
     from xkd_keras.runs import directory as rundir

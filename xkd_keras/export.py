@@ -29,9 +29,9 @@ def main() -> None:
         if variant not in CHOICES:
             raise FlagError.unknown("variant", variant, CHOICES)
     check_variants(values.variant)
-    command_line.tell(f"exporting networks of {values.run_dir}")
     run_dir, asked = Path(parsing.path(values.run_dir, "run_dir")), (values.peer, values.variant)
     records.finished(run_dir)
+    command_line.tell(f"exporting networks of {values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts, manifest  # after what may be wrong with the flags

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from xkd_keras.console import many
 from xkd_keras.errors import InputError
 
+_NAMES = ("SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_PROCID")
 PORT = 8888  # of the first task of a node; the next ones follow
 
 
@@ -55,17 +56,17 @@ def step(environ: Mapping[str, str]) -> Step:
         InputError: The environment is not that of a task of a step.
     """
     try:
-        hosts = expanded(environ["SLURM_STEP_NODELIST"])
-        counts = _repeated(environ["SLURM_STEP_TASKS_PER_NODE"])
+        nodes, tasks, own = (environ[name] for name in _NAMES)
+        hosts, counts = expanded(nodes), _repeated(tasks)
         places = [
             (host, place, count)
             for host, count in zip(hosts, counts, strict=True)
             for place in range(count)
         ]
-        rank = int(environ["SLURM_PROCID"])
+        rank = int(own)
         _, place, beside = places[rank]
     except (KeyError, ValueError, IndexError) as error:
-        told = {name: text for name, text in environ.items() if name.startswith("SLURM_STEP")}
+        told = {name: environ.get(name) for name in _NAMES}
         raise InputError(
             f"multiworker cannot read the step of Slurm ({type(error).__name__}: {error}) from"
             f" {told}; valid: start it by srun, or set TF_CONFIG.",
