@@ -32,8 +32,8 @@ def __getattr__(name: str):
 
 def _runs_a_command() -> bool:
     """Whether this process is `python -m xkd_keras...`, or was started by one."""
-    after = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else [""]
-    return _MARK in os.environ or after[0].partition(".")[0] == __name__
+    after = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
+    return _MARK in os.environ or "".join(after[:1]).partition(".")[0] == __name__
 
 
 def _configured() -> dict[str, str]:

@@ -40,6 +40,9 @@ def merged(kept: Mapping | None, study: Mapping) -> dict:
         "main": study["main"],
     }
     old = kept or new
+    if kept and int(study["config"].get("train_examples") or 0) and _first(old) != _first(study):
+        # Of a subset, which is drawn by seed, the fingerprint is that of the first seed.
+        new["data"] = {**new["data"], "fingerprint": old["data"]["fingerprint"]}
     for part in ("data", "peers", "config", "methods"):
         for key in set(old[part]) & set(new[part]):
             if old[part][key] != new[part][key]:
@@ -50,6 +53,10 @@ def merged(kept: Mapping | None, study: Mapping) -> dict:
     main = [method for method in methods if method in {*old["main"], *new["main"]}]
     order = sorted(runs, key=lambda key: (key[1], list(methods).index(key[0])))
     return {**new, "methods": methods, "main": main, "runs": [runs[key] for key in order]}
+
+
+def _first(study: Mapping) -> int:
+    return min(run["seed"] for run in study["runs"])
 
 
 def _numbers(run: Mapping) -> dict:

@@ -71,9 +71,24 @@ def test_lambda_zero_ends_where_the_peers_trained_apart_end():
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("teacher", teachers.TEACHERS)
-def test_no_peers_loss_reaches_another_peer(teacher):
-    cohort = compiled([linear("a"), linear("b"), linear("c")], teacher=teacher)
+def sure(logits, weights, **_):
+    """A teacher of one's own, whose gate is soft: how sure it is."""
+    mean = tf.tensordot(weights, logits, 1)
+    gate = tf.reduce_max(tf.nn.softmax(mean), -1)
+    return tf.broadcast_to(mean, tf.shape(logits)), tf.broadcast_to(gate, tf.shape(logits)[:2])
+
+
+def squared(teacher_logits, logits, labels, temperature):
+    """A term of one's own, which does not think of gradients."""
+    return tf.reduce_mean((teacher_logits - logits) ** 2, -1)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "term"),
+    [*((name, "kl") for name in teachers.TEACHERS), (sure, "kl"), ("leave_one_out", squared)],
+)
+def test_no_peers_loss_reaches_another_peer(teacher, term):
+    cohort = compiled([linear("a"), linear("b"), linear("c")], teacher=teacher, term=term)
     variables = [peer.trainable_variables for peer in cohort.peers.values()]
     for i in range(3):
         with tf.GradientTape() as tape:

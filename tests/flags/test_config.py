@@ -60,6 +60,10 @@ def test_a_home_that_no_shell_expands_after_an_equals_sign_is_expanded(tmp_path,
     assert peer_options.parse_peer("alexnet,start=~/f.keras", config).start == f"{tmp_path}/f.keras"
 
 
+def test_one_network_needs_no_tuple():
+    assert Config(peer="alexnet", export="all") == Config(peer=("alexnet",), export=("all",))
+
+
 @pytest.mark.parametrize("name", ["run_dir", "data_dir", "teacher_run"])
 def test_a_bucket_is_refused_where_a_directory_is_meant(name):
     """As a path, gs://bucket/run would be the directory gs:/bucket/run, here."""

@@ -33,6 +33,19 @@ def test_seeds_that_run_later_join_those_that_are_kept(monkeypatch, tmp_path):
     assert len((tmp_path / "runs" / "one.json").read_text().split('"seconds"')) == 4
 
 
+def test_seeds_whose_images_are_drawn_by_them_join_too():
+    def of(seeds, fingerprint):
+        made = study(seeds, 0.5, fingerprint)
+        return {**made, "config": {**made["config"], "train_examples": 50}}
+
+    before = kept.merged(None, of([0, 1], "f1"))
+    after = kept.merged(before, of([3], "f2"))
+    assert [run["seed"] for run in after["runs"]] == [0, 1, 3]
+    assert after["data"]["fingerprint"] == "f1"
+    with pytest.raises(ValueError, match="fingerprint"):
+        kept.merged(before, of([0], "f2"))
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [({"fingerprint": "f2"}, "data, fingerprint: f1 is kept"), ({"epochs": 2}, "config, epochs")],

@@ -239,7 +239,10 @@ class Cohort(KerasSide):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
         sound, (weights, _) = self.nonfinite.sound(logits, self._shares()), self._hearing()
         taught = self._teacher(sound, weights=weights, labels=labels, images=images)
-        return taught if isinstance(taught, tuple) else (taught, tf.ones(tf.shape(taught)[:-1]))
+        if not isinstance(taught, tuple):
+            taught = taught, tf.ones(tf.shape(taught)[:-1])
+        # Whatever the teacher and the term are: a peer's loss does not reach another peer.
+        return tuple(map(tf.stop_gradient, taught))
 
     def _terms(self, images, labels, logits):
         """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""

@@ -20,7 +20,8 @@ class Config(fields.Fields):
 
     def __post_init__(self):
         for name in ("peer", "export"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         for name in ("run_dir", "data_dir", "teacher_run"):
             object.__setattr__(self, name, parsing.path(getattr(self, name), name))
         for field in dataclasses.fields(self):
