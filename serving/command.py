@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from absl import app, flags, logging
 
@@ -61,6 +61,12 @@ def define(table: Mapping[str, tuple], into: flags.FlagValues = flags.FLAGS) -> 
         into.register_key_flag_for_module(sys.argv[0], into[name])  # for --help
 
 
+def meant(received: str, known: Iterable[str], form: str = "'{}'") -> str:
+    """Return " Did you mean 'NEAREST'?", as `form` writes a name; empty if none is near."""
+    near = difflib.get_close_matches(received, list(known), 1)
+    return f" Did you mean {form.format(near[0])}?" if near else ""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Import TensorFlow without C++'s notices. TF_CPP_MIN_LOG_LEVEL=0 shows them."""
@@ -84,8 +90,7 @@ def _parse(argv: list[str]) -> list[str]:
     except SystemExit:  # absl ends --help as a failure
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
-        hint = f" Did you mean --{near[0]}?" if near else ""
+        hint = meant(error.flagname, flags.FLAGS, "--{}")
         return _exit(f"--{error.flagname}: no such flag.{hint} See --help.", 2)
     except flags.Error as error:
         return _exit(_readable(" ".join(str(error).split())), 2)

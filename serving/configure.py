@@ -13,7 +13,6 @@ import re
 import string
 import textwrap
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from absl import flags
@@ -70,10 +69,9 @@ def _chosen(models: dict[str, list[int]], names: str) -> dict[str, list[int]]:
     wanted = [name.strip() for name in names.split(",")] if names else list(models)
     for name in wanted:
         if name not in models:
-            near = get_close_matches(name, models, 1)
-            meant = f" Did you mean '{near[0]}'?" if near else ""
             raise command.MistakeError(
-                f"--models: received '{name}'; valid: {', '.join(models)}.{meant}"
+                f"--models: received '{name}'; valid: {', '.join(models)}."
+                f"{command.meant(name, models)}"
             )
     return {name: models[name] for name in wanted}
 
