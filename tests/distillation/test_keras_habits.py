@@ -6,9 +6,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
-from xkd_keras import Cohort, peers, teachers
+from xkd_keras import Cohort, losses, peers, teachers
 from xkd_keras.errors import InputError
 
 
@@ -147,3 +148,67 @@ def test_a_cohort_loads_where_it_was_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "['resnet20']"
+
+
+class Inner(keras.layers.Layer):
+    """A teacher whose layer is made by its first call, as Keras lets layers be."""
+
+    def __init__(self):
+        super().__init__(dtype="float32")
+        self.mixture = keras.layers.Dense(4)
+
+    def call(self, logits, labels, **_):
+        mixed = self.mixture(tf.stop_gradient(tf.reduce_mean(logits, axis=0)))
+        self.add_loss(tf.reduce_mean(losses.cross_entropy(labels, mixed)))
+        return tf.broadcast_to(mixed, tf.shape(logits))
+
+
+def test_a_teacher_without_a_build_of_its_own_learns():
+    teacher = Inner()
+    cohort = compiled([linear("a"), linear("b")], teacher=teacher)
+    before = teacher.mixture.kernel.numpy()
+    fit(cohort)
+    assert set(cohort.optimizer.by_peer) == {"a", "b", "ensemble"}
+    assert np.abs(teacher.mixture.kernel.numpy() - before).min() > 0
+
+
+@pytest.mark.parametrize("form", [lambda x: [x], lambda x: {"keras_tensor": x}])
+def test_images_come_in_any_form_that_keras_takes_one_input_in(form):
+    cohort, twin = (compiled([linear("a"), linear("b")], schedule=0.0) for _ in range(2))
+    for name, peer in cohort.peers.items():
+        twin.peers[name].set_weights(peer.get_weights())
+    cohort.fit(form(IMAGES), LABELS, batch_size=16, shuffle=False, verbose=0)
+    fit(twin)
+    np.testing.assert_allclose(
+        cohort.predict(form(IMAGES), verbose=0)["a"], twin.predict(IMAGES, verbose=0)["a"], 1e-5
+    )
+    got = cohort.evaluate(form(IMAGES), LABELS, verbose=0, return_dict=True)
+    assert got == pytest.approx(twin.evaluate(IMAGES, LABELS, verbose=0, return_dict=True), 1e-5)
+
+
+def test_two_inputs_are_told():
+    with pytest.raises(InputError, match=r"^images: received 2 inputs; valid: one, \[batch, h"):
+        compiled([linear("a")]).predict([IMAGES, IMAGES], verbose=0)
+
+
+def test_statistics_of_the_data_that_are_shared_are_refused_and_what_is_said_instead_works():
+    first, second = (keras.layers.Normalization(name=name) for name in ("first", "second"))
+    for layer in (first, second):
+        layer.adapt(IMAGES)
+
+    def network(name, normalize):
+        inputs = keras.Input((6, 6, 2))
+        x = keras.layers.Flatten()(normalize(inputs))
+        return keras.Model(inputs, keras.layers.Dense(4)(x), name=name)
+
+    with pytest.raises(InputError, match=r"valid: for each .* of its own, adapted as 'first' was"):
+        Cohort([network("a", first), network("b", first)])
+    fit(compiled([network("a", first), network("b", second)]))
+
+
+@pytest.mark.parametrize(("mean", "std", "warns"), [(None, None, True), (0.5, 0.25, False)])
+def test_pixels_of_0_to_1_are_warned_of_where_bytes_are_expected(mean, std, warns, capfd):
+    peer = peers.build("tests.small_peers:plain", (16, 16, 3), 4, mean=mean, std=std)
+    cohort = compiled([peer])
+    cohort.fit(np.ones((4, 16, 16, 3), "float32"), LABELS[:4], verbose=0)
+    assert ("lie in 0..1" in capfd.readouterr().err) == warns

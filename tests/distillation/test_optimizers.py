@@ -90,6 +90,16 @@ def test_a_learning_rate_may_start_from_zero():
     assert float(cohort.by_peer["b"].learning_rate) == pytest.approx(0.04)
 
 
+def test_the_learning_rate_is_that_of_a_peer_that_learns():
+    rates = {"frozen": 0.0, "b": 0.1, "c": 0.02}
+    cohort = optimizers.CohortOptimizer({n: keras.optimizers.SGD(r) for n, r in rates.items()})
+    cohort.build_peers({name: [keras.Variable(START)] for name in rates})
+    assert float(cohort.learning_rate) == pytest.approx(0.1)
+    cohort.learning_rate = 0.05
+    got = [float(each.learning_rate) for each in cohort.by_peer.values()]
+    assert got == pytest.approx([0.0, 0.05, 0.01])
+
+
 def test_unknown_optimizer_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"unknown value 'adamww'\. Did you mean 'adamw'"):
         optimizers.build("adamww")

@@ -167,6 +167,11 @@ def test_the_flag_offers_every_view():
     assert fields.field("mix").metadata["choices"] == views.KINDS
 
 
+def test_what_is_no_image_is_not_mixed():
+    with pytest.raises(InputError, match=r"^mix: 'mixup' mixes images .*, received \(4, 9\)"):
+        views.mixed("mixup", tf.zeros((4, 9)), tf.zeros(4, tf.int32), 2, (0, 0))
+
+
 def test_an_unknown_view_is_refused():
     with pytest.raises(InputError, match=r"^mix: unknown value 'cutmax'. Did you mean 'cutmix'"):
         Cohort([linear("a")], mix="cutmax")

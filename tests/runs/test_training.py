@@ -97,6 +97,28 @@ def test_a_network_that_fails_without_a_word_when_it_is_saved_is_told_in_a_line(
         rundir.check_loads("x", model)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Forgetful(keras.layers.Layer):
+    """A layer that is saved without what it was made with."""
+
+    def __init__(self, by=1.0, name=None):
+        super().__init__(name=name)
+        self.by = by
+
+    def call(self, x):
+        return x * self.by
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def test_a_network_that_answers_otherwise_after_loading_is_told_before_training():
+    models = [keras.Sequential([keras.Input([2]), Forgetful(by)]) for by in (1.0, 3.0)]
+    rundir.check_loads("x", models[0])
+    with pytest.raises(InputError, match=r"^peer: 'x' answers otherwise after it was saved"):
+        rundir.check_loads("x", models[1])
+
+
 @pytest.mark.slow
 def test_a_peer_that_sits_out_every_step_stops_the_run(data_dir, tmp_path):
     wild = (PLAIN.replace("0.01", "1e30"), NORMALISED)

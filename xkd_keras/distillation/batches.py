@@ -22,6 +22,7 @@ def unpacked(data, classes: int, check_range: bool = True):
         InputError: Labels are no whole numbers, or of another shape.
     """
     images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    images = single(images)
     if labels is None:
         raise InputError("received none; valid: fit(images, labels).", argument="labels")
     labels = tf.convert_to_tensor(labels)
@@ -43,6 +44,21 @@ def unpacked(data, classes: int, check_range: bool = True):
     if sample_weight is not None:
         sample_weight = tf.reshape(sample_weight, [-1])
     return images, labels, sample_weight
+
+
+def single(images) -> tf.Tensor:
+    """Return the images, which Keras also takes as a list of one or by the name of the input.
+
+    Raises:
+        InputError: There are others beside them.
+    """
+    given = keras.tree.flatten(images)
+    if len(given) != 1:
+        raise InputError(
+            f"received {len(given)} inputs; valid: one, [batch, height, width, channels].",
+            argument="images",
+        )
+    return given[0]
 
 
 def _in_range(labels: tf.Tensor, classes: int) -> tf.Tensor:
@@ -102,7 +118,9 @@ def spared(call, images: tf.Tensor) -> dict[str, tf.Tensor]:
 
 def warn_of_small_pixels(peers: Mapping[str, keras.Model], images, step) -> None:
     """Warn on stderr, in the first step, where peers that take 0..255 receive 0..1."""
-    if not any(layer.name == "normalize" for peer in peers.values() for layer in peer.layers[:2]):
+    first = [layer for peer in peers.values() for layer in peer.layers[:2]]
+    scales = [layer.kernel for layer in first if layer.name == "normalize"]
+    if not scales:
         return
     warning = (
         "warning: the images of the first batch lie in 0..1; peers of xkd_keras normalise inside"
@@ -111,7 +129,10 @@ def warn_of_small_pixels(peers: Mapping[str, keras.Model], images, step) -> None
 
     def warn_if_small():
         largest = tf.reduce_max(tf.cast(images, tf.float32))
-        return tf.cond((largest <= 1.0) & (largest > 0.0), warn, lambda: 0)
+        small = (largest <= 1.0) & (largest > 0.0)
+        # Statistics of pixels 0..1 have standard deviations below 1, which it divides by.
+        bytes_ = [tf.reduce_max(tf.convert_to_tensor(scale)) <= 1.0 for scale in scales]
+        return tf.cond(small & tf.reduce_any(bytes_), warn, lambda: 0)
 
     def warn():
         with tf.control_dependencies([tf.print(warning)]):

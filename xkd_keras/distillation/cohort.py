@@ -61,7 +61,8 @@ class Cohort(KerasSide):
         label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
         ema: In 0..1, 1 excluded: the decay of the moving averages of the peers' weights; 0: none.
-            `evaluate` and `predict` are of the averages; training goes on with the weights.
+            `evaluate` and `predict` are of the averages, which begin with the weights that peers
+            have now; training goes on with the weights.
         similarity: gamma >= 0: the weight of a second term, by which peers learn from one another
             which images of a batch are alike, as their last layers see them (`similar.Similarity`);
             0: none. It does not go together with exits.
@@ -69,7 +70,7 @@ class Cohort(KerasSide):
             (`exits.Exits`); the peers themselves stay as they are.
         recompute: By name, the layers of a peer whose outputs a training step keeps, while it
             computes what lies between them again for the gradients (`recompute.forward`): less
-            memory, more time, the same numbers. `peers.stages.cuts` finds them.
+            memory, more time, the same numbers. `xkd_keras.peers.stages.cuts` finds them.
 
     A Cohort is saved and loaded as any Keras model; functions of your own given as teacher or
     schedule must be registered with Keras, or named in `custom_objects` when loading.
@@ -132,8 +133,7 @@ class Cohort(KerasSide):
             if not (self.exits or self.similar)
         ]
         members.separate(self.peers, self._teacher)
-        if isinstance(self._teacher, keras.layers.Layer) and not self._teacher.built:
-            self._teacher.build((len(self.peers), None, self.classes))
+        teachers.build(self._teacher, self.peers, self.classes)
         self.running = metrics.Metrics(self.peers, getattr(self._teacher, "gates", False))
         self.nonfinite = nonfinite.Nonfinite(self.peers, "stop")
         self.built = True  # the peers are
@@ -197,7 +197,7 @@ class Cohort(KerasSide):
     def predict_step(self, data):
         """Return the logits of one batch, as `call` does."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return batches.spared(self, images)
+        return batches.spared(self, batches.single(images))
 
     def _batch(self, data):
         """Return images, labels int64 [B], sample_weight [B] or None of a batch."""

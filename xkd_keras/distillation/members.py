@@ -199,7 +199,16 @@ def separate(peers: Mapping[str, keras.Model], teacher: Callable) -> None:
             other = owners.setdefault(id(variable), owner)
             if other != owner and not (owner.startswith("the") and other.startswith("the")):
                 raise InputError(
-                    f"{other} and {owner} share the variable '{variable.path}'; valid: networks"
-                    " of their own (keras.models.clone_model, then set_weights).",
+                    f"{other} and {owner} share the variable '{variable.path}'; valid:"
+                    f" {_remedy(model, variable)}.",
                     argument="peers",
                 )
+
+
+def _remedy(model: keras.Model, shared: keras.Variable) -> str:
+    """Return what is given instead of a model that shares a variable."""
+    for layer in model._flatten_layers():
+        known = isinstance(layer, keras.layers.Normalization) and layer.variables
+        if any(variable is shared for variable in known or ()):  # set_weights gives it no mean
+            return f"for each network a layer of its own, adapted as '{layer.name}' was"
+    return "networks of their own (keras.models.clone_model, then set_weights)"

@@ -118,7 +118,8 @@ def check(by_peer: Mapping[str, keras.optimizers.Optimizer], may_skip: bool) -> 
 class CohortOptimizer(keras.optimizers.Optimizer):
     """The peers' optimizers behind Keras' interface of one.
 
-    `iterations` counts the cohort's steps. `learning_rate` is the first peer's; setting it (as
+    `iterations` counts the cohort's steps. `learning_rate` is that of the first peer whose rate is
+    not 0 when it is built; setting it (as
     `ReduceLROnPlateau` and `LearningRateScheduler` do) sets the others so that they keep the ratios
     that they were built with.
 
@@ -129,6 +130,7 @@ class CohortOptimizer(keras.optimizers.Optimizer):
     def __init__(self, optimizers: dict[str, keras.optimizers.Optimizer], name="cohort", **kwargs):
         super().__init__(learning_rate=0.0, name=name, **kwargs)
         self.by_peer = dict(optimizers)
+        self.first = next(iter(self.by_peer))
 
     def build_peers(self, variables: dict[str, list]) -> None:
         """Create the state (momenta, ...) of each peer's optimizer, under the strategy's scope.
@@ -139,8 +141,10 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         for name, optimizer in self.by_peer.items():
             if not optimizer.built:
                 optimizer.build(variables[name])
-        rates = [number(optimizer.learning_rate) for optimizer in self.by_peer.values()]
-        self.ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        rates = {name: number(each.learning_rate) for name, each in self.by_peer.items()}
+        learning = [name for name, rate in rates.items() if rate] or list(rates)
+        self.first, base = learning[0], rates[learning[0]]
+        self.ratios = [rate / base if base else 1.0 for rate in rates.values()]
         self.built = True
         # Where Keras' callbacks (SwapEMAWeights) look for averages.
         averaged = [o for o in self.by_peer.values() if o.use_ema]
@@ -164,8 +168,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
     @property
     def learning_rate(self):
         # A value, not the variable of one peer: who assigned to that would leave the others out.
-        first = next(iter(self.by_peer.values()))
-        return tf.identity(keras.ops.convert_to_tensor(first.learning_rate))
+        first = self.by_peer[self.first].learning_rate
+        return tf.identity(keras.ops.convert_to_tensor(first))
 
     @learning_rate.setter
     def learning_rate(self, value):

@@ -14,7 +14,7 @@ returns.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -232,6 +232,20 @@ def told(teacher: str | Callable, peers: int) -> bool:
     return teacher in ("swapped", "best", "linear", "min_logit") or (
         teacher == "gated" and peers > 2
     )
+
+
+def build(teacher: Callable, peers: Mapping[str, keras.Model], classes: int) -> None:
+    """Let a teacher that is a layer make its variables, if it has not: what it learns is trained.
+
+    It is called as `Cohort` does it, on symbols: layers inside it are built, too.
+    """
+    if isinstance(teacher, keras.layers.Layer) and not teacher.built:
+        symbols = {
+            "weights": keras.KerasTensor((len(peers),)),
+            "labels": keras.KerasTensor((None,), dtype="int64"),
+            "images": keras.KerasTensor(next(iter(peers.values())).input_shape),
+        }
+        teacher(keras.KerasTensor((len(peers), None, classes)), **symbols)
 
 
 def get(teacher: str | Callable) -> Callable:

@@ -44,12 +44,21 @@ def mixed(kind: str, images, labels, classes: int, seed, sample_weight=None):
     Returns:
         The images, as float32, labels float32 [B, classes], and the weights, None where there were
         none; for `none` all as they were.
+
+    Raises:
+        InputError: What is to be mixed is not of four dimensions.
     """
     if kind == "none":
         return images, labels, sample_weight
     if context := tf.distribute.get_replica_context():
         seed = tf.random.fold_in(tf.stack(seed), context.replica_id_in_sync_group)
     images = tf.cast(images, tf.float32)
+    if images.shape.rank not in (None, 4):
+        raise InputError(
+            f"'{kind}' mixes images [batch, height, width, channels], received {images.shape};"
+            " valid: 'none'.",
+            argument="mix",
+        )
     labels = tf.one_hot(labels, classes)
     mixes, share, vertical, horizontal, which = tf.unstack(tf.random.stateless_uniform([5], seed))
     share = tf.where(mixes < SHARE, share, 1.0)

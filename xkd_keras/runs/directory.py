@@ -209,12 +209,14 @@ def load_own(config: configs.Config, run_dir: Path, names: Iterable[str]) -> dic
 
 
 def check_loads(name: str, model: keras.Model) -> None:
-    """Raise InputError where a saved `model` could not be loaded again: before it is trained."""
+    """Raise InputError where a saved `model` would not be loaded as it is: before it is trained."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.keras"
         try:
             model.save(path)
-            keras.models.load_model(path, compile=False)
+            loaded = keras.models.load_model(path, compile=False)
+            images = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+            before, after = (np.asarray(each(images, training=False)) for each in (model, loaded))
         except OSError:  # the disk, not the network
             raise
         except Exception as error:  # a user's classes may fail in any way
@@ -225,6 +227,12 @@ def check_loads(name: str, model: keras.Model) -> None:
                 " @keras.saving.register_keras_serializable().",
                 argument="peer",
             ) from None
+    if not np.allclose(before, after, rtol=1e-2, atol=1e-2 * np.abs(before).max(), equal_nan=True):
+        raise InputError(
+            f"'{name}' answers otherwise after it was saved and loaded; valid: layers whose"
+            " get_config() has all that they were made with, and whose weights are Keras' own.",
+            argument="peer",
+        )
 
 
 def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
