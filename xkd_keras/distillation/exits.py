@@ -59,6 +59,8 @@ class Exits(keras.layers.Layer):
                 _head(f"{name}_exit{k}", output.shape[-1], classes, seed + 1000 * i + k)
                 for k, output in enumerate(outputs, start=1)
             ]
+        # What a file holds: Keras 3.12 saves no list in a dict.
+        self.all_heads = [head for heads in self.heads.values() for head in heads]
         self.forward = tuple(forward)
         self.built = True
 
