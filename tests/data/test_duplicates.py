@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tests.data.test_folder import load
-from tests.data.test_folder import picture as plain_picture
+from tests.folders import load
+from tests.folders import picture as plain_picture
 from xkd_keras.errors import FlagError, InputError
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.data.test_folder import COLOURS, fill, load, picture, refused
+from tests.folders import COLOURS, fill, load, picture, refused
 from xkd_keras import data
 
 

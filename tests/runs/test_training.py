@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.data.test_folder import picture
+from tests.folders import picture
 from tests.small_runs import NORMALISED, PLAIN, configuration
 from xkd_keras import data as datasets
 from xkd_keras import train
