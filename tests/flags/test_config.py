@@ -266,3 +266,15 @@ def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
     (peer,) = Config(peer=("resnet20,start=a.keras",)).peers()
     assert peer.about("start") == "peer=resnet20,start"
     assert peer.about("image_shape") == "image_size"
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"method": "mcod", "teacher": "frozen"}, "--teacher=frozen"),
+        ({"method": "kd"}, "--method=kd"),
+    ],
+)
+def test_what_a_frozen_teacher_has_no_use_for_is_told_with_the_flag_that_froze_it(options, flag):
+    told = list(effects.without(Config(distill_adapt=1.0, **options)))
+    assert told == [f"--distill_adapt has no effect on {flag}; it is for teachers that learn"]

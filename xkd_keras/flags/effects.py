@@ -1,5 +1,8 @@
 """Flags of how peers teach each other, and to which methods each of them makes a difference."""
 
+from collections.abc import Iterator
+
+from xkd_keras.flags import fields
 from xkd_keras.flags.fields import Fields
 
 _OF_WINDOWS = ("distill_period", "distill_duty", "distill_start", "distill_growth")
@@ -25,3 +28,13 @@ def users(name: str) -> str:
     """Return the methods that listen to a flag, where others have no use for it."""
     users = "teachers that learn" if name == "distill_adapt" else "teaching"
     return " and ".join(method for method, used in _USES.items() if name in used) or users
+
+
+def without(config: Fields) -> Iterator[str]:
+    """Yield a line for each flag that was given and makes no difference to this method."""
+    for name in sorted(unused(config.method, config.teacher)):
+        flag = fields.field(name)
+        if getattr(config, name) not in (flag.default, flag.metadata["usual"]):
+            frozen = name == "distill_adapt" and config.teacher == "frozen"
+            what = "--teacher=frozen" if frozen else f"--method={config.method}"
+            yield f"--{name} has no effect on {what}; it is for {users(name)}"

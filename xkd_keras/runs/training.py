@@ -19,7 +19,7 @@ from xkd_keras.distillation import methods, similar
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
-from xkd_keras.flags import effects, fields
+from xkd_keras.flags import effects
 from xkd_keras.peers import graphs
 from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
 from xkd_keras.runs import directory as rundir
@@ -223,11 +223,7 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
                 f"{peer.name} normalises pixels by its layer '{again}', and is given normalised"
                 " ones: leave that layer out"
             )
-    for name in sorted(effects.unused(config.method, config.teacher)):
-        flag = fields.field(name)
-        if getattr(config, name) not in (flag.default, flag.metadata["usual"]):
-            users = effects.users(name)
-            yield f"--{name} has no effect on --method={config.method}; it is for {users}"
+    yield from effects.without(config)
     if config.exits and methods.own(config.method, "similarity", None):
         yield f"with --exits={config.exits}, features are not compared (--distill_similarity=0)"
     if not config.exits and any(peer.exits for peer in config.peers()):
