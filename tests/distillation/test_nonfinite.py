@@ -193,7 +193,8 @@ def test_the_scale_is_saved_and_loaded_with_the_cohort(half, tmp_path):
     again = keras.models.load_model(tmp_path / "cohort.keras")
     assert float(again.optimizer.loss_scale) == 4.0
     a, b = (one.train_on_batch(*GOOD, return_dict=True) for one in (taught, again))
-    assert a == pytest.approx(b, rel=1e-3)
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose([*a.values()], [*b.values()], rtol=1e-3)
 
 
 @pytest.mark.slow
