@@ -33,7 +33,9 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
             raise ConfigError(
                 f"received '{host}'; valid: an address of this machine, or 0.0.0.0.", "host"
             ) from None
-        raise ConfigError(f"{host}:{port}: {error.strerror}.", argument) from None
+        taken = error.errno == errno.EADDRINUSE
+        remedy = "; valid: the port of no other program, or 0 for a free one" if taken else ""
+        raise ConfigError(f"{host}:{port}: {error.strerror}{remedy}.", argument) from None
     return made
 
 

@@ -1,5 +1,6 @@
 """Which versions of a model are loaded: policies, retries, and switching between versions."""
 
+import difflib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -58,13 +59,26 @@ class ModelConfig:
     def _missing(self) -> str:
         base = self.base_path
         if not base.is_dir():
-            return f"there is no directory {base}"
+            return f"there is no directory {base}{self._beside()}"
         next(base.iterdir(), None)  # raises if it cannot be read; `glob` would not
         if (base / "saved_model.pb").exists():
             return f"{base} is a version itself; valid: the directory that holds it"
-        near = sorted(path.parent.parent for path in base.glob("*/[0-9]*/saved_model.pb"))
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{base} holds no version (a directory named by a number) that is asked for{hint}"
+        held = "holds no version (a directory named by a number) that is asked for"
+        return f"{base} {held}{self._inside()}"
+
+    def _beside(self) -> str:
+        """Return the question whether a directory of a like name was meant, or nothing."""
+        names = [path.name for path in _bases(self.base_path.parent, "*/")]
+        near = difflib.get_close_matches(self.base_path.name, names, 1)
+        return f"; did you mean {self.base_path.parent / near[0]}?" if near else ""
+
+    def _inside(self) -> str:
+        """Return the question whether a directory in this one was meant, or nothing."""
+        for pattern in ("*/", "savedmodel/*/", "export/savedmodel/*/"):  # of a run
+            if found := _bases(self.base_path, pattern):
+                named = [path for path in found if path.name == self.name]
+                return f"; did you mean {(named or found)[0]}?"
+        return ""
 
     def path(self, version: int) -> Path:
         """Return the directory of a version; its name may begin with zeros."""
@@ -73,6 +87,12 @@ class ModelConfig:
                 if path.name.isascii() and path.name.isdigit() and int(path.name) == version:
                     return path
         return self.base_path / str(version)
+
+
+def _bases(within: Path, pattern: str) -> list[Path]:
+    """Return the directories below one that hold versions, by name."""
+    found = within.glob(f"{pattern}[0-9]*/saved_model.pb")
+    return sorted({path.parent.parent for path in found})
 
 
 @dataclass
@@ -184,7 +204,7 @@ class Model:
     def _tell(self, missing: str) -> None:
         """Log why there is nothing to serve: once, and again when the reason changes."""
         if missing and missing != self._told:
-            logging.warning("%s: waiting: %s", self.config.name, missing)
+            logging.warning("%s: waiting for a version: %s", self.config.name, missing)
         self._told = missing
 
     def _due(self, version: Version) -> bool:

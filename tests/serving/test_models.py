@@ -138,7 +138,7 @@ def test_a_directory_that_is_missing_is_logged(base, monkeypatch):
     with served_models.server(model_base_path=str(base)) as server:
         base.rename(base.parent / "away")
         served_models.wait_for(lambda: told)
-        assert told == [f"default: waiting: there is no directory {base}"]
+        assert told == [f"default: waiting for a version: there is no directory {base}"]
         assert states(server) == [("1", "AVAILABLE")]
 
 
@@ -162,7 +162,7 @@ def test_a_server_starts_when_the_last_missing_model_comes(half, base, tmp_path,
 
     monkeypatch.setattr("absl.logging.warning", warned)
     with served_models.server(model_config_file=str(file)) as server:
-        assert told == [f"late: waiting: there is no directory {late}"]
+        assert told == [f"late: waiting for a version: there is no directory {late}"]
         assert states(server, "late") == states(server, "here") == [("1", "AVAILABLE")]
 
 

@@ -222,6 +222,26 @@ def test_a_version_that_is_not_there_is_not_found(base):
         one.lease(5).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("run", "run/export/savedmodel/resnet20"),
+        ("run/export", "run/export/savedmodel/resnet20"),
+        ("run/export/savedmodel", "run/export/savedmodel/resnet20"),
+        ("run/export/savedmodel/resnet2", "run/export/savedmodel/resnet20"),
+        ("run/export/savedmodel/vgg", None),
+        ("nowhere/at/all", None),
+    ],
+)
+def test_what_was_probably_meant_is_asked(tmp_path, asked, meant):
+    for name in ("alexnet", "resnet20"):
+        version = tmp_path / "run/export/savedmodel" / name / "1"
+        version.mkdir(parents=True)
+        (version / "saved_model.pb").touch()
+    told = ModelConfig("resnet20", tmp_path / asked).missing()
+    assert told.partition("; did you mean ")[2] == (f"{tmp_path / meant}?" if meant else "")
+
+
 def test_why_there_is_no_version_is_told_once_and_again_when_it_changes(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: told.append(text % values))
@@ -237,7 +257,7 @@ def test_why_there_is_no_version_is_told_once_and_again_when_it_changes(tmp_path
     publish(base, 1)
     model.refresh()
     model.refresh()
-    assert [line.removeprefix("m: waiting: ") for line in told] == [
+    assert [line.removeprefix("m: waiting for a version: ") for line in told] == [
         f"there is no directory {base}",
         f"{base} holds no version (a directory named by a number) that is asked for",
         f"{base} is a version itself; valid: the directory that holds it",
