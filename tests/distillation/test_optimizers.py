@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from xkd_keras.distillation import optimizers, updates
+from xkd_keras.distillation import optimizers, schedules, updates
 from xkd_keras.errors import InputError
 
 RNG = np.random.default_rng(1)
@@ -98,6 +98,19 @@ def test_the_learning_rate_is_that_of_a_peer_that_learns():
     cohort.learning_rate = 0.05
     got = [float(each.learning_rate) for each in cohort.by_peer.values()]
     assert got == pytest.approx([0.0, 0.05, 0.01])
+
+
+def test_the_rate_of_the_last_step_is_that_of_the_step_before():
+    optimizer, variable, rates = (
+        keras.optimizers.SGD(schedules.Step(0.1, [2])),
+        keras.Variable(START),
+        [],
+    )
+    for gradient in GRADIENTS[:4]:
+        optimizer.apply([tf.constant(gradient)], [variable])
+        rates.append(optimizers.last_rate(optimizer))
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert optimizers.last_rate(keras.optimizers.SGD(0.3)) == pytest.approx(0.3)
 
 
 def test_unknown_optimizer_is_named_with_the_nearest():

@@ -75,6 +75,17 @@ def test_curves_carry_the_values_of_the_history_and_no_two_peers_look_alike():
     assert len({line.get_marker() for line in solid}) == 9
 
 
+@pytest.mark.parametrize(("epochs", "whole"), [(12, True), (40, False)])
+def test_a_short_run_is_drawn_whole_and_a_long_one_from_where_it_has_learned(epochs, whole):
+    run = Run(epochs=epochs)
+    rows = [
+        {**row, "val_alexnet_top1": 0.05 if i == 0 else 0.9} for i, row in enumerate(run.history)
+    ]
+    with plots.style():
+        (axes,) = curves.charts(rows, run.peers, run.weights)["accuracy"].axes
+    assert (axes.get_ylim()[0] < 5) == whole
+
+
 def test_nothing_is_cut_off_at_the_edge_of_a_chart():
     run = Run()
     with plots.style():

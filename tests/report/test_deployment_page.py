@@ -71,7 +71,7 @@ def test_of_few_validation_images_the_advice_says_how_many_it_needs():
     line = deployment_page.advice({**MANIFEST, "examples": {"validation": 179, "test": 2000}})
     assert line == (
         "No file is advised: the 179 validation images are too few to compare files that differ by"
-        " little; the advice needs 200 of them."
+        " little; the advice needs 200 of them (--validation_fraction holds more out)."
     )
 
 

@@ -37,3 +37,21 @@ def test_where_a_network_started_is_told(metrics):
 def test_a_run_of_an_earlier_version_has_no_such_table(metrics):
     del metrics["training"]["learning"]
     assert learning.section(metrics) == []
+
+
+@pytest.mark.parametrize(
+    ("tops", "told"),
+    [
+        ([0.50, 0.70, 0.60], "alexnet after epoch 2 (70.0 %, in the end 60.0 %)"),
+        ([0.50, 0.63, 0.60], ""),  # 2 sqrt(2 0.6 0.4 / 1000) = 0.044
+        ([0.50, 0.60, 0.70], ""),
+    ],
+)
+def test_a_network_that_was_clearly_better_before_the_end_is_told(metrics, tops, told):
+    metrics["data"]["examples"]["validation"] = 1000
+    rows = [{"epoch": i, "val_alexnet_top1": top} for i, top in enumerate(tops, start=1)]
+    text = "\n".join(learning.section(metrics, rows))
+    assert ("--keep=best keeps the best epoch" in text) == bool(told)
+    assert told in text
+    metrics["training"]["kept"] = {"alexnet": 2}
+    assert "there were better networks" not in "\n".join(learning.section(metrics, rows))

@@ -62,7 +62,7 @@ def test_a_gate_over_training_is_the_mean_of_the_epochs():
 def test_a_teacher_that_is_made_with_the_labels_has_no_accuracy():
     text = said(told=True)
     assert "alexnet learned from its teacher, which is made with the labels." in text
-    assert "| alexnet | 53.0 % | – | – | – | 55.0 % | 100.0 % |" in text
+    assert "| alexnet | 53.0 % | – | – | – | 55.0 % |" in text
     assert "A teacher that is made with the labels has no accuracy of its own" in text
     assert "made with the labels" not in said(told=False)
 
@@ -81,3 +81,20 @@ def test_how_far_a_teacher_is_heard_is_shown_where_it_is_not_in_full():
     text = "\n".join(teaching.section(metrics(gate=1.0, heard=0.437)))
     assert "| heard |" in text
     assert "43.7 %" in text
+
+
+def test_a_gate_is_a_column_only_where_it_was_not_always_open():
+    assert "gate" not in said(gate=1.0)
+    assert "| gate |" in said(gate=0.998)
+    assert "The gate is the share on which the teacher may teach." in said(gate=0.998)
+
+
+def test_how_to_see_whether_teaching_helped_is_a_command():
+    again = "python -m xkd_keras.train --flagfile=r/config.flags --run_dir=r-again"
+    run = {**metrics(gate=1.0), "method": "xkd", "command": again}
+    text = "\n".join(teaching.section({**run, "config": {"teacher_run": ""}}))
+    study = "python -m xkd_keras.study --flagfile=r/config.flags --run_dir=r-study"
+    assert f"    {study} --compare=solo --compare=xkd --seeds=5" in text
+    assert "only training alone can tell" in text
+    text = "\n".join(teaching.section({**run, "config": {"teacher_run": "other"}}))
+    assert "xkd_keras.study" not in text

@@ -24,6 +24,25 @@ def test_scores_as_trained_and_as_exported_stand_side_by_side():
     assert trust.section(metrics, {}) == []
 
 
+def test_reasons_to_doubt_a_temperature_are_told():
+    metrics = Run().metrics
+    metrics["data"]["examples"]["validation"] = 5000
+    plain = "\n".join(trust.section(metrics, {}))
+    first, second = metrics["peers"]
+    metrics["data"]["examples"]["validation"] = 40
+    metrics["peers"][first] |= {"temperature": 20.0}
+    metrics["peers"][second] |= {"ece": 0.069}
+    metrics["peers"][second]["calibrated"] = {"ece": 0.077, "brier": 0.1, "cross_entropy": 0.2}
+    text = "\n".join(trust.section(metrics, {}))
+    for told in (
+        "The temperatures rest on 40 validation images, which is few: --validation_fraction",
+        f"make the probabilities worse of {second} (ECE 6.9 to 7.7 %).",
+        f"20 is the largest temperature that is tried; the probabilities of {first} say next",
+    ):
+        assert told in text
+        assert told.partition(second)[0] not in plain
+
+
 def test_thresholds_say_how_much_they_let_through_and_how_often_that_is_right():
     found = {"precision": 0.95, "score": 0.8125, "rests_on": 40, "taken": 80, "right": 76}
     earlier = {key: value for key, value in found.items() if key != "rests_on"} | {"precision": 0.8}

@@ -65,7 +65,18 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     assert images.startswith("361 test images are few for the observed difference of mcod from kd")
     (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
     assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
-    assert warned(noise=0.0, seeds=2) == []  # of no difference at all, nothing is told
+    assert warned(noise=0.0, seeds=3) == []  # of no difference at all, nothing is told
+
+
+def test_two_seeds_are_told_to_be_few_as_students_t_says():
+    content = Study(main=("solo", "mcod"), seeds=2, images=100_000).content
+    summary = statistics.summarize(content)
+    told = "two make intervals seven times as wide as five; --seeds=5 goes on from here"
+    assert report.warnings(content, summary)[0] == told
+    (text,) = reach.bullets(content, summary, statistics.verdict(content, summary))
+    assert text.startswith(f"**What these seeds can show ({told}):** a difference from solo")
+    two, five = (stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in (2, 5))
+    assert round(two / five) == 7
 
 
 @pytest.mark.parametrize("effect", [1.5, 1.9, 2.2])

@@ -109,6 +109,16 @@ def test_tables_hold_the_numbers_of_scipy_and_of_the_paper(tmp_path, unpictured)
     assert f"| growth\\_only | alexnet | {figures.signed(mean)} (" in text
 
 
+@pytest.mark.parametrize(("seeds", "shown"), [(4, False), (5, True)])
+def test_an_interval_that_is_resampled_from_a_few_pairs_is_left_out(
+    seeds, shown, tmp_path, unpictured
+):
+    text = Study(main=("solo", "mcod"), effects={"mcod": (2.0, 0.0)}, seeds=seeds).write(tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| mcod | **"))
+    assert ("…" in row.split("|")[-3]) == shown  # before the column of the paper
+    assert ("that interval is too narrow" in text) == shown
+
+
 def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_path, unpictured):
     study = Study(main=("solo", "kd", "mcod"), effects={"mcod": (2.0, 0.0)}, seeds=6)
     section = study.write(tmp_path).partition("## Calibration")[2].partition("\n## ")[0]

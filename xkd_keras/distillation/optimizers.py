@@ -190,6 +190,14 @@ class CohortOptimizer(keras.optimizers.Optimizer):
         return cls(optimizers, name=config["name"])
 
 
+def last_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the learning rate of the last step; `learning_rate` is that of the next one."""
+    rate = optimizer._learning_rate
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return number(rate)
+    return number(rate(max(0, int(number(optimizer.iterations)) - 1)))
+
+
 def number(variable) -> float:
     """Return a scalar variable or tensor as a float, also a mirrored one."""
     return float(keras.ops.convert_to_numpy(variable))

@@ -17,6 +17,7 @@ from xkd_keras.report.plots import COLOURS, MARKERS, WIDTH, label, spans
 
 _SHADE = "#5B6B82"
 _LEVELS = 8  # shades of lambda
+_LONG = 20  # epochs, of which the first may be left out of a picture
 
 
 class Panel(NamedTuple):
@@ -144,13 +145,18 @@ def _draw(axes: Axes, panel: Panel, run: _Run) -> list[float]:
             thin = {"color": look["color"], "linewidth": 1, "alpha": 0.8}
             dashed = np.multiply(train[1], panel.scale)
             axes.plot(train[0], dashed, "--", **thin)
-            late.extend(dashed[len(dashed) // 5 :])
+            late.extend(dashed[_early(dashed) :])
         epochs, values = validation if validation[0] else train
         values = np.multiply(values, panel.scale)
         every = max(1, len(epochs) // 8)
         axes.plot(epochs, values, markevery=(i % every, every), zorder=3, **look)
-        late.extend(values[len(values) // 5 :])
+        late.extend(values[_early(values) :])
     return late
+
+
+def _early(values: Sequence[float]) -> int:
+    """Return how many values may lie outside of the axes; of a short run, none."""
+    return len(values) // 5 if len(values) >= _LONG else 0
 
 
 def _zoom(axes: Axes, panel: Panel, late: Sequence[float]) -> None:

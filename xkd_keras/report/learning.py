@@ -1,6 +1,7 @@
 """How each network of a run learned, and what it started from."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from xkd_keras.console import many
 from xkd_keras.report.page import both, escape, grid
@@ -9,24 +10,26 @@ _SGD_ONLY = ("momentum", "nesterov")
 _BEGUN = ("start", "freeze", "start_rate")
 
 
-def section(metrics: Mapping) -> list[str]:
+def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
     """Return a table of learning options, one column per peer, and where the peers started.
 
     Args:
         metrics: What RUN/metrics.json holds; of a run of an earlier version there is no table.
+        rows: One mapping per epoch, what RUN/logs/history.csv holds; may be empty.
     """
     peers = metrics["training"].get("learning", {})
     if not peers:
         return []
     names = [name for name in next(iter(peers.values())) if name not in _BEGUN]
-    rows = [
+    cells = [
         [name.replace("_", " "), *(_cell(name, own) for own in peers.values())] for name in names
     ]
     return [
         "What each network learned with: what was given, else what suits it.",
-        grid(["", *map(escape, peers)], rows),
+        grid(["", *map(escape, peers)], cells),
         *[_begun(name, own) for name, own in peers.items() if own.get("start")],
         *_ended(metrics),
+        *_fell(metrics, rows),
     ]
 
 
@@ -46,6 +49,30 @@ def _ended(metrics: Mapping) -> list[str]:
             f" became better on the validation images in {many(config['patience'], 'epoch')}."
         )
     return lines
+
+
+def _fell(metrics: Mapping, rows: Sequence[Mapping]) -> list[str]:
+    """Return which networks were clearly better on the validation images before the end."""
+    images = metrics["data"]["examples"]["validation"]
+    if not images or metrics["training"].get("kept"):
+        return []
+    told = []
+    for name in metrics["peers"]:
+        tops = {r["epoch"]: r[f"val_{name}_top1"] for r in rows if f"val_{name}_top1" in r}
+        best = max(tops, key=tops.get, default=None)
+        last = tops[max(tops)] if tops else 0.0
+        # Two standard errors of a difference between two epochs, if they erred independently.
+        if best and tops[best] - last > 2 * math.sqrt(2 * last * (1 - last) / images):
+            told.append(
+                f"{escape(name)} after epoch {best} ({100 * tops[best]:.1f} %, in the end"
+                f" {100 * last:.1f} %)"
+            )
+    if not told:
+        return []
+    return [
+        f"On the validation images, there were better networks before the end: {both(told)}."
+        " --keep=best keeps the best epoch of each, --patience ends training in time."
+    ]
 
 
 def _cell(name: str, own: Mapping) -> str:

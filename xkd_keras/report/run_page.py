@@ -112,7 +112,7 @@ def compose(
         *_use(metrics, network),
         *_training(metrics, rows, answered.distill_weights, pictures),
         *teaching.section(metrics, rows),
-        *learning.section(metrics),
+        *learning.section(metrics, rows),
         *trust.section(metrics, pictures),
         *by_class.section(metrics, labels, given, network),
         *mistakes.confusions(metrics, labels, given, network, pictures),

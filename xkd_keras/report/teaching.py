@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from xkd_keras.report.page import both, escape, grid
+from xkd_keras.report.page import both, code, escape, grid
 
 
 def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
@@ -18,37 +18,51 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
     count = metrics["data"]["examples"]["validation"]
     weighted = any(values.get("heard", 1.0) != 1.0 for values in worth.values())
     told = any(values.get("told") for values in worth.values())
+    gated = any(values["gate"] < 0.9995 for values in worth.values())
     return [
         "## What the teachers were worth",
         " ".join(_sentence(name, values, rows) for name, values in worth.items()),
         *_features(metrics, worth),
         *_exits(metrics),
-        _table(worth, weighted),
+        _table(worth, weighted, gated),
         f"Measured on {count:,} validation images, of the networks as they are kept. Cross-entropy"
         " and ECE (calibration error) are the teacher's; agreement is the share of images on which"
-        " the network and its teacher name the same class; the gate is the share on which the"
-        " teacher may teach."
+        " the network and its teacher name the same class."
+        + " The gate is the share on which the teacher may teach." * gated
         + " A teacher that is made with the labels has no accuracy of its own (–)." * told
         + (
-            " Heard is the part of λ with which the teacher's logits taught at the end of training:"
-            " what the teacher has learned of the training images, times the network's own"
-            " `distill`." * weighted
+            " Heard is the share of λ at the end of training: how far the teacher has learned the"
+            " training images, times the network's own `distill`." * weighted
         ),
+        *_compare(metrics),
     ]
 
 
-def _table(worth: Mapping, weighted: bool) -> str:
-    headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE", "agreement", "gate"]
-    heard = ["heard"] if weighted else []
+def _compare(metrics: Mapping) -> list[str]:
+    """Return how to see whether teaching helped, which one run cannot say."""
+    config, command = metrics.get("config") or {}, metrics.get("command", "")
+    if config.get("teacher_run") or "-again" not in command:  # in a study, `kd` has another teacher
+        return []
+    study = command.replace("xkd_keras.train", "xkd_keras.study").replace("-again", "-study")
+    return [
+        "Whether teaching made them better, only training alone can tell. This compares both, with"
+        " five seeds each, which takes about ten times as long as this run:",
+        code(f"{study} --compare=solo --compare={metrics['method']} --seeds=5"),
+    ]
+
+
+def _table(worth: Mapping, weighted: bool, gated: bool) -> str:
+    headings = ["", "its own top-1", "its teacher's", "cross-entropy", "ECE"]
+    shares = ["agreement", *["gate"] * gated, *["heard"] * weighted]
     rows = []
     for name, values in worth.items():
         own, *of_teacher = (f"{100 * values[k]:.1f} %" for k in ("own_top1", "top1", "ece"))
         of_teacher.insert(1, f"{values['cross_entropy']:.2f}")
         if values.get("told"):
             of_teacher = ["–"] * 3
-        parts = [f"{100 * values[kind]:.1f} %" for kind in ("agreement", "gate", *heard)]
+        parts = [f"{100 * values[kind]:.1f} %" for kind in shares]
         rows.append([escape(name), own, *of_teacher, *parts])
-    return grid(headings + heard, rows)
+    return grid(headings + shares, rows)
 
 
 def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:

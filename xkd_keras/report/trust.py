@@ -5,10 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from xkd_keras.console import many
 from xkd_keras.report import findings, plots
-from xkd_keras.report.page import escape, grid, picture
+from xkd_keras.report.page import both, escape, grid, picture
+from xkd_keras.runs import calibration
 
 BINS = 10
+_WORSE = 0.005  # of ECE: half a point more is worth a word
 PICTURE = "reliability.svg"
 _KINDS = {  # heading -> key, factor, digits
     "ECE %": ("ece", 100, ".1f"),
@@ -49,10 +52,10 @@ def chart(sure: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Fi
     panels = figure.subplots(-(-len(sure) // 3), min(3, len(sure)), squeeze=False).ravel()
     for axes in panels[len(sure) :]:
         axes.set_visible(False)
-    for axes, (name, both) in zip(panels, sure.items(), strict=False):
+    for axes, (name, scores) in zip(panels, sure.items(), strict=False):
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
         for kind, label, look in ((0, "as trained", "--"), (1, "as exported", "-")):
-            x, y, n = bins(both[kind], right[name])
+            x, y, n = bins(scores[kind], right[name])
             axes.plot(x, y, look, color=plots.COLOURS[1 - kind], label=label)
             sizes = 8 + 60 * n / n.sum()
             axes.scatter(x, y, s=sizes, color=plots.COLOURS[1 - kind], zorder=3)
@@ -79,6 +82,7 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
         " images (Guo et al., 2017). No answer changes, only how sure it is. Exported files hold"
         " the temperature; `peers/*.keras` do not.",
         grid(["", "temperature", *(h for kind in _KINDS for h in (kind, "exported"))], rows),
+        *_doubts(networks, metrics["data"]["examples"]["validation"]),
     ]
     if PICTURE in pictures:
         parts += [
@@ -87,6 +91,30 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
             picture(PICTURE, "How often answers are right, by their probability"),
         ]
     return parts
+
+
+def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
+    """Return why a temperature may not be what a network needs, where there is a reason."""
+    lines = []
+    if images < findings.ENOUGH:
+        lines.append(
+            f"The temperatures rest on {many(images, 'validation image')}, which is few:"
+            " --validation_fraction holds more out."
+        )
+    worse = [
+        f"{escape(name)} (ECE {100 * row['ece']:.1f} to {100 * row['calibrated']['ece']:.1f} %)"
+        for name, row in networks.items()
+        if row["calibrated"]["ece"] > row["ece"] + _WORSE
+    ]
+    if worse:
+        lines.append(f"On the test images, they make the probabilities worse of {both(worse)}.")
+    last = [name for name, row in networks.items() if row["temperature"] > 0.99 * calibration.HIGH]
+    if last:
+        lines.append(
+            f"{calibration.HIGH:g} is the largest temperature that is tried; the probabilities of"
+            f" {both(map(escape, last))} say next to nothing."
+        )
+    return [" ".join(lines)] if lines else []
 
 
 def _scores(row: Mapping) -> list[str]:

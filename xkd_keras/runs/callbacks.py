@@ -9,7 +9,7 @@ import numpy as np
 from xkd_keras import signals
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation import nonfinite
-from xkd_keras.distillation.optimizers import number
+from xkd_keras.distillation.optimizers import last_rate, number
 from xkd_keras.errors import PreemptedError
 from xkd_keras.runs import checkpoint, history, keeping
 
@@ -86,7 +86,7 @@ class History(keras.callbacks.Callback):
             **{name: float(value) for name, value in logs.items()},
         }
         for name, each in optimizer.by_peer.items():
-            row[f"{name}_learning_rate"] = number(each.learning_rate)
+            row[f"{name}_learning_rate"] = last_rate(each)
         if self.model.mastery and len(self.model.peers) > 1:
             row |= {f"{name}_heard": part for name, part in self.model.heard().items()}
         self._stop_if_hopeless(row)

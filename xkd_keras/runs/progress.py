@@ -44,7 +44,7 @@ class Progress(keras.callbacks.Callback):
         shown = [f"{name} {self._top1(logs, name)}" for name in names]
         heard = self.model.heard().values()
         taught = logs["distill_weight"] * sum(heard) / len(heard)
-        text = f"lambda {taught:.2f}  {'  '.join(shown)}"
+        text = f"teaching {taught:.2f}  {'  '.join(shown)}"
         pace = self._pace((epoch + 1) * self.steps)
         skipped = [(name, int(logs.get(f"{name}_skipped", 0))) for name in self.peers]
         text += "".join(f"  {name} skipped {count}" for name, count in skipped if count)

@@ -187,8 +187,8 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         print(f"resuming after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
         hearing = cohort.mastery and config.method != "solo"
-        heard = ", times the share that is heard" if hearing else ""
-        print(f"each line: lambda (the weight of the teachers{heard}), top-1 on validation images")
+        heard = " times how far the teachers have learned" if hearing else ""
+        print(f"each line: weight of teaching (lambda{heard}), top-1 on validation images")
 
 
 def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:

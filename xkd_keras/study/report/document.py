@@ -16,6 +16,7 @@ from xkd_keras.study.report import appendix, calibration, figures, paper, words
 from xkd_keras.study.report.words import difference, mean, p_value
 
 _WILCOXON = 6  # pairs; of fewer, its smallest p is above 0.05
+_RESAMPLED = 5  # pairs; of fewer, a bootstrap interval says nothing
 _BOOTSTRAP = 10  # pairs; of fewer, its intervals are visibly too narrow
 
 
@@ -144,7 +145,9 @@ def _cells(result: Mapping | None) -> list[str]:
     """Return the cells on a comparison: difference, p, seeds, errors."""
     if not result:
         return ["–"] * 4
-    fewer = difference(result["error_reduction"], 1)  # both are percent: of images, of errors
+    fewer = result["error_reduction"]
+    fewer = {**fewer, "low": None} if fewer and result["n"] < _RESAMPLED else fewer
+    fewer = difference(fewer, 1)  # both are percent: of images, of errors
     seeds = f"{result['wins']} / {result['ties']} / {result['losses']}"
     return [difference(result), escape(p_value(result["holm"])), seeds, fewer]
 
@@ -160,7 +163,7 @@ def _explained(study: Mapping) -> str:
         " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone,"
         " with a bootstrap interval (BCa, pairs resampled)."
     )
-    if len(study["seeds"]) < _BOOTSTRAP:
+    if _RESAMPLED <= len(study["seeds"]) < _BOOTSTRAP:
         text += " With so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
