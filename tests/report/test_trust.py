@@ -36,7 +36,7 @@ def test_reasons_to_doubt_a_temperature_are_told():
     text = "\n".join(trust.section(metrics, {}))
     for told in (
         "The temperatures rest on 40 validation images, which is few: --validation_fraction",
-        f"make the probabilities worse of {second} (ECE 6.9 to 7.7 %).",
+        f"ECE is larger with them for {second} (6.9 to 7.7 %).",
         f"20 is the largest temperature that is tried; the probabilities of {first} say next",
     ):
         assert told in text

@@ -102,12 +102,12 @@ def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
             " --validation_fraction holds more out."
         )
     worse = [
-        f"{escape(name)} (ECE {100 * row['ece']:.1f} to {100 * row['calibrated']['ece']:.1f} %)"
+        f"{escape(name)} ({100 * row['ece']:.1f} to {100 * row['calibrated']['ece']:.1f} %)"
         for name, row in networks.items()
         if row["calibrated"]["ece"] > row["ece"] + _WORSE
     ]
     if worse:
-        lines.append(f"On the test images, they make the probabilities worse of {both(worse)}.")
+        lines.append(f"On the test images, ECE is larger with them for {both(worse)}.")
     last = [name for name, row in networks.items() if row["temperature"] > 0.99 * calibration.HIGH]
     if last:
         lines.append(
