@@ -91,12 +91,14 @@ h1 + p + p {{ color: var(--soft); font-size: .92rem; }}
 h2 {{ font-size: 1.25rem; margin: 2.8rem 0 .8rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }}
 strong {{ color: var(--mark); }}
-th, td[style*=right] {{ white-space: nowrap; }}
-.wide {{ overflow-x: auto; margin: 1rem 0; }}
+td[style*=right] {{ white-space: nowrap; }}
+.wide {{ overflow-x: auto; margin: 1rem 0; background: /* a shadow where there is more */
+  linear-gradient(to left, var(--paper), transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }}
 table {{ border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
   text-align: left; }}
-th {{ color: var(--soft); font-weight: 600; vertical-align: bottom; }}
+th {{ overflow-wrap: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }}
 pre {{ overflow-x: auto; padding: .8rem 1rem; border-radius: 8px; background: var(--tint);
   font-size: .86rem; line-height: 1.5; }}
 code {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }}
