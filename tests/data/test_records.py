@@ -57,3 +57,33 @@ def test_a_worker_opens_only_files_of_its_own_but_for_the_ends(records):
         parts = records._parts(tf.range(45, dtype=tf.int64), tf.range(5), (i, 3))
         files.append([file.numpy().decode()[-10] for file, *_ in parts])
     assert files == [["0", "1", "2", "3"], ["3"], ["3", "4"]]  # 15 records each, file after file
+
+
+def test_what_follows_the_last_wanted_record_of_a_file_is_not_read(tmp_path):
+    files = [str(tmp_path / name) for name in "ab"]
+    for name in files:
+        with tf.io.TFRecordWriter(name) as writer:
+            for i in range(4):
+                writer.write(f"record {i}")
+        with open(name, "r+b") as file:
+            file.truncate(file.seek(0, 2) - 5)  # in the fourth
+    records = Records(files, (4, 4), None, np.zeros(8))
+    assert [index for index, _ in _read(records.ordered(np.array([1, 2, 4, 6])))] == [1, 2, 4, 6]
+    with pytest.raises(tf.errors.DataLossError):
+        _read(records.ordered(np.array([1, 3, 4])))
+
+
+def test_a_sample_is_of_few_files_and_of_the_seed():
+    """As ImageNet's 1,024 files of 1,251 images: 16 of them are read, a fifth of each."""
+    records = Records([f"{i}" for i in range(1024)], [1251] * 1024, None, np.zeros(0))
+    positions = np.arange(0, 1024 * 1251, 2)
+    chosen = records.sample(positions, 4096, seed=0)
+    assert len(chosen) == 4096
+    assert (np.diff(chosen) > 0).all()
+    files, counts = np.unique(positions[chosen] // 1251, return_counts=True)
+    assert counts.tolist() == [256] * 16
+    assert (positions[chosen] % 1251).max() <= 512
+    np.testing.assert_array_equal(records.sample(positions, 4096, seed=0), chosen)
+    assert set(files) != set(positions[records.sample(positions, 4096, seed=1)] // 1251)
+    few = Records(["a", "b"], [3, 9], None, np.zeros(0))
+    assert few.sample(np.arange(12), 8, seed=0).tolist() in ([0, 1, 2, 3, 4, 5, 6],)

@@ -242,8 +242,7 @@ def _statistics(dataset: Dataset) -> tuple[tuple, tuple]:
     """Mean and std per channel of train, exact for decoded images, else of a fixed sample."""
     split = dataset.train
     if not isinstance(split.source, Arrays) and len(split) > _SAMPLE:
-        chosen = np.random.RandomState(FIXED_SEED).permutation(len(split))[:_SAMPLE]
-        split = split.part(np.sort(chosen))
+        split = split.part(split.source.sample(split.positions, _SAMPLE, FIXED_SEED))
     total, squares, count = np.zeros(3), np.zeros(3), 0
     batch = max(1, min(256, _PIXELS // math.prod(dataset.image_shape[:2])))
     for images, _, weights in pipeline.eval_batches(split, dataset=dataset, batch_size=batch):

@@ -50,14 +50,28 @@ class Records(Source):
         return tf.data.TFRecordDataset(self._files).take(1)
 
     def ordered(self, positions):
-        starts = self._starts
-        # Number of wanted examples before the start and before the end of each file.
-        first, last = np.searchsorted(positions, [starts, starts + self._lengths])
+        first, last = self._within(positions)
+        order = np.flatnonzero(first < last)
+        # What follows the last wanted record of a file is not worth reading.
+        counts = positions[last[order] - 1] - self._starts[order] + 1
         with tf.device("CPU:0"):  # where tf.data can hold them by reference
-            files = self._file_slices(np.flatnonzero(first < last))
+            files = tf.data.Dataset.zip(
+                self._file_slices(order), tf.data.Dataset.from_tensor_slices(counts)
+            )
             chosen = _only(positions, len(self))
-        # take: the rest of the last file is not worth reading.
-        return files.flat_map(self._read).filter(chosen).take(len(positions))
+        return files.flat_map(lambda slice_, count: self._read(*slice_).take(count).filter(chosen))
+
+    def sample(self, positions, count, seed):
+        """Return some of a few files: those of all files would take as long as reading them all."""
+        first, last = self._within(positions)
+        order = np.random.RandomState(seed).permutation(np.flatnonzero(first < last))
+        each = -(-count // min(OPEN_FILES, len(order)))
+        parts = [np.arange(first[i], min(last[i], first[i] + each)) for i in order]
+        return np.sort(np.concatenate(parts)[:count])
+
+    def _within(self, positions) -> np.ndarray:
+        """Return how many positions are before the start and before the end of each file."""
+        return np.searchsorted(positions, [self._starts, self._starts + self._lengths])
 
     def shuffled(self, positions, key, share=(0, 1), batch=1):
         file_key, block_key = tf.unstack(tf.random.split(key, 2))

@@ -41,6 +41,10 @@ class Source(abc.ABC):
     def ordered(self, positions: np.ndarray) -> tf.data.Dataset:
         """Return handles of the examples at ascending int64 `positions`, in that order."""
 
+    def sample(self, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
+        """Return which of `positions` may stand for all: at most `count`, ascending indexes."""
+        return np.sort(np.random.RandomState(seed).permutation(len(positions))[:count])
+
     @abc.abstractmethod
     def shuffled(
         self, positions: tf.Tensor, key: tf.Tensor, share: tuple[int, int] = (0, 1), batch: int = 1
