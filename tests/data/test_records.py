@@ -87,3 +87,11 @@ def test_a_sample_is_of_few_files_and_of_the_seed():
     assert set(files) != set(positions[records.sample(positions, 4096, seed=1)] // 1251)
     few = Records(["a", "b"], [3, 9], None, np.zeros(0))
     assert few.sample(np.arange(12), 8, seed=0).tolist() in ([0, 1, 2, 3, 4, 5, 6],)
+
+
+@pytest.mark.parametrize(("kilobytes", "block"), [(1, 2048), (128, 2048), (1024, 256), (2**20, 1)])
+def test_fewer_large_records_are_shuffled_together(tmp_path, kilobytes, block):
+    path = tmp_path / "large"
+    with open(path, "wb") as file:
+        file.truncate(4 * kilobytes * 1024)  # no disk is written
+    assert Records([str(path)], [4], None, np.zeros(4))._block() == block

@@ -7,7 +7,8 @@ from xkd_keras.data import preparation
 from xkd_keras.data.sources import Source
 
 OPEN_FILES = 16  # files read in turn while shuffling
-SHUFFLE_BLOCK = 2048  # records shuffled together: about 250 MB of ImageNet
+SHUFFLE_BLOCK = 2048  # records shuffled together at most: about 250 MB of ImageNet
+_BLOCK_BYTES = 2**28  # and so many fewer, where they are larger
 
 
 def in_order(labels: np.ndarray) -> bool:
@@ -85,10 +86,15 @@ class Records(Source):
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        blocks = records.batch(SHUFFLE_BLOCK).enumerate()
+        blocks = records.batch(self._block()).enumerate()
         return blocks.map(
             lambda i, block: _permute(block, tf.random.fold_in(block_key, i))
         ).unbatch()
+
+    def _block(self) -> int:
+        """Return how many records are shuffled together, by the size of those in the first file."""
+        each = tf.io.gfile.stat(self._files[0]).length / max(1, self._lengths[0])
+        return int(np.clip(_BLOCK_BYTES / max(1.0, each), 1, SHUFFLE_BLOCK))
 
     def example(self, handle):
         index, record = handle
