@@ -166,32 +166,30 @@ def _sources(builder, names: list[str], task: _Task, chosen, fits: str) -> dict:
             return image
         return tf.cast(preparation.evaluation(image, shape[:2], 1.0), tf.uint8)
 
-    parts = _collect(records.values(), task.native, stored)
+    decoded = None if fits == "encoded" else shape
+    parts = _collect(records.values(), task.native, stored, decoded)
     return {
         split: (
-            (
-                Encoded(kept, labels, task.decode)
-                if fits == "encoded"
-                else Arrays(np.stack(kept), labels)
-            ),
+            Arrays(kept, labels) if decoded else Encoded(kept, labels, task.decode),
             digest,
         )
         for split, (kept, labels, digest) in zip(names, parts, strict=True)
     }
 
 
-def _collect(parts: Iterable[Records], native, keep) -> list[tuple[list, np.ndarray, str]]:
+def _collect(parts: Iterable[Records], native, keep, shape=None) -> list[tuple]:
     """Read all records once, in one stream: to start one takes as long as 2,000 small images.
 
     Args:
         parts: The records of each split.
         native: Height and width of the images, or None where they differ.
         keep: Graph function (encoded, image) -> what to keep of an example.
+        shape: Of what is kept, if it is uint8 pixels of one shape.
 
     Returns:
-        For each split what was kept, labels int32 [n], and a digest of images and labels: of pixels
-        where sizes are equal (the PNG inside depends on its writer's version), else of the original
-        files.
+        For each split what was kept (a list, or one array where there is a shape), labels int32
+        [n], and a digest of images and labels: of pixels where sizes are equal (the PNG inside
+        depends on its writer's version), else of the original files.
     """
     parts = list(parts)
 
@@ -207,11 +205,16 @@ def _collect(parts: Iterable[Records], native, keep) -> list[tuple[list, np.ndar
     stream = stream.map(prepare, **side_by_side(parts[0]))
     ends = np.cumsum([len(each) for each in parts])
     stream = stream.apply(tf.data.experimental.assert_cardinality(int(ends[-1])))
-    hashes, kept, labels = [], [], []
+    hashes, labels = [], []
+    # One array from the beginning: many small ones would have to be copied into it.
+    kept = np.empty((ends[-1], *shape), np.uint8) if shape else []
     batches = untuned(stream.batch(_BATCH).prefetch(1))
     for original, images, label in batches.as_numpy_iterator():
         hashes.extend(hashlib.sha256(image).digest() for image in original)
-        kept.extend(images)
+        if shape:
+            kept[len(labels) : len(labels) + len(images)] = images
+        else:
+            kept.extend(images)
         labels.extend(label.astype(np.int32))
     slices = [slice(end - len(each), end) for each, end in zip(parts, ends, strict=True)]
     labels = np.array(labels, np.int32)
