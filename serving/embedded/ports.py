@@ -34,7 +34,7 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
                 f"received '{host}'; valid: an address of this machine, or 0.0.0.0.", "host"
             ) from None
         taken = error.errno == errno.EADDRINUSE
-        remedy = "; valid: the port of no other program, or 0 for a free one" if taken else ""
+        remedy = "; valid: a port that no other program uses" if taken else ""
         raise ConfigError(f"{host}:{port}: {error.strerror}{remedy}.", argument) from None
     return made
 

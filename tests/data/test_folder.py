@@ -28,6 +28,13 @@ def test_one_folder_a_class_is_cut_70_10_20(tmp_path, options):
         np.testing.assert_allclose(centre, expected, atol=1)
 
 
+def test_a_plain_folder_holds_out_as_much_as_is_asked_for(tmp_path):
+    dataset = load(fill(tmp_path), validation_fraction=0.3)
+    parts = dataset.train, dataset.validation, dataset.test
+    counts = [np.bincount(data.labels(part)).tolist() for part in parts]
+    assert counts == [[5] * 3, [3] * 3, [2] * 3]
+
+
 def test_the_three_ways_to_keep_images_agree(tmp_path):
     fill(tmp_path)
     rng = np.random.default_rng(1)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
+from xkd_keras.data import splits
 from xkd_keras.data.splits import stratified_split, stratified_subset
+from xkd_keras.errors import InputError
 
 LABELS = np.random.RandomState(0).choice(4, 1000, p=[0.5, 0.3, 0.15, 0.05])
 
@@ -45,3 +47,15 @@ def test_subset_counts(count, expected):
 def test_subset_is_decided_by_the_seed():
     assert stratified_subset(LABELS, 50, 3).tolist() == stratified_subset(LABELS, 50, 3).tolist()
     assert stratified_subset(LABELS, 50, 3).tolist() != stratified_subset(LABELS, 50, 4).tolist()
+
+
+def test_what_is_held_out_for_validation_comes_from_train_and_leaves_the_test_alone():
+    labels = np.repeat([0, 1], 30)
+    usual, more = (splits.stratified_split(labels, splits.three(f), 3) for f in (0.1, 0.3))
+    assert splits.three(0.1) == splits.TRAIN_VALIDATION_TEST
+    assert [len(part) for part in usual] == [42, 6, 12]
+    assert [len(part) for part in more] == [30, 18, 12]
+    np.testing.assert_array_equal(usual[2], more[2])
+    assert set(usual[1]) <= set(more[1])
+    with pytest.raises(InputError, match=r"^validation_fraction: received 0.8; valid: below 0.8"):
+        splits.three(0.8)

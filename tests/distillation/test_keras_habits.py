@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
+from tests.small_cohorts import IMAGES, LABELS, Own, compiled, convolutional, fit, linear
 from xkd_keras import Cohort, losses, peers, teachers
 from xkd_keras.errors import InputError
 
@@ -150,11 +150,12 @@ def test_a_cohort_loads_where_it_was_imported(tmp_path):
     assert done.stdout.splitlines()[-1] == "['resnet20']"
 
 
+@keras.saving.register_keras_serializable("tests")
 class Inner(keras.layers.Layer):
     """A teacher whose layer is made by its first call, as Keras lets layers be."""
 
-    def __init__(self):
-        super().__init__(dtype="float32")
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.mixture = keras.layers.Dense(4)
 
     def call(self, logits, labels, **_):
@@ -163,13 +164,28 @@ class Inner(keras.layers.Layer):
         return tf.broadcast_to(mixed, tf.shape(logits))
 
 
-def test_a_teacher_without_a_build_of_its_own_learns():
+def test_a_teacher_without_a_build_of_its_own_learns(tmp_path):
     teacher = Inner()
     cohort = compiled([linear("a"), linear("b")], teacher=teacher)
     before = teacher.mixture.kernel.numpy()
     fit(cohort)
     assert set(cohort.optimizer.by_peer) == {"a", "b", "ensemble"}
     assert np.abs(teacher.mixture.kernel.numpy() - before).min() > 0
+    cohort.save(tmp_path / "cohort.keras")
+    with pytest.warns(UserWarning, match="the layer does not have a `build"):  # of Keras
+        again = keras.models.load_model(tmp_path / "cohort.keras")
+    np.testing.assert_array_equal(again.teacher.mixture.kernel, teacher.mixture.kernel)
+    fit(again)
+
+
+def test_a_network_with_a_layer_of_the_same_name_as_ours_is_trained():
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Rescaling(1 / 255, name="normalize")(inputs)
+    fit(compiled([keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name="a")]))
+
+
+def test_a_teacher_learns_from_networks_that_know_no_shape():
+    fit(compiled({"a": Own(), "b": linear("b")}, teacher="gate"))
 
 
 @pytest.mark.parametrize("form", [lambda x: [x], lambda x: {"keras_tensor": x}])

@@ -276,5 +276,10 @@ def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
     ],
 )
 def test_what_a_frozen_teacher_has_no_use_for_is_told_with_the_flag_that_froze_it(options, flag):
-    told = list(effects.without(Config(distill_adapt=1.0, **options)))
+    told = list(effects.without(Config(distill_adapt=1.0, **options), {}))
     assert told == [f"--distill_adapt has no effect on {flag}; it is for teachers that learn"]
+
+
+def test_what_a_method_sets_itself_is_not_told_to_have_no_effect():
+    config = Config(method="xkd", teacher="frozen", distill_adapt=1.0)
+    assert list(effects.without(config, {"distill_adapt": 1.0})) == []

@@ -52,7 +52,7 @@ def test_the_batch_of_few_images_is_that_which_suits_them(given, batch):
         (("train/a", "train/b", "val/a", "test/a", "test/b"), 128, 64, ()),
         (("train/a", "train/b", "test/a", "test/b"), 128, None, ()),  # a tenth is held out
         (("train/a", "train/b", "test/a"), 200, None, ("--validation_fraction=0.5",)),
-        (("a", "b"), 183, 64, ("--validation_fraction=0.5",)),  # without parts it is not used
+        (("a", "b"), 183, None, ("--validation_fraction=0.5",)),  # a fifth is for the test
     ],
 )
 def test_of_a_folder_the_images_are_counted(tmp_path, folders, images, batch, more):

@@ -96,8 +96,7 @@ def test_no_headline_praises_what_naming_the_largest_class_would_reach():
         " most accurate, resnet20, reaches 95.0 % top-1 on "
     )
     assert told.endswith(
-        "; the ensemble of 2 peers 95.0 %. Train longer, or with a lower"
-        " learning rate and --warmup_epochs=2."
+        "; the ensemble of 2 peers 95.0 %. Train longer, or look at the learning rates."
     )
     assert headline.sentence(uneven(0.99)).startswith("**resnet20** reaches")
     assert findings.guesses(0.95, uneven(0.95)["data"])

@@ -71,7 +71,8 @@ def test_of_few_validation_images_the_advice_says_how_many_it_needs():
     line = deployment_page.advice({**MANIFEST, "examples": {"validation": 179, "test": 2000}})
     assert line == (
         "No file is advised: the 179 validation images are too few to compare files that differ by"
-        " little; the advice needs 200 of them (--validation_fraction holds more out)."
+        " little; the advice needs 200 of them. Where a data set has no validation images of its"
+        " own, --validation_fraction holds more out."
     )
 
 

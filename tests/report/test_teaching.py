@@ -1,6 +1,14 @@
 """What the report says of the teachers."""
 
+import pathlib
+import shlex
+
+import pytest
+from absl import flags
+
+from xkd_keras.flags import config as configs
 from xkd_keras.report import teaching
+from xkd_keras.study import options
 
 WORTH = {"top1": 0.651, "own_top1": 0.53, "cross_entropy": 1.02, "ece": 0.081, "agreement": 0.55}
 DATA = {"examples": {"validation": 5000}}
@@ -89,12 +97,42 @@ def test_a_gate_is_a_column_only_where_it_was_not_always_open():
     assert "The gate is the share on which the teacher may teach." in said(gate=0.998)
 
 
-def test_how_to_see_whether_teaching_helped_is_a_command():
-    again = "python -m xkd_keras.train --flagfile=r/config.flags --run_dir=r-again"
-    run = {**metrics(gate=1.0), "method": "xkd", "command": again}
-    text = "\n".join(teaching.section({**run, "config": {"teacher_run": ""}}))
-    study = "python -m xkd_keras.study --flagfile=r/config.flags --run_dir=r-study"
-    assert f"    {study} --compare=solo --compare=xkd --seeds=5" in text
-    assert "only training alone can tell" in text
-    text = "\n".join(teaching.section({**run, "config": {"teacher_run": "other"}}))
-    assert "xkd_keras.study" not in text
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"keep": "best"},
+        {"patience": 3},
+        {"teacher": "gated"},
+        {"method": "mcod", "distill_period": 1.5},
+        {"method": "dml", "temperature": 1.0, "exits": 1},
+    ],
+    ids=str,
+)
+def test_the_command_that_shows_whether_teaching_helped_is_one_that_study_takes(tmp_path, given):
+    run = tmp_path / "it's mine-again"  # as a run that was repeated, and a quote
+    run.mkdir()
+    config = configs.Config(run_dir=str(run), dataset="digits", peer=("alexnet",), **given)
+    (run / "config.flags").write_text(config.flags())
+    again = [f"--flagfile={run / 'config.flags'}", f"--run_dir={run}-again"]
+    made = {**metrics(gate=1.0), "method": config.method, "config": vars(config)}
+    made["command"] = "python -m xkd_keras.train " + shlex.join(again)
+    text = "\n".join(teaching.section(made))
+    line = next(line for line in text.splitlines() if "xkd_keras.study" in line)
+    words = shlex.split(line)
+    assert words[:3] == ["python", "-m", "xkd_keras.study"]
+    values = flags.FlagValues()
+    options.define(values)
+    values(words[2:])
+    plan = options.plan(values)
+    assert plan.directory == pathlib.Path(f"{run}-study")
+    assert [arm.method for arm in plan.arms] == ["solo", config.method]
+    taught = plan.tasks()[1].config
+    assert taught.teacher == config.teacher
+    assert len(plan.seeds) == 5
+
+
+def test_a_run_that_no_study_repeats_names_none():
+    run = {**metrics(gate=1.0), "method": "kd", "command": "python -m x --run_dir=r-again"}
+    for config in ({"teacher_run": "other"}, {"strategy": "multiworker"}):
+        assert "xkd_keras.study" not in "\n".join(teaching.section({**run, "config": config}))

@@ -35,8 +35,8 @@ def test_reasons_to_doubt_a_temperature_are_told():
     metrics["peers"][second]["calibrated"] = {"ece": 0.077, "brier": 0.1, "cross_entropy": 0.2}
     text = "\n".join(trust.section(metrics, {}))
     for told in (
-        "The temperatures rest on 40 validation images, which is few: --validation_fraction",
-        f"ECE is larger with them for {second} (6.9 to 7.7 %).",
+        "The temperatures rest on 40 validation images, which is few. Where a data set has no",
+        f"ECE on the test images is larger for {second} (6.9 to 7.7 %).",
         f"20 is the largest temperature that is tried; the probabilities of {first} say next",
     ):
         assert told in text

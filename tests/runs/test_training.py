@@ -112,6 +112,15 @@ class Forgetful(keras.layers.Layer):
         return {"name": self.name}
 
 
+def test_a_network_that_draws_at_random_is_not_told_to_answer_otherwise():
+    class Noisy(keras.layers.Dropout):
+        def call(self, inputs, training=False):
+            return super().call(inputs, training=True)
+
+    with keras.saving.custom_object_scope({"Noisy": Noisy}):
+        rundir.check_loads("x", keras.Sequential([keras.Input([50]), Noisy(0.5)]))
+
+
 def test_a_network_that_answers_otherwise_after_loading_is_told_before_training():
     models = [keras.Sequential([keras.Input([2]), Forgetful(by)]) for by in (1.0, 3.0)]
     rundir.check_loads("x", models[0])

@@ -102,7 +102,8 @@ def load(
             0 takes the data set's own.
         augment: One of `AUGMENTS`, or parts joined by +; see `names.parts`.
         train_examples: Size of a stratified subset of train; 0 takes all.
-        validation_fraction: Share of train that is held out where there is no validation split.
+        validation_fraction: Share of train that is held out where there is no validation split;
+            where nothing is cut already, share of all images (a fifth of them is for the test).
         seed: Decides which subset; never which images are held out.
         data_dir: Where TFDS keeps prepared data; its own default if None.
         skip_unreadable: Leave damaged files of a folder out instead of stopping.

@@ -10,7 +10,7 @@ from xkd_keras.data import decoding, duplicates, layout, names, shrunk
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
-from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
+from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split, three
 from xkd_keras.errors import InputError
 
 _PARTS = ("train", "validation", "test")
@@ -179,7 +179,7 @@ def _splits(name, files, class_names, labels, request: Request, tested: bool):
         return train, validation, np.flatnonzero((parts == "test") | (parts == ""))
     if not parts[0]:
         _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
-        return stratified_split(labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
+        return stratified_split(labels, three(request.validation_fraction), FIXED_SEED)
     if tested and not len(test):
         raise InputError(f"{name}: the folder 'test' holds no readable images.", argument="dataset")
     _check_enough(name, class_names, labels[train], 1 + (not tested) + (not len(validation)))

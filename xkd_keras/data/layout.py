@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from xkd_keras.data import names, tree
-from xkd_keras.data.splits import TRAIN_VALIDATION_TEST
+from xkd_keras.data.splits import TRAIN_VALIDATION_TEST, three
 from xkd_keras.data.tree import listed, refusal
 from xkd_keras.errors import InputError
 
@@ -112,7 +112,7 @@ def training_files(name: str, validation_fraction: float) -> int:
         share = 1.0 if "test" in parts else 1.0 - TRAIN_VALIDATION_TEST[-1]
         share *= 1.0 if "validation" in parts else 1.0 - validation_fraction
     else:
-        share = TRAIN_VALIDATION_TEST[0]
+        share = three(validation_fraction)[0]
     return round(share * sum(file.part in ("", "train") for file in files))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from xkd_keras.data.content import Request
 from xkd_keras.data.sources import Source, Split
-from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split
+from xkd_keras.data.splits import FIXED_SEED, stratified_split, three
 from xkd_keras.data.tree import PARTS
 from xkd_keras.errors import InputError
 
@@ -69,14 +69,15 @@ def splits(
     Args:
         sources: The examples of each split that serves.
         serving: What `find` returned.
-        fraction: Of the training images, that is held out for validation.
+        fraction: Of the training images, that is held out for validation; of all, where there is
+            no test either.
     """
     test = _whole(sources[serving["test"]])
     if "train" not in serving:
         return Split(test.source, test.positions[:0]), Split(test.source, test.positions[:0]), test
     train = sources[serving["train"]]
     if serving["test"] == serving["train"]:
-        parts = stratified_split(train.labels, TRAIN_VALIDATION_TEST, FIXED_SEED)
+        parts = stratified_split(train.labels, three(fraction), FIXED_SEED)
         return tuple(Split(train, part) for part in parts)
     if "validation" in serving:
         return _whole(train), _whole(sources[serving["validation"]]), test

@@ -2,9 +2,26 @@
 
 import numpy as np
 
+from xkd_keras.errors import InputError
+
 # Held-out images stay whatever the seed: no seed's model has seen another's test images.
 FIXED_SEED = 20190421
 TRAIN_VALIDATION_TEST = (0.7, 0.1, 0.2)
+
+
+def three(validation: float) -> tuple[float, float, float]:
+    """Return the shares of train, validation and test where nothing is cut already.
+
+    Raises:
+        InputError: Nothing would be left of train.
+    """
+    test = TRAIN_VALIDATION_TEST[-1]
+    if validation >= 1 - test:
+        raise InputError(
+            f"received {validation:g}; valid: below {1 - test:g}, as {test:g} is for the test.",
+            argument="validation_fraction",
+        )
+    return round(1 - test - validation, 9), validation, test
 
 
 def stratified_split(

@@ -119,7 +119,8 @@ def spared(call, images: tf.Tensor) -> dict[str, tf.Tensor]:
 def warn_of_small_pixels(peers: Mapping[str, keras.Model], images, step) -> None:
     """Warn on stderr, in the first step, where peers that take 0..255 receive 0..1."""
     first = [layer for peer in peers.values() for layer in peer.layers[:2]]
-    scales = [layer.kernel for layer in first if layer.name == "normalize"]
+    ours = keras.layers.DepthwiseConv2D  # as `peers.layers.affine` makes it
+    scales = [x.kernel for x in first if x.name == "normalize" and isinstance(x, ours)]
     if not scales:
         return
     warning = (

@@ -119,9 +119,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
     """The peers' optimizers behind Keras' interface of one.
 
     `iterations` counts the cohort's steps. `learning_rate` is that of the first peer whose rate is
-    not 0 when it is built; setting it (as
-    `ReduceLROnPlateau` and `LearningRateScheduler` do) sets the others so that they keep the ratios
-    that they were built with.
+    not 0 when it is built; setting it (as `ReduceLROnPlateau` and `LearningRateScheduler` do) sets
+    the others so that they keep the ratios that they were built with.
 
     Args:
         optimizers: One Keras optimizer per peer, by the peer's name.

@@ -237,13 +237,16 @@ def told(teacher: str | Callable, peers: int) -> bool:
 def build(teacher: Callable, peers: Mapping[str, keras.Model], classes: int) -> None:
     """Let a teacher that is a layer make its variables, if it has not: what it learns is trained.
 
-    It is called as `Cohort` does it, on symbols: layers inside it are built, too.
+    It is called as `Cohort` does it, on symbols: layers inside it are built, too. (One that Keras
+    has loaded may count as built, and these not.)
     """
-    if isinstance(teacher, keras.layers.Layer) and not teacher.built:
+    layer = isinstance(teacher, keras.layers.Layer)
+    if layer and not all(each.built for each in teacher._flatten_layers()):
+        shapes = (getattr(peer, "input_shape", None) for peer in peers.values())
         symbols = {
             "weights": keras.KerasTensor((len(peers),)),
             "labels": keras.KerasTensor((None,), dtype="int64"),
-            "images": keras.KerasTensor(next(iter(peers.values())).input_shape),
+            "images": keras.KerasTensor(next(filter(None, shapes), (None,) * 4)),
         }
         teacher(keras.KerasTensor((len(peers), None, classes)), **symbols)
 

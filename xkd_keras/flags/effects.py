@@ -1,6 +1,6 @@
 """Flags of how peers teach each other, and to which methods each of them makes a difference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from xkd_keras.flags import fields
 from xkd_keras.flags.fields import Fields
@@ -30,11 +30,16 @@ def users(name: str) -> str:
     return " and ".join(method for method, used in _USES.items() if name in used) or users
 
 
-def without(config: Fields) -> Iterator[str]:
-    """Yield a line for each flag that was given and makes no difference to this method."""
+def without(config: Fields, own: Mapping[str, float]) -> Iterator[str]:
+    """Yield a line for each flag that was given and makes no difference to this method.
+
+    Args:
+        config: Of a run.
+        own: What the method itself sets, by the name of the flag: nobody gave that.
+    """
     for name in sorted(unused(config.method, config.teacher)):
         flag = fields.field(name)
-        if getattr(config, name) not in (flag.default, flag.metadata["usual"]):
+        if getattr(config, name) not in (flag.default, flag.metadata["usual"], own.get(name)):
             frozen = name == "distill_adapt" and config.teacher == "frozen"
             what = "--teacher=frozen" if frozen else f"--method={config.method}"
             yield f"--{name} has no effect on {what}; it is for {users(name)}"

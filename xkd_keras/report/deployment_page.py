@@ -83,8 +83,7 @@ def advice(manifest: Mapping) -> str:
     if entry is None:
         return (
             f"No file is advised: the {n:,} validation images are too few to compare files that"
-            f" differ by little; the advice needs {findings.ENOUGH} of them"
-            " (--validation_fraction holds more out)."
+            f" differ by little; the advice needs {findings.ENOUGH} of them. {findings.MORE}"
         )
     if findings.guesses(entry["top1"], manifest):
         return (

@@ -109,8 +109,7 @@ def sentence(metrics: Mapping) -> str:
         return (
             f"No network is clearly better than {escape(guess(metrics['data']))}: the most"
             f" accurate, {escape(best)}, reaches {100 * peers[best]['top1']:.1f} % top-1 on"
-            f" {escape(metrics['dataset'])}{together}. Train longer, or with a lower"
-            " learning rate and --warmup_epochs=2."
+            f" {escape(metrics['dataset'])}{together}. Train longer, or look at the learning rates."
         )
     balanced = ""
     if findings.uneven(metrics["data"]) and "balanced_accuracy" in peers[best]:

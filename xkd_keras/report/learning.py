@@ -62,7 +62,8 @@ def _fell(metrics: Mapping, rows: Sequence[Mapping]) -> list[str]:
         best = max(tops, key=tops.get, default=None)
         last = tops[max(tops)] if tops else 0.0
         # Two standard errors of a difference between two epochs, if they erred independently.
-        if best and tops[best] - last > 2 * math.sqrt(2 * last * (1 - last) / images):
+        mean = (tops[best] + last) / 2 if best else 0.0
+        if best and tops[best] - last > 2 * math.sqrt(2 * mean * (1 - mean) / images):
             told.append(
                 f"{escape(name)} after epoch {best} ({100 * tops[best]:.1f} %, in the end"
                 f" {100 * last:.1f} %)"
@@ -71,7 +72,7 @@ def _fell(metrics: Mapping, rows: Sequence[Mapping]) -> list[str]:
         return []
     return [
         f"On the validation images, there were better networks before the end: {both(told)}."
-        " --keep=best keeps the best epoch of each, --patience ends training in time."
+        " --keep=best keeps the best epoch of each."
     ]
 
 

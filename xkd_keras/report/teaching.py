@@ -1,8 +1,11 @@
 """What each network learned from the others: in sentences and in numbers."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from xkd_keras.report.page import both, code, escape, grid
+
+_ALIKE = {"keep": "last", "patience": "0", "teacher": "auto"}  # for all methods of a study
 
 
 def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
@@ -40,14 +43,22 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
 
 def _compare(metrics: Mapping) -> list[str]:
     """Return how to see whether teaching helped, which one run cannot say."""
-    config, command = metrics.get("config") or {}, metrics.get("command", "")
-    if config.get("teacher_run") or "-again" not in command:  # in a study, `kd` has another teacher
+    config, words = metrics.get("config") or {}, shlex.split(metrics.get("command", ""))
+    # In a study, `kd` has another teacher, and several machines share the runs instead of each.
+    other = config.get("teacher_run") or config.get("strategy") == "multiworker"
+    if other or not words or not words[-1].endswith("-again"):  # of an earlier version
         return []
-    study = command.replace("xkd_keras.train", "xkd_keras.study").replace("-again", "-study")
+    words[-1] = words[-1].removesuffix("-again") + "-study"
+    method, teacher = metrics["method"], config.get("teacher", "auto")
+    # What a study refuses: weights are kept and teachers chosen for each method alone.
+    words += [f"--{n}={v}" for n, v in _ALIKE.items() if str(config.get(n, v)) != v]
+    method += "" if teacher == "auto" else f",teacher={teacher}"
+    words += ["--compare=solo", f"--compare={method}", "--seeds=5"]
+    line = shlex.join(words).replace("xkd_keras.train", "xkd_keras.study", 1)
     return [
         "Whether teaching made them better, only training alone can tell. This compares both, with"
         " five seeds each, which takes about ten times as long as this run:",
-        code(f"{study} --compare=solo --compare={metrics['method']} --seeds=5"),
+        code(line),
     ]
 
 

@@ -98,8 +98,8 @@ def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
     lines = []
     if images < findings.ENOUGH:
         lines.append(
-            f"The temperatures rest on {many(images, 'validation image')}, which is few:"
-            " --validation_fraction holds more out."
+            f"The temperatures rest on {many(images, 'validation image')}, which is few."
+            f" {findings.MORE}"
         )
     worse = [
         f"{escape(name)} ({100 * row['ece']:.1f} to {100 * row['calibrated']['ece']:.1f} %)"
@@ -107,7 +107,7 @@ def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
         if row["calibrated"]["ece"] > row["ece"] + _WORSE
     ]
     if worse:
-        lines.append(f"On the test images, ECE is larger with them for {both(worse)}.")
+        lines.append(f"At these temperatures, ECE on the test images is larger for {both(worse)}.")
     last = [name for name, row in networks.items() if row["temperature"] > 0.99 * calibration.HIGH]
     if last:
         lines.append(

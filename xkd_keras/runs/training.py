@@ -223,7 +223,7 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
                 f"{peer.name} normalises pixels by its layer '{again}', and is given normalised"
                 " ones: leave that layer out"
             )
-    yield from effects.without(config)
+    yield from effects.without(config, {"distill_adapt": methods.own(config.method, "adapt", None)})
     if config.exits and methods.own(config.method, "similarity", None):
         yield f"with --exits={config.exits}, features are not compared (--distill_similarity=0)"
     if not config.exits and any(peer.exits for peer in config.peers()):

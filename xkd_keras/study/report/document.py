@@ -96,7 +96,7 @@ def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
             rows.append(row[: len(headings)])
         of = " of all networks" if network == "ensemble" else ""
         parts += [f"### {escape(network)}{of}", grid(headings, rows)]
-    return [*parts, _explained(study), *_robust(study, summary)]
+    return [*parts, _explained(study, summary), *_robust(study, summary)]
 
 
 def _together(study: Mapping, summary: Mapping) -> list[str]:
@@ -137,6 +137,14 @@ def _claim(study: Mapping, network: str) -> Mapping | None:
     return None if own else paper.PAPER.get(_family(study, network))
 
 
+def _pairs(summary: Mapping) -> int:
+    """Return the most seeds that a comparison with solo has."""
+    compared = (
+        row["against"].get("solo") for by in summary["networks"].values() for row in by.values()
+    )
+    return max((result["n"] for result in compared if result), default=0)
+
+
 def _headings(reference: str) -> list[str]:
     return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
 
@@ -152,7 +160,7 @@ def _cells(result: Mapping | None) -> list[str]:
     return [difference(result), escape(p_value(result["holm"])), seeds, fewer]
 
 
-def _explained(study: Mapping) -> str:
+def _explained(study: Mapping, summary: Mapping) -> str:
     """Return what the columns mean."""
     text = "± and brackets are 95 % intervals over seeds (Student's t). Bold: the highest mean."
     if "solo" not in study["methods"]:
@@ -160,10 +168,13 @@ def _explained(study: Mapping) -> str:
     text += (
         " Holm p: paired t-test, adjusted over all networks and methods compared with solo; the"
         " ensemble is not tested, nor is a difference that is the same for every seed."
-        " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone,"
-        " with a bootstrap interval (BCa, pairs resampled)."
+        " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone"
     )
-    if _RESAMPLED <= len(study["seeds"]) < _BOOTSTRAP:
+    pairs = _pairs(summary)
+    if pairs < _RESAMPLED:
+        return f"{text}."
+    text += ", with a bootstrap interval (BCa, pairs resampled)."
+    if pairs < _BOOTSTRAP:
         text += " With so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (

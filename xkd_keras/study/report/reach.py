@@ -15,7 +15,10 @@ _POINT = 0.01
 _FEW = 0.02  # test images that may add more than this to a difference
 ONE_SEED = "one seed proves nothing; five show differences of some points"
 # Student's t at 97.5 %, over the root of the number: 8.98 for two seeds, 1.24 for five.
-TWO_SEEDS = "two make intervals seven times as wide as five; --seeds=5 goes on from here"
+TWO_SEEDS = (
+    "two seeds give intervals about seven times as wide as five; plan five (--seeds=5 keeps these"
+    " two), and say so if you add them after a look"
+)
 
 
 def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
@@ -29,8 +32,8 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
         return []
     few = f" ({TWO_SEEDS})" if len(study["seeds"]) == 2 else ""
     text = (
-        f"**What these seeds can show{few}:** a difference from {escape(_rival(said))} of at least"
-        f" {both(able)} is found with a probability of 80 %, before Holm's correction."
+        f"**What these seeds can show:** a difference from {escape(_rival(said))} of at least"
+        f" {both(able)} is found with a probability of 80 %, before Holm's correction{few}."
     )
     if more := _seeds(said):
         text += (
