@@ -64,7 +64,7 @@ def chart(mistakes: Mistakes, names) -> Figure:
         )
         file = plots.label(mistakes.files[i].rpartition("/")[2], 20, f"image {i + 1}")
         axes.set_title(
-            f"{i + 1}  {file}\nlabel: {said}\nanswer: {answered}, {100 * mistakes.sure[i]:.0f} %",
+            f"{i + 1}. {file}\nlabel: {said}\nanswer: {answered}, {100 * mistakes.sure[i]:.0f} %",
             size=9,
         )
     return figure
