@@ -11,6 +11,8 @@ from tests.invented_runs import Run
 from xkd_keras.report import by_class, findings, headline, run_page
 from xkd_keras.runs import evaluation
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 RNG = np.random.default_rng(5)
 LABELS = RNG.choice(4, 300, p=[0.7, 0.2, 0.08, 0.02])
 ANSWERS = np.where(RNG.random(300) < 0.7, LABELS, RNG.integers(0, 3, 300))

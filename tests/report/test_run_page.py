@@ -38,6 +38,7 @@ def test_table_has_top5_only_where_it_was_measured_and_a_dash_for_what_was_not()
     assert alexnet.endswith("–")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
     run = Run(epochs=3, images=1000)
     assert run.write(tmp_path) == tmp_path / "report.html"
@@ -58,6 +59,7 @@ def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
     assert f"its {mistakes} mistakes" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_report_says_where_the_peers_were_always_taught_and_how_far_they_were_heard():
     run = Run(epochs=3)
     rows = [{**row, "alexnet_heard": 0.2, "resnet20_heard": 0.3} for row in run.history]
@@ -70,6 +72,7 @@ def test_report_says_where_the_peers_were_always_taught_and_how_far_they_were_he
     assert "better its teachers" not in run_page.compose(run.metrics, run.history, answered)[0]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_settings_leave_out_what_makes_no_difference_to_the_method():
     run = Run(epochs=3)
 
@@ -84,6 +87,7 @@ def test_settings_leave_out_what_makes_no_difference_to_the_method():
     assert "temperature" in settings("xkd")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_network_that_is_used_is_the_one_to_ship(tmp_path):
     run = Run(epochs=3)
     metrics = run.metrics
@@ -133,6 +137,7 @@ def test_names_appear_exactly_as_they_are_and_never_as_markup(tmp_path):
     assert text.count("<img") == text.count("](plots/") + len(list((tmp_path / "plots").iterdir()))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_report_warns_of_files_that_are_there_twice_and_tells_how_folders_were_read(tmp_path):
     text = Run(epochs=0).write(tmp_path).read_text()
     assert "Warning: 1 group of identical files, in two splits or under two labels." in text
@@ -180,6 +185,7 @@ def test_runs_of_every_shape_are_written_without_a_warning(run, missing, tmp_pat
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_report_that_fails_leaves_the_old_one_whole(tmp_path, monkeypatch):
     Run(epochs=0).write(tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}

@@ -15,6 +15,8 @@ from tests.shell import ROOT
 from xkd_keras.data import preparation
 from xkd_keras.report import run_page
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 KINDS = (
     *("jpeg turned 6", "png turned", "cmyk jpeg", "grey jpeg", "progressive jpeg"),
     *("transparent png", "transparent grey", "transparent table", "transparent gif"),
