@@ -34,3 +34,8 @@ def refused(root, line, **options):
         load(root, **options)
     assert str(caught.value).startswith("dataset: folder:")
     assert "\n" not in str(caught.value)
+
+
+def sizes(dataset):
+    """Return how many images there are for training, validation and the test."""
+    return [len(split) for split in (dataset.train, dataset.validation, dataset.test)]
