@@ -113,7 +113,7 @@ def test_parts_of_which_one_is_stopped_and_one_is_killed_report_as_one_study(tmp
 
 
 def wait_for(there):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.02)
