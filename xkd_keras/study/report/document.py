@@ -171,10 +171,8 @@ def _explained(study: Mapping, summary: Mapping) -> str:
         " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone"
     )
     pairs = _pairs(summary)
-    if pairs < _RESAMPLED:
-        return f"{text}."
-    text += ", with a bootstrap interval (BCa, pairs resampled)."
-    if pairs < _BOOTSTRAP:
+    text += ", with a bootstrap interval (BCa, pairs resampled)." if pairs >= _RESAMPLED else "."
+    if _RESAMPLED <= pairs < _BOOTSTRAP:
         text += " With so few seeds, that interval is too narrow: trust the one of the difference."
     if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
         text += (
