@@ -141,8 +141,8 @@ class CohortOptimizer(keras.optimizers.Optimizer):
             if not optimizer.built:
                 optimizer.build(variables[name])
         rates = {name: number(each.learning_rate) for name, each in self.by_peer.items()}
-        learning = [name for name, rate in rates.items() if rate] or list(rates)
-        self.first, base = learning[0], rates[learning[0]]
+        self.first = next((name for name, rate in rates.items() if rate), self.first)
+        base = rates[self.first]
         self.ratios = [rate / base if base else 1.0 for rate in rates.values()]
         self.built = True
         # Where Keras' callbacks (SwapEMAWeights) look for averages.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from xkd_keras.console import many
 from xkd_keras.report.page import both, escape, grid
+from xkd_keras.runs import history
 
 _SGD_ONLY = ("momentum", "nesterov")
 _BEGUN = ("start", "freeze", "start_rate")
@@ -56,16 +57,15 @@ def _fell(metrics: Mapping, rows: Sequence[Mapping]) -> list[str]:
     images = metrics["data"]["examples"]["validation"]
     if not images or metrics["training"].get("kept"):
         return []
+    validated = [n for n in metrics["peers"] if rows and all(f"val_{n}_top1" in r for r in rows)]
     told = []
-    for name in metrics["peers"]:
-        tops = {r["epoch"]: r[f"val_{name}_top1"] for r in rows if f"val_{name}_top1" in r}
-        best = max(tops, key=tops.get, default=None)
-        last = tops[max(tops)] if tops else 0.0
+    for name, epoch in history.best(rows, validated).items():
+        then, last = (row[f"val_{name}_top1"] for row in (rows[epoch - 1], rows[-1]))
         # Two standard errors of a difference between two epochs, if they erred independently.
-        mean = (tops[best] + last) / 2 if best else 0.0
-        if best and tops[best] - last > 2 * math.sqrt(2 * mean * (1 - mean) / images):
+        mean = (then + last) / 2
+        if then - last > 2 * math.sqrt(2 * mean * (1 - mean) / images):
             told.append(
-                f"{escape(name)} after epoch {best} ({100 * tops[best]:.1f} %, in the end"
+                f"{escape(name)} after epoch {epoch} ({100 * then:.1f} %, in the end"
                 f" {100 * last:.1f} %)"
             )
     if not told:

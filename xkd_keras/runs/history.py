@@ -1,8 +1,9 @@
-"""RUN/logs/history.csv: one row per epoch."""
+"""RUN/logs/history.csv: one row per epoch; which of them were the best."""
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras import files
@@ -29,3 +30,22 @@ def read(run_dir: Path) -> list[dict]:
         rows = list(csv.DictReader(file))
     whole = ("epoch", "step")
     return [{k: int(v) if k in whole else float(v) for k, v in row.items() if v} for row in rows]
+
+
+def best(rows: Sequence[Mapping], names: Iterable[str]) -> dict[str, int]:
+    """Return by name the epoch (from 1) in which a network was best on the validation images.
+
+    Best is the largest top-1; of equals the smallest cross-entropy; of equals the first.
+
+    Args:
+        rows: Of the history, one or more, with val_NAME_top1 and val_NAME_cross_entropy.
+        names: Of the networks.
+    """
+    epochs = range(1, len(rows) + 1)
+    return {name: max(epochs, key=lambda e, n=name: _merit(rows[e - 1], n)) for name in names}
+
+
+def _merit(row: Mapping, name: str) -> tuple[float, float]:
+    """Return what is to be large; of an epoch that was not finite, the least there is."""
+    top1, cross_entropy = row[f"val_{name}_top1"], row[f"val_{name}_cross_entropy"]
+    return (top1, -cross_entropy) if math.isfinite(cross_entropy) else (-1.0, 0.0)

@@ -6,7 +6,6 @@ the checkpoint of that epoch; older ones go after it. So every checkpoint that c
 has the best of its history, whenever the process is killed.
 """
 
-import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,25 +16,7 @@ from xkd_keras import files
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
-
-
-def best(rows: Sequence[Mapping], names: Iterable[str]) -> dict[str, int]:
-    """Return by name the epoch (from 1) in which a network was best on the validation images.
-
-    Best is the largest top-1; of equals the smallest cross-entropy; of equals the first.
-
-    Args:
-        rows: Of the history, one or more, with val_NAME_top1 and val_NAME_cross_entropy.
-        names: Of the networks.
-    """
-    epochs = range(1, len(rows) + 1)
-    return {name: max(epochs, key=lambda e, n=name: _merit(rows[e - 1], n)) for name in names}
-
-
-def _merit(row: Mapping, name: str) -> tuple[float, float]:
-    """Return what is to be large; of an epoch that was not finite, the least there is."""
-    top1, cross_entropy = row[f"val_{name}_top1"], row[f"val_{name}_cross_entropy"]
-    return (top1, -cross_entropy) if math.isfinite(cross_entropy) else (-1.0, 0.0)
+from xkd_keras.runs.history import best
 
 
 def exhausted(rows: Sequence[Mapping], names: Iterable[str], patience: int) -> bool:
