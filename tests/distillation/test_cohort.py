@@ -53,6 +53,15 @@ def test_lambda_changes_from_step_to_step_within_one_traced_function():
     np.testing.assert_allclose(seen, [0, 0, 1 / 3], rtol=1e-6)  # running means over the epoch
 
 
+def test_validation_tells_lambda_of_the_last_step_not_of_the_one_to_come():
+    """Of three steps an epoch, counted from 0, those with odd numbers distil."""
+    cohort = compiled(
+        [linear("a"), linear("b")], schedule=lambda step: tf.cast(step % 2, "float32")
+    )
+    history = fit(cohort, validation_data=(IMAGES, LABELS), epochs=2).history
+    assert history["val_distill_weight"] == [0.0, 1.0]
+
+
 def test_lambda_zero_ends_where_the_peers_trained_apart_end():
     """Tolerance 1e-6: the same arithmetic, but in another graph."""
     peers = [convolutional("a", 4), convolutional("b", 8)]

@@ -128,6 +128,21 @@ def test_a_frozen_teacher_is_heard_in_full_as_it_learns_no_more():
     assert cohort.heard() == {"a": 1.0, "b": 0.5}
 
 
+@keras.saving.register_keras_serializable("tests")
+class Stranger(keras.layers.Layer):
+    """A teacher of one's own that is none of the peers."""
+
+    of_peers = False
+
+    def call(self, logits, images, **_):
+        return tf.zeros_like(logits)
+
+
+def test_a_teacher_of_ones_own_that_is_no_peer_is_heard_in_full():
+    cohort = compiled([linear("a")], adapt=1.0, teacher=Stranger())
+    assert cohort.heard() == {"a": 1.0}
+
+
 def test_evaluation_does_not_count_as_learning():
     cohort = compiled([linear("a"), linear("b")], adapt=2.0)
     cohort.evaluate(IMAGES, LABELS, verbose=0)

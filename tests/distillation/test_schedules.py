@@ -136,6 +136,21 @@ def test_training_ends_under_the_strongest_teacher_whatever_its_length(total):
     assert not values[: total % 8 + 5].any()
 
 
+@pytest.mark.parametrize(
+    ("period", "count"), [(97.5, 12), (19.5, 60), (1170 / 13, 13), (1170 / 7, 7), (0.1 * 390, 30)]
+)
+def test_periods_that_are_not_whole_fill_the_training(period, count):
+    """Each window is the last third of its period, to the step, and none is lost by rounding."""
+    window = round(period / 3)
+    values = np.asarray(schedules.Windows(1.0, 1170, period, window)(np.arange(1170)))
+    share = np.round(values * count).astype(int)
+    assert sorted(set(share)) == [0, *range(1, count + 1)]
+    for k in range(1, count + 1):
+        steps = np.flatnonzero(share == k)
+        assert abs(len(steps) - window) <= 1
+        assert steps[-1] == int(np.ceil(round(k * period, 6))) - 1
+
+
 def test_training_shorter_than_a_period_is_alone():
     assert not np.asarray(schedules.Windows(1.0, 7, 8, 3)(np.arange(7))).any()
 

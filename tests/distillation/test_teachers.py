@@ -207,15 +207,20 @@ class TestGated:
     """The others, weighted by merit, where they know more."""
 
     def twin(self, z, labels):
-        """Loop over peers and images, as the docstring's equations say."""
+        """Loop over peers and images; the others are CA-MKD's teachers, as its equation 3 has them.
+
+        w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) for K teachers.
+        """
         peers, batch, _ = z.shape
         target, gate = np.zeros_like(z), np.zeros((peers, batch))
         for b, label in enumerate(labels):
             ce = np.array([-log_softmax(z[p, b])[label] for p in range(peers)])
-            w = (1 - softmax(ce)) / (peers - 1)
             for p in range(peers):
                 others = [q for q in range(peers) if q != p]
-                target[p, b] = sum(w[q] * z[q, b] for q in others) / sum(w[q] for q in others)
+                whole = sum(np.exp(ce[q]) for q in others)
+                w = [(1 - np.exp(ce[q]) / whole) / max(1, peers - 2) for q in others]
+                w = w if peers > 2 else [1.0]
+                target[p, b] = sum(each * z[q, b] for each, q in zip(w, others, strict=True))
                 gate[p, b] = -log_softmax(target[p, b])[label] < ce[p]
         return target, gate
 
@@ -228,6 +233,18 @@ class TestGated:
         np.testing.assert_allclose(target, expected[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(gate, expected[1])
         assert 0 < np.mean(gate) < 1
+
+    def test_how_wrong_the_pupil_is_does_not_change_how_its_teachers_are_weighed(self):
+        """Two teachers with cross-entropies 1 and 3 weigh 0.881 and 0.119, whoever is taught."""
+
+        def ce(value):  # logits with this cross-entropy for class 0
+            return [0.0, np.log(np.expm1(value))]
+
+        for pupil in (0.1, 2.0, 6.0):
+            z = tf.constant([[ce(1.0)], [ce(3.0)], [ce(pupil)]], tf.float32)
+            target, _ = teachers.gated(z, labels=np.array([0]))
+            share = (target[2, 0, 1] - z[1, 0, 1]) / (z[0, 0, 1] - z[1, 0, 1])
+            assert float(share) == pytest.approx(1 / (1 + np.exp(-2)), rel=1e-5)
 
     def test_a_single_peer_has_nobody_to_learn_from(self):
         _, gate = teachers.gated(tf.ones((1, 3, 4)), labels=np.array([0, 1, 2]))
@@ -254,3 +271,16 @@ def test_swapped_exchanges_the_label_with_what_the_ensemble_says_wrongly():
     got = teachers.swapped(tf.constant(z), weights=tf.constant([0.5, 0.5]), labels=[0, 2])
     np.testing.assert_allclose(got[0], [[5.0, 1.0, 2.0], [0.0, 1.0, 7.0]])
     np.testing.assert_allclose(got[1], got[0])
+
+
+def test_of_several_teachers_each_peer_keeps_its_own_gate():
+    gates = np.array([[1.0, 0.0], [0.25, 1.0], [0.5, 0.5]], "float32")
+
+    def others(logits, **_):
+        return tf.stack([tf.roll(logits, 1, axis=0), tf.roll(logits, 2, axis=0)]), gates
+
+    cohort = Cohort([linear("a"), linear("b"), linear("c")], teacher=others)
+    logits, taught, gate = cohort.teaching(IMAGES[:2], LABELS[:2])
+    np.testing.assert_array_equal(gate, gates)
+    for p in range(3):
+        np.testing.assert_allclose(taught[p], (logits[p - 1] + logits[p - 2]) / 2, rtol=1e-5)

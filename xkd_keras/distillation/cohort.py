@@ -118,7 +118,7 @@ class Cohort(KerasSide):
         self.label_smoothing = members.part("label_smoothing", label_smoothing)
         self.ema = members.part("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
-        adapts = adapt and not isinstance(self._teacher, teachers.Frozen)  # it learns no more
+        adapts = adapt and getattr(self._teacher, "of_peers", True)
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None
         recompute = members.by_name("recompute", recompute, "layers")
         self.recompute = {name: list(recompute.get(name, ())) for name in self.peers}
@@ -190,7 +190,8 @@ class Cohort(KerasSide):
         """
         images, labels, sample_weight = self._batch(data)
         logits = self._logits(images, training=False)
-        distill_weight = self.schedule(self.optimizer.iterations)
+        # That of the last step: with windows, the step to come may have another.
+        distill_weight = self.schedule(tf.maximum(self.optimizer.iterations - 1, 0))
         terms = self._terms(images, labels, logits)
         return self._measured(labels, logits, terms, terms[0], distill_weight, sample_weight)
 
@@ -224,9 +225,10 @@ class Cohort(KerasSide):
         """
         logits = self._logits(images, training=False)
         taught, gate = self._taught(images, labels, logits)
+        gate = tf.broadcast_to(gate, tf.shape(taught)[:-1])
         if len(taught.shape) > len(logits.shape):
             taught, gate = (tf.reduce_mean(each, axis=0) for each in (taught, gate))
-        return logits, taught, tf.broadcast_to(gate, tf.shape(logits)[:2])
+        return logits, taught, gate
 
     def heard(self) -> dict[str, float]:
         """Return by the peer's name how far it hears its teachers now: what multiplies lambda.

@@ -1,12 +1,15 @@
 """Exits: heads on a peer's stages that learn and teach during training, and are then left behind.
 
 Every head, the peers' own logits included, is a classifier. An exit e of peer i learns from the
-labels and from all heads of the other peers (after Deep Collaborative Learning, Yao and Sun, ECCV
-2020, whose losses are those of all heads at T = 1):
+labels and from all heads of the other peers (after DCM: Yao and Sun, Knowledge Transfer via Dense
+Cross-layer Mutual-distillation, ECCV 2020):
 
 L_i += sum_e [CE(y, z_i,e) + d_i r_i lambda(t) mean_(j != i, f) T^2 KL(z_j,f || z_i,e)]
 
-The heads of the others teach alike, whatever teacher and term the peers' own logits have.
+The heads of the others teach alike, whatever teacher and term the peers' own logits have. It is
+simpler than DCM in three ways: a head there repeats the stages that follow, here it is one dense
+layer; there the terms are summed, here averaged; and there a network's own logits learn from the
+others' exits too. There T = 1.
 
 Shapes: P peers, B images in the batch, C classes.
 """

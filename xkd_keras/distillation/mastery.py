@@ -17,9 +17,11 @@ class Mastery(keras.layers.Layer):
     m_j = exp(-rate CE_j)
 
     For rate 1 that is the (geometric) mean of the probability that it gives to the labels: 1 /
-    classes for a network that guesses, up to 1. A peer is heard as a teacher as far as it has
-    learned, so teaching begins by itself, grows, and is weak where the teachers are. The formula is
-    ours.
+    classes for a network that guesses, up to 1. CE_j is of the forward passes of training: with
+    dropout, the batch's statistics, and augmented images. Every network starts at 1 / classes, also
+    one with trained weights, and about fifty steps are remembered, whatever an epoch is. A peer is
+    heard as a teacher as far as it has learned, so teaching begins by itself, grows, and is weak
+    where the teachers are. The formula is ours.
 
     Args:
         peers: How many.

@@ -23,7 +23,7 @@ class Course:
         distill_weight_max: The largest lambda.
         total: Steps of the whole training.
         start: Steps before the first period or the ramp.
-        period: Steps of one period of `mcod`.
+        period: Steps of one period of `mcod`; it need not be whole.
         window: Steps of a period that distil.
         growth: A key of `schedules.GROWTHS`.
     """
@@ -31,8 +31,8 @@ class Course:
     distill_weight_max: float
     total: int
     start: int = 0
-    period: int = 1
-    window: int = 1
+    period: float = 1
+    window: float = 1
     growth: str = "linear"
 
 
@@ -42,10 +42,11 @@ def solo(course: Course):
 
 
 def mcod(course: Course):
-    """Discontinuous distillation with progressively enhanced constraints: the paper's method.
+    """Discontinuous distillation with progressively enhanced constraints, after the paper.
 
     z_T = sum_j w_j z_j; lambda(t) is 0 outside windows, and grows from window to window
-    (`schedules.Windows`). Gao et al., Entropy 2019, 21(4), 357.
+    (`schedules.Windows`). Gao et al., Entropy 2019, 21(4), 357, of which we know the abstract: it
+    has the ensemble as the teacher, discontinuity and growth. The formula of lambda is ours.
     """
     names = ("distill_weight_max", "total", "period", "window", "start", "growth")
     return "mean", schedules.Windows(*(getattr(course, name) for name in names))
@@ -95,8 +96,8 @@ def kdcl(course: Course):
 def one(course: Course):
     """A learned gate mixes the peers' logits; its weight ramps up as exp(-5 (1 - t / t_0)^2).
 
-    Lan et al., NeurIPS 2018; there T = 3 and t_0 is epoch 80 of 300. What is reported as the
-    ensemble is the plain mean here, as for every method, not the gate's.
+    Lan et al., NeurIPS 2018; there T = 3 and, in the authors' code, t_0 is epoch 80 of 300. What is
+    reported as the ensemble is the plain mean here, as for every method, not the gate's.
     """
     return "gate", schedules.Ramp(
         course.distill_weight_max, round(course.total * 80 / 300), 0, "sigmoid"
@@ -106,8 +107,8 @@ def one(course: Course):
 def kd(course: Course):
     """Traditional distillation: a teacher trained before and frozen, with constant lambda.
 
-    Hinton, Vinyals and Dean, 2015, section 2. The teacher is one peer or the
-    ensemble of an earlier run.
+    Hinton, Vinyals and Dean, 2015, section 2. The teacher is one peer or the ensemble of an earlier
+    run. There the labels weigh much less than the teacher; here, by default, as much (lambda = 1).
     """
     return "frozen", schedules.Constant(course.distill_weight_max)
 

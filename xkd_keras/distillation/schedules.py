@@ -13,6 +13,7 @@ import tensorflow as tf
 from xkd_keras.errors import InputError
 
 _EXPONENTIAL_RATE = 5.0  # how much of the exponential's rise comes late: e^5 between its ends
+_ROUNDING = 1e-6  # of a step: thirteen periods of a thirteenth end where the whole does
 
 
 def _linear(x):
@@ -113,19 +114,21 @@ class Windows(keras.optimizers.schedules.LearningRateSchedule):
 
     So window k covers the half-open steps [first + (k+1) period - window, first + (k+1) period)
     with first = total - K period, and the last one has the full `value` up to the last step. The
-    paper fixes discontinuity and growth; the formula is ours.
+    kind `decay` has growth(k / K), the mirror of `linear`: from the full `value` down to value / K.
+    The paper's abstract says that distillation is discontinuous and its constraint grows; the
+    formula is ours.
 
     Args:
-        value: The weight of the last window.
+        value: The weight of the last window, of `decay` the first.
         total: Steps of the whole training.
-        period: Steps of one period.
+        period: Steps of one period, >= 1; it need not be whole.
         window: Steps of a period that distil, 0..period.
         start: Steps before which no period begins.
         kind: A key of `GROWTHS`.
     """
 
     def __init__(
-        self, value: float, total: int, period: int, window: int, start: int = 0, kind="linear"
+        self, value: float, total: int, period: float, window: int, start: int = 0, kind="linear"
     ):
         growth(0.0, kind)
         if not (period >= 1 and 0 <= window <= period):
@@ -136,12 +139,14 @@ class Windows(keras.optimizers.schedules.LearningRateSchedule):
         self.window, self.start, self.kind = window, start, kind
 
     def __call__(self, step):
-        windows = max(0, (self.total - self.start) // self.period)
+        windows = max(0, math.floor((self.total - self.start) / self.period + _ROUNDING))
         if not windows:  # the training is shorter than a period
             return tf.zeros(tf.shape(step))
-        elapsed = tf.cast(step, tf.int64) - (self.total - windows * self.period)
-        grown = growth((elapsed // self.period + 1) / windows, self.kind)
-        on = (elapsed >= 0) & (elapsed % self.period >= self.period - self.window)
+        first = self.total - windows * self.period - _ROUNDING
+        elapsed = tf.cast(step, tf.float64) - first
+        before = tf.floor(elapsed / self.period)  # whole periods: k
+        grown = growth((before + (self.kind != "decay")) / windows, self.kind)
+        on = (elapsed >= 0) & (elapsed - before * self.period >= self.period - self.window)
         return tf.where(on, self.value * grown, 0.0)
 
     def get_config(self):

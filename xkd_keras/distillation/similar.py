@@ -1,8 +1,9 @@
 """Similarity: peers learn which images are alike from one another, whatever their features' shapes.
 
 With F_i [B, D_i] the features that the last layer of peer i classifies, and S_i the matrix
-F_i F_i^T with every row divided by its length (Tung and Mori, Similarity-Preserving Knowledge
-Distillation, ICCV 2019, equations 1 to 4, of the last layer only, and in both directions),
+F_i F_i^T with every row divided by its length (after Tung and Mori, Similarity-Preserving Knowledge
+Distillation, ICCV 2019, equations 1 to 4: there of activation maps, here of the last layer's
+features, which most networks have averaged over the image; and in both directions),
 
 L_i += d_i lambda(t) gamma mean_(j != i) 1 / B sum_ab (S_j[a, b] - S_i[a, b])^2
 

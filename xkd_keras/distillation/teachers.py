@@ -9,11 +9,13 @@ int [B], or float [B, C] where batches are mixed, and images [B, H, W, channels]
 it has no use for. It returns the teacher logits of every peer, [P, B, C], or of K teachers for
 every peer, [K, P, B, C], whose terms are averaged. A teacher that does not speak equally of all
 images returns (logits, gate), gate float32 [P, B] or [K, P, B]: the weight of each image's term;
-with an attribute `gates = True`, the gates are among the metrics. No gradient flows through what it
-returns.
+with an attribute `gates = True`, the gates are among the metrics. A teacher that is none of the
+peers has an attribute `of_peers = False`: their mastery does not weigh it. No gradient flows
+through what it returns.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 
 import keras
@@ -25,7 +27,7 @@ from xkd_keras.errors import InputError
 
 
 def mean(logits, weights, **_):
-    """One teacher for all: z_T = sum_j w_j z_j (MCOD, Gao et al., 2019)."""
+    """One teacher for all: z_T = sum_j w_j z_j (after MCOD, Gao et al., 2019)."""
     return tf.broadcast_to(ensemble_shares.ensemble(logits, weights), tf.shape(logits))
 
 
@@ -47,17 +49,21 @@ def leave_one_out(logits, weights, **_):
 def gated(logits, labels, **_):
     """The others, weighted by merit for each image, where they know more than the pupil.
 
-    w_q = (1 - softmax_q(CE_q)) / (P - 1), CE_q the cross-entropy of peer q on the image (CA-MKD,
-    Zhang et al., ICASSP 2022, equation 3); the target of peer p is sum_{q != p} w_q z_q /
-    sum_{q != p} w_q, and its gate 1 where CE(target) < CE_p, else 0 (the idea of ClassroomKD,
-    arXiv 2409.20237). A single peer has no others: its gate is 0.
+    The target of peer p is sum_{q != p} w_q z_q with w_q = (1 - softmax_q(CE_q)) / (P - 2), the
+    softmax over the others alone, CE_q the cross-entropy of peer q on the image (CA-MKD, Zhang et
+    al., ICASSP 2022, equation 3, of P - 1 teachers); of two peers, the other has w_q = 1. The gate
+    is 1 where CE(target) < CE_p, else 0 (the idea of ClassroomKD, arXiv 2409.20237). A single peer
+    has no others: its gate is 0.
     """
-    if logits.shape[0] == 1:
+    peers = logits.shape[0]
+    if peers == 1:
         return logits, tf.zeros(tf.shape(logits)[:-1])
     own = losses.cross_entropy(labels, logits)  # [P, B]
-    merit = ((1.0 - tf.nn.softmax(own, axis=0)) / (logits.shape[0] - 1))[..., None]  # sums to 1
-    others = tf.reduce_sum(merit * logits, axis=0) - merit * logits
-    target = others / tf.maximum(1.0 - merit, 1e-7)
+    merit = 1.0 - tf.eye(peers)[..., None]  # [P pupils, P teachers, 1]
+    if peers > 2:
+        among = tf.nn.softmax(tf.where(merit > 0.0, own[None], -math.inf), axis=1)
+        merit *= (1.0 - among) / (peers - 2)  # [P, P, B], sums to 1
+    target = tf.reduce_sum(merit[..., None] * logits[None], axis=1)
     return target, tf.cast(losses.cross_entropy(labels, target) < own, tf.float32)
 
 
@@ -184,6 +190,8 @@ class Frozen(keras.layers.Layer):
         models: Trained Keras models by name, images -> logits; set to be not trainable.
         weights: Their weights in the mean, by name; only ratios matter.
     """
+
+    of_peers = False
 
     def __init__(self, models: dict, weights: dict[str, float], **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})  # pixels are not to be rounded

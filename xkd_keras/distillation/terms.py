@@ -5,8 +5,9 @@ Shapes: P peers, B images in the batch, C classes. A term is called as
     term(teacher_logits, logits, labels, temperature)
 
 with teacher_logits float [P, B, C], or [K, P, B, C] of K teachers, logits float [P, B, C], labels
-int [B] and T > 0, and returns float32 [P, B], or [K, P, B], >= 0. No gradient flows into the
-teacher. All are computed in float32 whatever the precision of the networks.
+int [B] (where batches are mixed, float [B, C], of which `losses.classes` gives the class) and
+T > 0, and returns float32 [P, B], or [K, P, B], >= 0. No gradient flows into the teacher. All are
+computed in float32 whatever the precision of the networks.
 """
 
 import inspect
@@ -45,8 +46,8 @@ def gated(term: Callable, gate, teacher_logits, logits, labels, temperature):
 def kl(teacher_logits, logits, labels, temperature):
     """T^2 KL(q || p) with q = softmax(z_T / T), p = softmax(z / T).
 
-    T^2 keeps the gradient's size independent of the temperature (Hinton, Vinyals and Dean, 2015,
-    section 2.1).
+    T^2 keeps the gradient's size about the same at any temperature (Hinton, Vinyals and Dean, 2015,
+    section 2).
     """
     return distillation(teacher_logits, logits, temperature)
 
@@ -64,8 +65,8 @@ def standardized(teacher_logits, logits, labels, temperature):
     """T^2 KL(softmax(s(z_T) / T) || softmax(s(z) / T)), s(z) = (z - mean(z)) / std(z) over classes.
 
     It compares the shape of the logits and leaves their scale to the labels (Sun et al., Logit
-    Standardization in Knowledge Distillation, CVPR 2024, algorithm 1; there T = 2, weight 9). std
-    is that of a sample, as in the authors' code: its square divides by C - 1.
+    Standardization in Knowledge Distillation, CVPR 2024, algorithm 2; there T = 2, weight 9). std
+    is that of a sample, as in the authors' code: its square divides by C - 1, in the paper by C.
     """
     return kl(_standard(teacher_logits), _standard(logits), labels, temperature)
 
@@ -74,7 +75,8 @@ def pearson(teacher_logits, logits, labels, temperature):
     """T^2 [1 - r(q, p) + 1 - mean_c r_c(q, p)], r over classes, r_c over the batch for class c.
 
     r is Pearson's correlation of probabilities at temperature T (Huang et al., Knowledge
-    Distillation from A Stronger Teacher, DIST, NeurIPS 2022, equations 7 to 10, beta = gamma = 1).
+    Distillation from A Stronger Teacher, DIST, NeurIPS 2022, equations 7 to 10, beta = gamma = 1;
+    T^2 as in the authors' code).
     The second part is the same for each image of a batch; over replicas, of each one's own part.
     """
     log_q, log_p = _log_probabilities(teacher_logits, logits, temperature)
@@ -93,7 +95,8 @@ def refined(teacher_logits, logits, labels, temperature):
     KL((t, 1 - t) || (p_y, 1 - p_y)) + w T^2 KL(q_M || p_M),   w = 8
 
     where q_M, p_M are the softmax at T over M alone (Sun et al., Knowledge Distillation with
-    Refined Logits, RLD, ICCV 2025, arXiv 2408.07703; there T = 4).
+    Refined Logits, RLD, ICCV 2025, arXiv 2408.07703; there T = 4, and the authors' code begins with
+    a ramp over the epochs, which is left out here).
     """
     teacher_logits = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
     logits = tf.cast(logits, tf.float32)

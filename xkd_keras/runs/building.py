@@ -213,13 +213,14 @@ def distillation(config: configs.Config, steps: int):
         config: Says which method, and its options in epochs.
         steps: Steps per epoch.
     """
-    period = max(1, round(config.distill_period * steps))
+    # Rounded, periods of 2.5 epochs would no longer fit into 30.
+    period = max(1.0, config.distill_period * steps)
     course = methods.Course(
         distill_weight_max=config.distill_weight_max,
         total=config.epochs * steps,
         start=round(config.distill_start * steps),
         period=period,
-        window=round(config.distill_duty * period),
+        window=min(period, round(config.distill_duty * period)),
         growth=config.distill_growth,
     )
     teacher, schedule = methods.METHODS[config.method](course)
