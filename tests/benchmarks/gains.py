@@ -3,9 +3,10 @@
 python tests/benchmarks/gains.py --studies=runs/study
 
 The finished runs of DIRECTORY/NAME/study.json join those of configs/study/runs/NAME.json, for
-every study here. From these are written: README's rows after `<!-- gains -->`, for the studies of
-photographs; the tables of RESULTS.md after `<!-- NAME networks -->` and `<!-- NAME together -->`;
-the picture, .github/gains.svg, of README's table. What no run is kept of stays as it is.
+every study here. From these are written: README's rows after `<!-- gains -->`, and its comparison
+with other methods after `<!-- rivals -->`, for the studies of photographs; the tables of RESULTS.md
+after `<!-- NAME networks -->` and `<!-- NAME together -->`; the picture, .github/gains.svg, of
+README's table. What no run is kept of stays as it is.
 """
 
 import json
@@ -31,6 +32,15 @@ PHOTOGRAPHS = {
     "imagenet100": "Tiny ImageNet, 10,000 images, 30 epochs",
 }
 STUDIES = (*PHOTOGRAPHS, "digits_xkd", "glyphs_xkd")
+RIVALS = {
+    "solo": "training alone",
+    "ensemble": "the plain ensemble (`ensemble`)",
+    "mcod": "the ensemble in growing windows (`mcod`)",
+    "dml": "mutual learning (`dml`)",
+    "dml_t1": "mutual learning at T = 1",
+    "dcm": "mutual learning with heads on early layers",
+    "kd": "traditional distillation (`kd`; it trains twice)",
+}
 HEAD = """\
 | training | network | alone | `xkd` | difference, points | ECE, % |
 |---|---|---|---|---|---|"""
@@ -100,6 +110,22 @@ def gained(name: str, study: dict) -> list[list[str]]:
         gain = points(by["xkd"]["against"]["solo"])
         rows.append([PHOTOGRAPHS[name], NAMES.get(network, network), *top1, gain, ece])
     return rows
+
+
+def rivals(studies: dict[str, dict]) -> str:
+    """Return README's comparison: per method and training, how many errors fewer `xkd` makes."""
+    of = {name: studies[name] for name in PHOTOGRAPHS if name in studies}
+    found = {name: together.compared(study)["against"] for name, study in of.items()}
+    titles = [PHOTOGRAPHS[name].rpartition(",")[0] for name in of]
+    lines = [
+        f"| fewer errors with `xkd`, %, than with | {' | '.join(titles)} |",
+        f"|---|{'---|' * len(titles)}",
+    ]
+    for method, title in RIVALS.items():
+        each = [against.get(method) for against in found.values()]
+        cells = [f"**{points(it)}**" if it and it["holm"] < 0.05 else points(it) for it in each]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def written(path: Path) -> list[list[str]]:
@@ -195,7 +221,8 @@ def write(studies: dict[str, dict]) -> None:
     for name, title in PHOTOGRAPHS.items():
         rows.setdefault(name, [row for row in there if row[0] == title])
     ordered = [row for name in PHOTOGRAPHS for row in rows[name]]
-    fill(readme, {"gains": "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in ordered)])})
+    table = "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in ordered)])
+    fill(readme, {"gains": table, "rivals": rivals(studies)})
     with plots.style():
         (HOME / ".github" / "gains.svg").write_bytes(plots.render(draw(ordered), "svg"))
     makers = {"networks": by_network, "together": all_together}

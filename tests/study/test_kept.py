@@ -62,8 +62,9 @@ def test_the_tables_are_those_of_the_runs_that_are_kept(monkeypatch):
     results = (ROOT / "configs" / "study" / "RESULTS.md").read_text()
     readme = gains.written(ROOT / "README.md")
     assert {row[0] for row in readme} <= set(gains.PHOTOGRAPHS.values())
-    for name in (path.stem for path in kept.HOME.glob("*.json")):
-        whole = kept.load(name)
+    studies = {path.stem: kept.load(path.stem) for path in kept.HOME.glob("*.json")}
+    assert f"<!-- rivals -->\n{gains.rivals(studies)}\n\n" in (ROOT / "README.md").read_text()
+    for name, whole in studies.items():
         assert f"<!-- {name} networks -->\n{gains.by_network(whole)}\n\n" in results
         assert f"<!-- {name} together -->\n{gains.all_together(whole)}\n\n" in results
         if title := gains.PHOTOGRAPHS.get(name):

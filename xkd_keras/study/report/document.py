@@ -4,7 +4,7 @@ Everything is computed from `study`, what study.json holds; nothing here trains.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from xkd_keras import files
@@ -83,16 +83,17 @@ def _result(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
         parts += ["Test accuracy (top-1) compared with solo:", picture("forest.svg", alt)]
     for network, by in summary["networks"].items():
         claim = _claim(study, network)
+        known = claim and "error_reduction" in claim
         headings = ["", "top-1 %"]
         if "solo" in study["methods"]:
             headings += _headings("solo")
-            headings += ["paper %"] if claim and "mcod" in study["main"] else []
+            headings += ["paper %"] if known and "mcod" in study["main"] else []
         best = _best(study, by)
         rows = []
         for method in study["main"]:
             row = [escape(method), mean(by[method], best=method == best)]
             row += _cells(by[method]["against"].get("solo"))
-            row += [f"{100 * claim['error_reduction']:.1f}" if claim and method == "mcod" else "–"]
+            row += [f"{100 * claim['error_reduction']:.1f}" if known and method == "mcod" else "–"]
             rows.append(row[: len(headings)])
         of = " of all networks" if network == "ensemble" else ""
         parts += [f"### {escape(network)}{of}", grid(headings, rows)]
@@ -174,10 +175,11 @@ def _explained(study: Mapping, summary: Mapping) -> str:
     text += ", with a bootstrap interval (BCa, pairs resampled)." if pairs >= _RESAMPLED else "."
     if _RESAMPLED <= pairs < _BOOTSTRAP:
         text += " With so few seeds, that interval is too narrow: trust the one of the difference."
-    if "mcod" in study["main"] and any(_claim(study, peer) for peer in study["peers"]):
+    families = [_family(study, peer) for peer in study["peers"] if _claim(study, peer)]
+    if "mcod" in study["main"] and families:
+        share = " Paper: AlexNet's share there." if "alexnet" in families else ""
         text += (
-            f" Paper: the same share in {paper.SOURCE}, for this family of networks on"
-            f" CIFAR-100, where it reports {both(_gains(study))} points."
+            f" On CIFAR-100, {paper.SOURCE}, reports {both(_gains(families))} points.{share}"
             + (
                 " Its learning options are not fully known."
                 if study["dataset"] == "cifar100"
@@ -187,11 +189,9 @@ def _explained(study: Mapping, summary: Mapping) -> str:
     return text
 
 
-def _gains(study: Mapping) -> list[str]:
-    """Return the paper's gains of the families of networks that are in the study."""
-    families = dict.fromkeys(_family(study, peer) for peer in study["peers"])
-    claims = {name: paper.PAPER[name]["points"] for name in families if name}
-    return [f"+{points} for {name}" for name, points in claims.items()]
+def _gains(families: Iterable[str]) -> list[str]:
+    """Return the paper's gains of families of networks, each once."""
+    return [f"+{paper.PAPER[name]['points']} for {name}" for name in dict.fromkeys(families)]
 
 
 def _robust(study: Mapping, summary: Mapping) -> list[str]:
