@@ -89,7 +89,7 @@ def test_nothing_but_tests_knows_tests_and_nothing_but_serving_serving():
     [
         ("tensorflow_model_optimization", {"compression/passes.py", "compression/quantizing.py"}),
         ("tensorflow_serving", {"ship/savedmodel.py"}),
-        ("ai_edge_litert", {"ship/lite.py", "ship/metadata.py"}),
+        ("ai_edge_litert", {"ship/lite.py", "ship/metadata.py", "ship/tables.py"}),
         ("onnx", {"ship/onnx_file.py"}),
         ("onnxruntime", {"ship/onnx_file.py"}),
     ],

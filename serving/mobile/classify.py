@@ -2,8 +2,9 @@
 
 python -m serving.mobile.classify MODEL.tflite IMAGE_OR_FOLDER [--top=3]
 
-Needs ai-edge-litert, NumPy and Pillow. An app in the language of the device needs nothing but the
-functions below: load, packed, prepare (with orientation and as_seen) and classify.
+Needs ai-edge-litert, NumPy and Pillow, and no other file of this project. An app in the language of
+the device needs nothing but the functions below: load, packed, prepare (with orientation and
+as_seen) and classify.
 """
 
 import argparse
@@ -13,9 +14,9 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 SIDE = 65_500  # pixels of an image's side, and of the whole image: as the networks' own decoder
@@ -42,16 +43,19 @@ class MistakeError(Exception):
     """An argument cannot be used; the message is one line and says what is valid."""
 
 
-def load(path: Path) -> tuple[Interpreter, list[str]]:
-    """Return an interpreter, ready for input, and the labels that are packed in the file.
+def load(path: Path, threads: int = 1) -> tuple[Any, list[str]]:
+    """Return LiteRT's interpreter, ready for input, and the labels that are packed in the file.
 
     A .tflite with metadata ends with a ZIP archive, which holds labels.txt.
     """
+    from ai_edge_litert.interpreter import Interpreter  # the other functions do without
+
     try:
         with zipfile.ZipFile(path) as archive:
             labels = archive.read("labels.txt").decode("utf-8").split("\n")[:-1]
-        interpreter = Interpreter(str(path), num_threads=1)
+        interpreter = Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
+        interpreter.invoke()  # the first call takes longer; its input is whatever is there
     except FileNotFoundError:
         raise MistakeError(f"{path}: there is no such file.") from None
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, OSError):
@@ -133,13 +137,21 @@ def prepare(image: Image.Image, size: tuple[int, int], crop_ratio: float = 1.0) 
     return np.asarray(image, np.float32)[None]
 
 
-def classify(interpreter: Interpreter, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+def classify(interpreter: Any, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the probabilities [classes] and the milliseconds that the call took."""
     began = time.perf_counter()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
     interpreter.invoke()
     probabilities = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
     return probabilities, 1000 * (time.perf_counter() - began)
+
+
+def write(pixels: np.ndarray, path: Path) -> None:
+    """Write what the network sees as a PNG: what a port of `prepare` has to make of the image."""
+    try:
+        Image.fromarray(pixels[0].astype(np.uint8)).save(path, "PNG")
+    except OSError as error:
+        raise MistakeError(f"--pixels: {path} cannot be written ({error.strerror}).") from None
 
 
 def images(path: Path) -> list[Path]:
@@ -168,16 +180,21 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("images", type=Path)
     parser.add_argument("--top", default="3", help="how many classes to print (3)")
     parser.add_argument("--crop_ratio", help="share of the sides that is seen (file's)")
+    parser.add_argument("--threads", default="1", help="threads that compute an image (1)")
+    parser.add_argument("--pixels", type=Path, help="PNG to write what the network sees to")
     options = parser.parse_args(arguments)
-    if not options.top.isdecimal() or not int(options.top):
-        parser.error(f"--top: received '{options.top}'; valid: a whole number, 1 or more.")
+    for name in ("top", "threads"):
+        value = getattr(options, name)
+        if not (value.isdecimal() and value.isascii()) or not int(value):
+            parser.error(f"--{name}: received '{value}'; valid: a whole number, 1 or more.")
+        setattr(options, name, int(value))
     try:
         ratio = None if options.crop_ratio is None else float(options.crop_ratio)
     except ValueError:
         ratio = math.nan
     if ratio is not None and not 0 < ratio <= 1:
         parser.error(f"--crop_ratio: received '{options.crop_ratio}'; valid: above 0, up to 1.")
-    options.top, options.crop_ratio = int(options.top), ratio
+    options.crop_ratio = ratio
     return options
 
 
@@ -187,12 +204,15 @@ def main(arguments: list[str] | None = None) -> int:
     # Whatever a file is called, its name is printed, and at once.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        interpreter, labels = load(options.model)
+        interpreter, labels = load(options.model, options.threads)
         least = packed(options.model, "threshold.txt", 0.0)
         ratio = options.crop_ratio or packed(options.model, "crop_ratio.txt", 1.0)
         Image.MAX_IMAGE_PIXELS = None  # `prepare` has the limits
         size = tuple(interpreter.get_input_details()[0]["shape"][1:3])
-        for path in images(options.images):
+        found = images(options.images)
+        if options.pixels and len(found) > 1:
+            raise MistakeError(f"--pixels: received {len(found)} images; valid: one.")
+        for path in found:
             try:
                 pixels = prepare(Image.open(path), size, ratio)
             except MistakeError as mistake:
@@ -203,6 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"error: {path}: cannot be read as an image.", file=sys.stderr)
                 failed = True
                 continue
+            if options.pixels:
+                write(pixels, options.pixels)
             probabilities, milliseconds = classify(interpreter, pixels)
             best = np.argsort(-probabilities, kind="stable")[: options.top]
             named = "  ".join(f"{labels[i]} {100 * probabilities[i]:.1f}%" for i in best)

@@ -188,7 +188,7 @@ def test_an_app_tells_what_is_no_model(tmp_path, capsys, wrong, message):
 @pytest.mark.parametrize(
     "option",
     [
-        *("--top=0", "--top=-2", "--top=x", "--top="),
+        *("--top=0", "--top=-2", "--top=x", "--top=", "--threads=0", "--threads=two"),
         *(
             "--crop_ratio=0",
             "--crop_ratio=nan",
@@ -205,6 +205,20 @@ def test_options_that_make_no_sense_are_told(model, tmp_path, capsys, option):
     name, value = option.split("=")
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{name}: received '{value}'; valid: " in error
+
+
+def test_an_app_writes_what_a_port_has_to_make_of_an_image(model, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(smooth(50, 31)).save(tmp_path / "images" / name)
+    one, target = tmp_path / "images" / "a.png", tmp_path / "seen.png"
+    assert classify.main([str(model), str(one), f"--pixels={target}", "--threads=2"]) == 0
+    with Image.open(target) as seen, Image.open(one) as image:
+        np.testing.assert_array_equal(seen, classify.prepare(image, (20, 20))[0])
+    assert classify.main([str(model), str(tmp_path / "images"), f"--pixels={target}"]) == 1
+    assert "--pixels: received 2 images; valid: one." in capsys.readouterr().err
+    assert classify.main([str(model), str(one), f"--pixels={tmp_path}/none/seen.png"]) == 1
+    assert "/none/seen.png cannot be written" in capsys.readouterr().err
 
 
 def test_a_name_that_is_not_utf_8_is_printed_all_the_same(model, tmp_path, capsys):

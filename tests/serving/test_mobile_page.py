@@ -103,6 +103,24 @@ def test_a_drawing_is_classified_when_the_pen_is_lifted(page):
     wait(page, lambda: page.find_elements(By.CSS_SELECTOR, "#answers li"))
 
 
+def test_a_stroke_falls_where_the_pen_is_and_may_end_outside(page, tmp_path):
+    """Of a wide image, whose proportions the page keeps: its middle is the canvas' middle."""
+    Image.new("RGB", (200, 40), COLOURS["red"]).save(tmp_path / "wide.png")
+    choose(page, tmp_path / "wide.png")
+    wait(page, lambda: body(page, "answer") == "red")
+    canvas = page.find_element(By.ID, "drawing")
+    pen = ActionChains(page).move_to_element(canvas).click_and_hold().move_by_offset(400, 0)
+    page.execute_script("document.getElementById('answers').replaceChildren()")
+    pen.release().perform()
+    wait(page, lambda: page.find_elements(By.CSS_SELECTOR, "#answers li"))
+    brush = "document.getElementById('drawing').getContext('2d')"
+    pixel = f"return [...{brush}.getImageData(%s, 1, 1).data]"
+    assert page.execute_script(pixel % "105, 20") == [255, 255, 255, 255]
+    assert page.execute_script(pixel % "5, 20")[:3] == list(COLOURS["red"])
+    seen = page.find_element(By.ID, "seen").size
+    assert seen["width"] / seen["height"] == pytest.approx(16 / 24, abs=0.03)
+
+
 def test_what_is_no_image_is_told_and_the_page_goes_on(page, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     choose(page, tmp_path / "broken.png")

@@ -49,6 +49,14 @@ def test_a_port_that_cannot_be_is_told_in_a_line(port, tmp_path, monkeypatch, ca
     assert f"--port: received {port}; valid: 0 to 65535." in line
 
 
+def test_an_address_that_is_not_here_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "node_modules" / "@litertjs" / "core").mkdir(parents=True)
+    (tmp_path / "m.tflite").touch()
+    monkeypatch.setattr(web, "HERE", tmp_path)
+    assert web.main([str(tmp_path / "m.tflite"), "--port=0", "--host=192.0.2.7"]) == 1
+    assert capsys.readouterr().err.startswith("error: --host=192.0.2.7 --port=0: Cannot assign")
+
+
 @pytest.mark.parametrize("path", ["/", "/app.js", "/model.tflite", "/nothing"])
 def test_nothing_leaves_the_page(root, path):
     headers = requests.get(root + path, timeout=60).headers

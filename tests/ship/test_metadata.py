@@ -52,6 +52,22 @@ def floats(table, slot):
     return [table.Get(number_types.Float32Flags, start + 4 * i) for i in range(table.VectorLen(at))]
 
 
+@pytest.mark.parametrize("change", [lambda model: model, lambda model: lite.tempered(model, 2.0)])
+def test_constants_are_aligned_as_the_schema_asks(model, change):
+    """`force_align: 16` of Buffer.data, checked at the bytes of the file."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    packed = metadata.pack(change(model), "small", "A test.", LABELS)
+    tables = schema.Model.GetRootAsModel(packed, 0)
+    starts = [
+        buffer._tab.Vector(offset)
+        for buffer in (tables.Buffers(i) for i in range(tables.BuffersLength()))
+        if (offset := buffer._tab.Offset(4))
+    ]
+    assert len(starts) > 4
+    assert [start % 16 for start in starts] == [0] * len(starts)
+
+
 @pytest.fixture(scope="module")
 def root(packed):
     from tensorflow.lite.python import schema_py_generated as schema

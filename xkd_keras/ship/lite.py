@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +19,7 @@ from ai_edge_litert import interpreter, schema_py_generated
 
 from xkd_keras.devices.start_up import quiet
 from xkd_keras.errors import InputError, first_line
+from xkd_keras.ship import tables
 
 INTEGER = ("int8", "int16x8")
 _TYPES = schema_py_generated.TensorType
@@ -63,15 +63,13 @@ def converters(model: keras.Model, temperature: float = 1.0) -> Iterator[Callabl
 
 def tempered(model: bytes, temperature: float) -> bytes:
     """Return a TFLite file whose softmax divides its logits by a temperature more."""
-    tables = schema_py_generated.ModelT.InitFromPackedBuf(model)
-    kinds = [code.builtinCode for code in tables.operatorCodes]
-    for op in tables.subgraphs[0].operators:
+    changed = tables.read(model)
+    kinds = [code.builtinCode for code in changed.operatorCodes]
+    for op in changed.subgraphs[0].operators:
         if kinds[op.opcodeIndex] == schema_py_generated.BuiltinOperator.SOFTMAX:
             last = op
     last.builtinOptions.beta /= temperature
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(tables.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return tables.write(changed)
 
 
 def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
@@ -105,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 def floats(model: bytes) -> list[str]:
     """Return the names of the float tensors of a TFLite file, but for its inputs and outputs."""
-    graph = schema_py_generated.ModelT.InitFromPackedBuf(model).subgraphs[0]
+    graph = tables.read(model).subgraphs[0]
     edges = {*graph.inputs, *graph.outputs}
     return [
         tensor.name.decode()
@@ -116,9 +114,8 @@ def floats(model: bytes) -> list[str]:
 
 def kernels(model: bytes) -> list[np.ndarray]:
     """Return the kernels of convolutions and dense layers as stored: [channels out, ...]."""
-    tables = schema_py_generated.ModelT.InitFromPackedBuf(model)
-    graph, codes = tables.subgraphs[0], schema_py_generated.BuiltinOperator
-    kinds = [code.builtinCode for code in tables.operatorCodes]
+    whole, codes = tables.read(model), schema_py_generated.BuiltinOperator
+    graph, kinds = whole.subgraphs[0], [code.builtinCode for code in whole.operatorCodes]
     # A half precision kernel is made float32 by an operation of its own.
     stored = {
         op.outputs[0]: op.inputs[0]
@@ -129,7 +126,7 @@ def kernels(model: bytes) -> list[np.ndarray]:
     for op in graph.operators:
         if kinds[op.opcodeIndex] in (codes.CONV_2D, codes.FULLY_CONNECTED):
             tensor = graph.tensors[stored.get(op.inputs[1], op.inputs[1])]
-            data = tables.buffers[tensor.buffer].data
+            data = whole.buffers[tensor.buffer].data
             constants.append(
                 np.frombuffer(data.tobytes(), _DTYPES[tensor.type]).reshape(tensor.shape)
             )

@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from xkd_keras.errors import InputError
+from xkd_keras.ship import tables
 
 ENTRY, IDENTIFIER = b"TFLITE_METADATA", b"M001"
 LABELS, THRESHOLD, CROP_RATIO = "labels.txt", "threshold.txt", "crop_ratio.txt"
@@ -47,18 +48,16 @@ def pack(
         The same model with metadata that says: an RGB image, pixels as they are (mean 0, standard
         deviation 1, as normalisation is in the model), one probability a label.
     """
-    tables = schema.ModelT.InitFromPackedBuf(model)
-    _, height, width, _ = tables.subgraphs[0].tensors[tables.subgraphs[0].inputs[0]].shape
+    whole = tables.read(model)
+    _, height, width, _ = whole.subgraphs[0].tensors[whole.subgraphs[0].inputs[0]].shape
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(
         _metadata(name, description, int(height), int(width), threshold), np.uint8
     )
-    tables.buffers.append(buffer)
-    entry.name, entry.buffer = ENTRY, len(tables.buffers) - 1
-    tables.metadata = [*(tables.metadata or []), entry]
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(tables.Pack(builder), b"TFL3")
-    packed = io.BytesIO(bytes(builder.Output()))
+    whole.buffers.append(buffer)
+    entry.name, entry.buffer = ENTRY, len(whole.buffers) - 1
+    whole.metadata = [*(whole.metadata or []), entry]
+    packed = io.BytesIO(tables.write(whole))
     packed.seek(0, io.SEEK_END)
     with zipfile.ZipFile(packed, "a") as archive:
         # A fixed date: the same model makes the same file.
@@ -126,7 +125,7 @@ def _metadata(name: str, description: str, height: int, width: int, threshold: f
             getattr(build, f"Prepend{kind}Slot")(slot, value, 0)
         return "UOffsetTRelative", build.EndObject()
 
-    def tables(*members: tuple[str, int]) -> tuple[str, int]:
+    def several(*members: tuple[str, int]) -> tuple[str, int]:
         build.StartVector(4, len(members), 4)
         for _, offset in reversed(members):
             build.PrependUOffsetTRelative(offset)
@@ -146,18 +145,18 @@ def _metadata(name: str, description: str, height: int, width: int, threshold: f
             0: text("image"),
             1: text("RGB pixels, 0 to 255; the model normalises them itself."),
             3: content,
-            4: tables(unit),
+            4: several(unit),
             5: stats,
         }
     )
     file = table({0: text(LABELS), 1: text("Classes."), 2: ("Int8", _TENSOR_AXIS_LABELS)})
     range_ = table({0: numbers(1.0), 1: numbers(0.0)})
-    outputs = {0: text("probability"), 1: text("Of each class."), 5: range_, 6: tables(file)}
+    outputs = {0: text("probability"), 1: text("Of each class."), 5: range_, 6: several(file)}
     if threshold:
         least = table({0: ("Float32", threshold)})
-        outputs[4] = tables(table({0: ("Uint8", _SCORE_THRESHOLDING_OPTIONS), 1: least}))
+        outputs[4] = several(table({0: ("Uint8", _SCORE_THRESHOLDING_OPTIONS), 1: least}))
     probabilities = table(outputs)
-    graph = table({2: tables(pixels), 3: tables(probabilities)})
-    whole = table({0: text(name), 1: text(description), 3: tables(graph), 7: text(_PARSER)})
+    graph = table({2: several(pixels), 3: several(probabilities)})
+    whole = table({0: text(name), 1: text(description), 3: several(graph), 7: text(_PARSER)})
     build.Finish(whole[1], IDENTIFIER)
     return bytes(build.Output())

@@ -142,9 +142,7 @@ def _reduction(mine: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarra
 
 
 def error_reduction(mine: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
-    """Return 1 - mean(mine) / mean(other) and its paired bootstrap interval (fixed seed).
-
-    The interval is BCa's, or the percentile's where that is undefined.
+    """Return 1 - mean(mine) / mean(other) and its paired bootstrap interval (BCa, fixed seed).
 
     Args:
         mine: [seeds], errors of the method, fractions.

@@ -1,12 +1,13 @@
 """Serve a page that classifies in the browser: this directory and one .tflite file.
 
-python -m serving.mobile.web MODEL.tflite [--port=8010]
+python -m serving.mobile.web MODEL.tflite [--port=8010] [--host=127.0.0.1]
 """
 
 import argparse
 import functools
 import http.server
 import shutil
+import socket
 import sys
 import urllib.parse
 from pathlib import Path
@@ -66,6 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="serving.mobile.web", description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--port", type=int, default=8010, help="port to listen on (8010)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (127.0.0.1: this machine alone); 0.0.0.0: all that reach it",
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error(f"--port: received {options.port}; valid: 0 to 65535.")
@@ -79,11 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     try:
-        with server(options.model, options.port) as page:
-            print(f"http://127.0.0.1:{page.server_port}/  (Ctrl-C ends it)", flush=True)
+        with server(options.model, options.port, options.host) as page:
+            host = socket.gethostname() if options.host == "0.0.0.0" else options.host
+            print(f"http://{host}:{page.server_port}/  (Ctrl-C ends it)", flush=True)
             page.serve_forever()
     except OSError as error:
-        print(f"error: --port={options.port}: {error.strerror}.", file=sys.stderr)
+        where = f"--host={options.host} --port={options.port}"
+        print(f"error: {where}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass

@@ -2,7 +2,7 @@
 import {centre, draw} from './picture.js';
 
 const TOP = 5;
-const RUNS = 10; // after each answer, to tell a latency that is more than one reading
+const RUNS = 10; // after an answer is shown, to tell a latency that is more than one reading
 const NO_LABELS = 'The file holds no labels; export it with xkd_keras.export.';
 const byId = (id) => document.getElementById(id);
 const drawing = byId('drawing');
@@ -65,6 +65,10 @@ async function run(rgb) {
 async function classify() {
   const rgb = pixels();
   const probabilities = await run(rgb);
+  const best = probabilities.map((p, i) => [p, labels[i]]).sort((a, b) => b[0] - a[0]);
+  byId('answers').replaceChildren(...best.slice(0, TOP).map(row));
+  byId('unsure').hidden = best[0][0] >= threshold;
+  await new Promise((shown) => setTimeout(shown, 50)); // so that the browser draws it before the page is busy again
   const times = [];
   for (let i = 0; i < RUNS; i++) {
     const began = performance.now();
@@ -72,12 +76,9 @@ async function classify() {
     times.push(performance.now() - began);
   }
   times.sort((a, b) => a - b);
-  const best = probabilities.map((p, i) => [p, labels[i]]).sort((a, b) => b[0] - a[0]);
-  byId('answers').replaceChildren(...best.slice(0, TOP).map(row));
   const [least, median] = [times[0], times[RUNS / 2]].map((time) => time.toFixed(2));
   byId('facts').textContent = `${median} ms an image (median of ${RUNS}; at best ${least} ms), `
     + `${labels.length} classes, ${side.width} × ${side.height} pixels`;
-  byId('unsure').hidden = best[0][0] >= threshold;
   document.body.dataset.answer = best[0][1]; // for who drives this page by a program
 }
 
@@ -125,19 +126,42 @@ function forget() {
   byId('facts').textContent = '';
 }
 
+// Where an event is, in pixels of the canvas, and how many of them a pixel of the page has. The
+// canvas keeps its proportions within its frame (object-fit: contain).
+function place(event) {
+  const scale = Math.max(drawing.width / drawing.clientWidth, drawing.height / drawing.clientHeight);
+  const x = (event.offsetX - drawing.clientWidth / 2) * scale + drawing.width / 2;
+  const y = (event.offsetY - drawing.clientHeight / 2) * scale + drawing.height / 2;
+  return [x, y, scale];
+}
+
 function listen() {
-  drawing.addEventListener('pointermove', (event) => {
-    if (!event.buttons) return;
-    const scale = drawing.width / drawing.clientWidth;
+  let last; // where the pen was, in pixels of the canvas; none while it is up
+  const stroke = (event) => {
+    const [x, y, scale] = place(event);
     brush.strokeStyle = '#fff';
     brush.lineWidth = 26 * scale;
     brush.lineCap = 'round';
     brush.beginPath();
-    brush.moveTo((event.offsetX - event.movementX) * scale, (event.offsetY - event.movementY) * scale);
-    brush.lineTo(event.offsetX * scale, event.offsetY * scale);
+    brush.moveTo(...(last ?? [x, y]));
+    brush.lineTo(x, y);
     brush.stroke();
+    last = [x, y];
+  };
+  drawing.addEventListener('pointerdown', (event) => {
+    drawing.setPointerCapture(event.pointerId); // so that it is heard when it is lifted elsewhere
+    stroke(event);
   });
-  drawing.addEventListener('pointerup', update);
+  drawing.addEventListener('pointermove', (event) => {
+    if (last) stroke(event);
+  });
+  for (const end of ['pointerup', 'pointercancel']) {
+    drawing.addEventListener(end, () => {
+      if (!last) return;
+      last = undefined;
+      update();
+    });
+  }
   byId('clear').addEventListener('click', clear);
   byId('invert').addEventListener('click', () => {
     brush.globalCompositeOperation = 'difference';
