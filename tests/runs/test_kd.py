@@ -124,4 +124,4 @@ def test_a_teacher_run_that_is_none_is_told(tmp_path, data_dir):
 )
 def test_flags_of_a_frozen_teacher_go_with_its_method(tmp_path, data_dir, teacher, flags, line):
     with pytest.raises(FlagError, match=line):
-        train.check(taught(tmp_path / "run", data_dir, teacher, **flags))
+        train.check_flags(taught(tmp_path / "run", data_dir, teacher, **flags))
