@@ -100,7 +100,7 @@ def load(
             `folder:PATH`.
         image_size: Of the images in pixels: a side, or height and width as (96, 128) or "96x128";
             0 takes the data set's own.
-        augment: One of `AUGMENTS`, or parts joined by +; see `names.parts`.
+        augment: One of `names.AUGMENTS`, or parts joined by +; see `names.parts`.
         train_examples: Size of a stratified subset of train; 0 takes all.
         validation_fraction: Share of train that is held out where there is no validation split;
             where nothing is cut already, share of all images (a fifth of them is for the test).

@@ -10,7 +10,7 @@ import keras
 
 from xkd_keras import operations
 from xkd_keras.errors import InputError
-from xkd_keras.peers import catalogue, graphs
+from xkd_keras.peers import graphs
 from xkd_keras.peers.layers import BN_MOMENTUM, logits
 
 
@@ -82,11 +82,6 @@ def trained(name: str) -> keras.Model:
             " a connection, or a file of weights.",
             argument="start",
         ) from None
-
-
-def pixels(name: str) -> graphs.Eyes:
-    """Return what the weights of a network of keras.applications expect of its caller."""
-    return graphs.Eyes.of_kind(catalogue.EXPECTED[name])
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,6 @@ from xkd_keras import operations
 from xkd_keras.errors import InputError, first_line
 from xkd_keras.peers import catalogue, graphs, layers
 
-SUFFIXES = (".keras", ".h5")
 _PROBABILITIES = ("softmax", "sigmoid")
 _ENDINGS = {*_PROBABILITIES, *operations.PASSING, "flatten"}
 

@@ -33,7 +33,7 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
     networks = dict(metrics["peers"])
     if len(networks) > 1:  # else the ensemble is the peer
         networks["ensemble"] = metrics["ensemble"]
-    uneven = findings.uneven(metrics.get("data", {}))  # of which `evaluate` says nothing
+    uneven = findings.uneven(metrics["data"])
     there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": uneven}
     columns = [c for c in _COLUMNS if there.get(c[1], True)]
     rows = {

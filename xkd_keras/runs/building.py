@@ -233,7 +233,7 @@ def optimizer(
     """Return a peer's optimizer: its learning rate over `epochs` of `steps` steps, and the rest.
 
     Args:
-        learning: The flags of `config.LEARNING`, by name.
+        learning: The flags of `fields.LEARNING`, by name.
         epochs: Epochs of the run.
         steps: Steps per epoch.
         old: The variables that are trained already.
