@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from tests.uneven import uneven
-from xkd_keras.runs import calibration, evaluation, predictions
+from xkd_keras.runs import calibration, predictions, scoring
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(4000, 5)) * 3
@@ -66,7 +66,7 @@ def test_answers_stay_and_the_table_gets_both():
     assert row["cross_entropy"] == pytest.approx(
         measured["ensemble"]["calibrated"]["cross_entropy"]
     )
-    assert row["ece"] < 0.03 < evaluation.scores(LABELS, 3 * LOGITS)["ece"]
+    assert row["ece"] < 0.03 < scoring.scores(LABELS, 3 * LOGITS)["ece"]
 
 
 def test_how_sure_is_the_probability_of_the_answer():

@@ -209,8 +209,8 @@ def test_top5_counts_labels_among_the_five_largest_beyond_ten_classes():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(200, 12)), rng.integers(0, 12, 200)
     want = np.mean([label in np.argsort(row)[-5:] for row, label in zip(z, y, strict=True)])
-    assert evaluation.scores(y, z)["top5"] == want
-    assert "top5" not in evaluation.scores(y % 10, z[:, :10])
+    assert scoring.scores(y, z)["top5"] == want
+    assert "top5" not in scoring.scores(y % 10, z[:, :10])
 
 
 def test_equal_answers_are_ranked_as_the_first_of_them_is_chosen():
@@ -250,11 +250,11 @@ def test_calibration_error_is_that_of_the_softmax():
         if there.any():
             right = z.argmax(-1)[there] == labels[there]
             want += there.mean() * abs(p.max(-1)[there].mean() - right.mean())
-    assert evaluation.scores(labels, z)["ece"] == pytest.approx(want)
+    assert scoring.scores(labels, z)["ece"] == pytest.approx(want)
 
 
 def test_the_brier_score_is_the_squared_distance_to_the_one_hot_label():
     z = np.random.default_rng(0).normal(0, 2, (50, 6))
     labels = np.random.default_rng(1).integers(0, 6, 50)
     want = np.mean(np.sum((softmax(z, -1) - np.eye(6)[labels]) ** 2, axis=-1))
-    assert evaluation.scores(labels, z)["brier"] == pytest.approx(want)
+    assert scoring.scores(labels, z)["brier"] == pytest.approx(want)

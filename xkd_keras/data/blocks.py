@@ -11,7 +11,7 @@ MOST = 200  # blocks that are looked at before the image itself; real files have
 _BYTES = [bytes([value]) for value in range(256)]
 
 
-def apart(function):
+def as_one_operation(function):
     """Return `function` of tensors as one operation of the graph that calls it.
 
     In the branch of a picture of another format it costs that one operation, not all of its own.

@@ -124,8 +124,14 @@ def load(
         InputError: Something cannot be used; one line says what, and what can.
     """
     request = Request(
-        *(names.sides(image_size), augment, validation_fraction, data_dir, skip_unreadable),
-        *(int(cache_gib * 2**30), duplicates, tuple(class_names)),
+        image_size=names.sides(image_size),
+        augment=augment,
+        validation_fraction=validation_fraction,
+        data_dir=data_dir,
+        skip_unreadable=skip_unreadable,
+        cache_bytes=int(cache_gib * 2**30),
+        duplicates=duplicates,
+        class_names=tuple(class_names),
     )
     _check_values(request, train_examples)
     names.check(name, data_dir)

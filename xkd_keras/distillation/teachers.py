@@ -232,7 +232,7 @@ TEACHERS = {
 OF_OTHERS = ("leave_one_out", "gated", "pairwise")
 
 
-def told(teacher: str | Callable, peers: int) -> bool:
+def uses_labels(teacher: str | Callable, peers: int) -> bool:
     """Whether a teacher is made with the labels, so that how often it is right says nothing.
 
     Of two peers, `gated` has the other one as it is.

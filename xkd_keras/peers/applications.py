@@ -36,8 +36,8 @@ def build(name, x, num_classes):
         # Shipped with up to 0.9997: thousands of steps until inference sees them trained.
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BN_MOMENTUM
-    seen, head = graphs.eyes(model), graphs.head(model)
-    left_out = {id(layer) for layer in [head, *(seen.layers if seen else ())]}
+    scaling, head = graphs.input_scaling(model), graphs.head(model)
+    left_out = {id(layer) for layer in [head, *(scaling.layers if scaling else ())]}
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Reshape) and layer.target_shape == (num_classes,):

@@ -294,7 +294,10 @@ def load_run(
     if own:
         whereabouts.check(config, run_dir)
     data = load_dataset(
-        *(config, dataset, tuple(known["image_shape"][:2]), tuple(known["class_names"])),
+        config,
+        dataset,
+        image_size=tuple(known["image_shape"][:2]),
+        class_names=tuple(known["class_names"]),
         skip_unreadable=skip_unreadable,
     )
     if own and data.fingerprint != metrics["data"]["fingerprint"]:

@@ -142,7 +142,7 @@ def learned(peer: Peer) -> dict:
     return {**peer.learning, **(begun if start else {})}
 
 
-def told(peer: Peer) -> str:
+def learning_line(peer: Peer) -> str:
     """Return in a line how a peer learns, and from where."""
     own = learned(peer)
     text = f"{own['optimizer']}, learning rate {own['learning_rate']:g}"
