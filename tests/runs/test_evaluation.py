@@ -174,6 +174,18 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
     assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [("{}", "'data'"), ("{", "Expecting property name"), ("[]", "list ")]
+)
+def test_a_damaged_metrics_file_is_told_and_is_no_missing_run(tmp_path, content, reason):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match="is damaged or cannot be read") as caught:
+        records.finished(tmp_path, "teacher_run")
+    line = f"teacher_run: {tmp_path / 'metrics.json'} is damaged or cannot be read ({reason}"
+    assert str(caught.value).startswith(line)
+    assert "valid: restore it, or delete it and start the training" in str(caught.value)
+
+
 def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
     data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
     (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))

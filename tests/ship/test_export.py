@@ -52,7 +52,12 @@ def test_a_file_does_not_tell_where_its_images_are_on_somebodys_disk(dataset, ca
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.json", "{}", "holds no finished run"),
+        (
+            "metrics.json",
+            "{}",
+            r"metrics\.json is damaged or cannot be read \('data'\); valid: restore",
+        ),
+        ("metrics.json", "{", r"metrics\.json is damaged or cannot be read \(Expecting"),
         ("export/manifest.json", "{", r"manifest\.json"),
         (
             "peers/plain.keras",
