@@ -9,7 +9,7 @@ import inspect
 import keras
 
 from xkd_keras import operations
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, one_line
 from xkd_keras.peers import graphs
 from xkd_keras.peers.layers import BN_MOMENTUM, logits
 
@@ -29,7 +29,7 @@ def build(name, x, num_classes):
         model = classifier(name, tuple(x.shape[1:]), num_classes)
     except ValueError as error:
         raise InputError(
-            f"{x.shape[1]}x{x.shape[2]} does not suit {name}: {_one_line(error)}",
+            f"{x.shape[1]}x{x.shape[2]} does not suit {name}: {_sentence(error)}",
             argument="image_shape",
         ) from None
     for layer in graphs.leaves(model):
@@ -78,11 +78,11 @@ def trained(name: str) -> keras.Model:
         return classifier(name, weights="imagenet")
     except Exception as error:  # a download may fail in any way
         raise InputError(
-            f"'imagenet': Keras could not get the weights of {name} ({_one_line(error)}); valid:"
+            f"'imagenet': Keras could not get the weights of {name} ({_sentence(error)}); valid:"
             " a connection, or a file of weights.",
             argument="start",
         ) from None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") + "."
+def _sentence(error: Exception) -> str:
+    return one_line(error).rstrip(".") + "."

@@ -7,7 +7,7 @@ import zipfile
 import keras
 
 from xkd_keras import operations
-from xkd_keras.errors import InputError, first_line
+from xkd_keras.errors import InputError, first_line, one_line
 from xkd_keras.peers import catalogue, graphs, layers
 
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -115,7 +115,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         )
         raise InputError(
             f"'{path}' is for images of {made} and cannot take {given}"
-            f" ({' '.join(str(error).split())[:120]}); valid: images of its size.",
+            f" ({one_line(error, 120)}); valid: images of its size.",
             argument="peer",
         ) from None
 

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, one_line
 from xkd_keras.peers import applications, catalogue, graphs, layers, saved
 
 IMAGENET = "imagenet"
@@ -150,8 +150,7 @@ def _fill(model: keras.Model, path: str) -> list[keras.Layer]:
             model.load_weights(path, skip_mismatch=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())[:200]}); valid: a file of"
-            " model.save_weights.",
+            f"'{path}' cannot be read ({one_line(error)}); valid: a file of model.save_weights.",
             argument="start",
         ) from None
     return [leaf for leaf in leaves if not _arrays(leaf)]
