@@ -9,7 +9,7 @@ from scipy.stats import entropy as scipy_entropy
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, mastery, teachers, views
+from xkd_keras.distillation import losses, mastery, mixing, teachers
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
@@ -112,7 +112,7 @@ def test_what_mixed_labels_leave_open_is_no_lack_of_mastery():
     np.testing.assert_allclose(losses.entropy(parts.astype("float32")), lost, rtol=1e-5)
     np.testing.assert_array_equal(losses.entropy(np.array([2, 0])), [0.0, 0.0])
     cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0, mix="mixup", seed=3)
-    images, labels, _ = views.mixed("mixup", IMAGES, LABELS, 4, (3, 0))
+    images, labels, _ = mixing.mix("mixup", IMAGES, LABELS, 4, (3, 0))
     z = np.stack([peer.predict(images, verbose=0) for peer in cohort.peers.values()])
     labels = np.asarray(labels, "float64")
     assert (labels.max(1) < 1).any()

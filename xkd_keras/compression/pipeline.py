@@ -8,7 +8,7 @@ from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
 from xkd_keras.runs import directory as rundir
-from xkd_keras.ship import artifacts, lite, manifest, workshop
+from xkd_keras.ship import artifacts, lite, manifest, staging
 from xkd_keras.ship.tested import Tested, full_float32
 
 LOSS = 0.05  # of top-1, beyond which a file is warned of
@@ -71,7 +71,7 @@ def compress(
     )
     network = twin.twin(run.models[peer])
     passes.check(recipe, network)
-    with workshop.opened(run_dir) as stage:
+    with staging.opened(run_dir) as stage:
         with full_float32():
             tested = Tested(run, precision)  # before learning: it may refuse the run
         model = passes.run(recipe, network, tune, sparsity, clusters)

@@ -13,11 +13,11 @@ from xkd_keras.distillation import (
     mastery,
     members,
     metrics,
+    mixing,
     nonfinite,
     similar,
     teachers,
     terms,
-    views,
 )
 from xkd_keras.distillation import recompute as recomputing
 from xkd_keras.distillation import shares as ensemble_shares
@@ -56,7 +56,7 @@ class Cohort(KerasSide):
             a `Frozen` teacher, which is no peer.
         class_weights: How much an image of each class counts in the loss, [classes] or a dict by
             the number of the class; 1 if None.
-        mix: What half of the training batches are made of: a name in `views.KINDS`.
+        mix: What half of the training batches are made of: a name in `mixing.KINDS`.
         seed: Of the mixing.
         label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
@@ -113,7 +113,7 @@ class Cohort(KerasSide):
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers, getattr(self._teacher, "models", {}))
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
-        self.mix, self.seed = views.checked(mix), seed
+        self.mix, self.seed = mixing.checked(mix), seed
         self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
         self.label_smoothing = members.part("label_smoothing", label_smoothing)
         self.ema = members.part("ema", ema)
@@ -151,7 +151,7 @@ class Cohort(KerasSide):
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
         step = tf.cast(self.optimizer.iterations, tf.int32)
-        images, labels, sample_weight = views.mixed(
+        images, labels, sample_weight = mixing.mix(
             self.mix, images, labels, self.classes, (self.seed, step), sample_weight
         )
         statistics = self.nonfinite.snapshot()

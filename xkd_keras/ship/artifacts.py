@@ -23,7 +23,7 @@ from xkd_keras.ship import (
     onnx_file,
     quality,
     savedmodel,
-    workshop,
+    staging,
 )
 from xkd_keras.ship.tested import Tested, full_float32
 from xkd_keras.ship.variants import (
@@ -73,7 +73,7 @@ def export(
     versioned = names if SAVED_MODEL in variants else []
     numbers = {name: _version(run_dir, name, version) for name in versioned}
     lites = [variant for variant in variants if variant in VARIANTS]
-    with workshop.opened(run_dir) as stage, full_float32():
+    with staging.opened(run_dir) as stage, full_float32():
         tested = Tested(run, precision)
         fresh, failed = [], []
         for name in names:
@@ -294,7 +294,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
         else:
             entry["latency_ms"] = each
     listed = {**_circumstances(run), "precision": tested.precision, **listed}
-    with workshop.placed(stage, export, [entry["file"] for entry in fresh]):
+    with staging.placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)
     result.keep_answers(run, tested.answered, tested.temperatures)
     run_page.write_if_trained(run.directory)
