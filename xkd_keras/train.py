@@ -127,7 +127,7 @@ def _check_peer(peer) -> None:
     try:
         peers.check(peer.builder, peer.start, peer.pixels)
     except InputError as error:
-        raise FlagError(error.message, argument=peer.about(error.argument)) from None
+        raise FlagError(error.message, argument=peer.flag_of(error.argument)) from None
 
 
 def main() -> None:

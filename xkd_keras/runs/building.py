@@ -145,7 +145,7 @@ def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> ke
             new_head=_of_other_classes(peer, data),
         )
     except InputError as error:
-        raise InputError(error.message, argument=peer.about(error.argument)) from None
+        raise InputError(error.message, argument=peer.flag_of(error.argument)) from None
 
 
 def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
