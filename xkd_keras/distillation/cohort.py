@@ -115,8 +115,8 @@ class Cohort(KerasSide):
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
         self.mix, self.seed = mixing.checked(mix), seed
         self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
-        self.label_smoothing = members.part("label_smoothing", label_smoothing)
-        self.ema = members.part("ema", ema)
+        self.label_smoothing = members.fraction("label_smoothing", label_smoothing)
+        self.ema = members.fraction("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
         adapts = adapt and getattr(self._teacher, "of_peers", True)
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None

@@ -205,8 +205,8 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
             if result["p"] is not None and result["wilcoxon"] is not None:
                 tested += 1
                 if (result["p"] < statistics.ALPHA) != (result["wilcoxon"] < statistics.ALPHA):
-                    both = f"{p_value(result['p'])} and {p_value(result['wilcoxon'])}"
-                    apart.append(f"{escape(method)} for {escape(peer)} ({escape(both)})")
+                    pair = f"{p_value(result['p'])} and {p_value(result['wilcoxon'])}"
+                    apart.append(f"{escape(method)} for {escape(peer)} ({escape(pair)})")
     if not tested:
         return []
     text = f"Robustness, with unadjusted p: of {many(tested, 'comparison')} with solo, the t-test"
