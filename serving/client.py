@@ -23,7 +23,8 @@ from serving import addresses, command, tensor_values
 SIGNATURE = "serving_bytes"
 # What the server's decoder knows is called so.
 KINDS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
-OUTPUTS = ("labels", "scores", "threshold")
+THRESHOLD = "threshold"
+OUTPUTS = ("labels", "scores", THRESHOLD)
 _OF_PROXIES = (502, 503, 504)  # of a proxy that does not reach its server
 
 
@@ -139,8 +140,8 @@ class Client:
             try:
                 outputs = stub.Predict(request, timeout=self._timeout).outputs
             except grpc.RpcError as error:
-                if OUTPUTS[-1] in known and OUTPUTS[-1] in (error.details() or ""):
-                    known.remove(OUTPUTS[-1])  # a model that was exported by an earlier version
+                if THRESHOLD in known and THRESHOLD in (error.details() or ""):
+                    known.remove(THRESHOLD)  # a model that was exported by an earlier version
                     return send(images)
                 kind = RefusedError
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
@@ -149,7 +150,7 @@ class Client:
             shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
             labels = np.array(tensor_values.texts(outputs["labels"]), object).reshape(shape)
             scores = tensor_values.floats(outputs["scores"]).reshape(shape)
-            least = tensor_values.floats(outputs["threshold"])[:1] if OUTPUTS[-1] in known else [0]
+            least = tensor_values.floats(outputs[THRESHOLD])[:1] if THRESHOLD in known else [0]
             named = [[label.decode() for label in row] for row in labels]
             return [Answer(*row, *least) for row in zip(named, scores, strict=True)]
 

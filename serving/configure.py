@@ -85,7 +85,8 @@ def models_config(models: Mapping[str, Sequence[int]], base: str) -> str:
     """
     parts = []
     for name, versions in models.items():
-        labels = {"stable": versions[-2:][0], "canary": versions[-1]}
+        newest = versions[-1]
+        labels = {"stable": versions[-2] if len(versions) > 1 else newest, "canary": newest}
         lines = "".join(_LABEL.format(label=k, version=v) for k, v in labels.items())
         parts.append(_MODEL.format(name=name, base=base.rstrip("/"), labels=lines))
     return f"model_config_list {{\n{''.join(parts)}}}\n"
@@ -117,7 +118,7 @@ def main() -> int:
         texts[name] = _filled(name, values)
     settings = texts["batching.config"] + texts["monitoring.config"]
     values["settings"] = hashlib.sha256(settings.encode()).hexdigest()[:12]
-    for name in list(texts)[:3]:
+    for name in ("models.config", "batching.config", "monitoring.config"):
         key = name.replace(".", "_")
         values[key] = textwrap.indent(texts[name], "    ").rstrip()
     texts["kubernetes.yaml"] = _filled("kubernetes.yaml", values)

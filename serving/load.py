@@ -201,9 +201,9 @@ def main() -> int:
     steps = []
     for load in loads:
         if given.rate:
-            step = loops.opened(connect, load, given.clients, given.warm_up, given.seconds)
+            step = loops.open_loop(connect, load, given.clients, given.warm_up, given.seconds)
         else:
-            step = loops.closed(connect, int(load), given.warm_up, given.seconds)
+            step = loops.closed_loop(connect, int(load), given.warm_up, given.seconds)
         steps.append(step)
         print(loops.row(step) + (f"  {step.first_error}" if step.errors else ""))
     if given.json:

@@ -63,7 +63,9 @@ class Recorder:
         return Step(load, len(latencies) / seconds, self._errors, values, self._first)
 
 
-def closed(connect: Callable[[], Callable], clients: int, warm_up: float, seconds: float) -> Step:
+def closed_loop(
+    connect: Callable[[], Callable], clients: int, warm_up: float, seconds: float
+) -> Step:
     """Return what is measured by clients that send one request after the other.
 
     Args:
@@ -84,7 +86,7 @@ def closed(connect: Callable[[], Callable], clients: int, warm_up: float, second
     return recorder.step(clients)
 
 
-def opened(
+def open_loop(
     connect: Callable[[], Callable],
     rate: float,
     clients: int,
@@ -98,7 +100,7 @@ def opened(
     requests that it kept from being sent.
 
     Args:
-        connect: As in `closed`.
+        connect: As in `closed_loop`.
         rate: Requests per second; the gaps between them are exponential.
         clients: How many requests may be in flight.
         warm_up: Seconds before measuring.

@@ -147,7 +147,7 @@ class Run:
         """Its answers, as the report reads them."""
         parts, warm = {"test": self.predictions}, dict.fromkeys([*self.peers, "ensemble"], 2.0)
         places = {"test": [f"train/{i}.png" for i in range(self.images)]}
-        return answers.of(parts, self.weights, warm, places)
+        return answers.collect(parts, self.weights, warm, places)
 
     def write(self, run_dir):
         """Write what a run leaves behind, and the report of it; return the page's path."""

@@ -7,7 +7,7 @@ from absl import flags
 
 from tests.shell import fails, here
 from xkd_keras import data
-from xkd_keras.errors import FlagError, InputError, first_line, nearest
+from xkd_keras.errors import FlagError, InputError, first_line, nearest, one_line
 from xkd_keras.flags import command_line, fields, parsing, peer
 
 
@@ -113,3 +113,11 @@ def test_the_command_line_puts_dashes_only_before_what_is_a_flag(monkeypatch):
 )
 def test_the_first_line_of_an_error_is_its_reason(text, line):
     assert first_line(ValueError(text)) == line
+
+
+def test_a_long_error_is_one_line_that_is_cut():
+    error = ValueError("no \n such\tfile " + "x" * 300)
+    assert one_line(error, 8) == "no such "
+    assert one_line(error, 8, end="...") == "no su..."
+    assert one_line("as it is", 8, end="...") == "as it is"
+    assert len(one_line(error)) == 200

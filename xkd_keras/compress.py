@@ -14,6 +14,17 @@ from xkd_keras.runs import records
 from xkd_keras.ship.variants import PRECISION
 
 RECIPES = ("qat", "prune", "cluster", "pqat", "cqat", "pcqat")
+_OPTIONS = (  # flags that are arguments of `pipeline.compress`
+    "epochs",
+    "learning_rate",
+    "distill_weight",
+    "temperature",
+    "sparsity",
+    "clusters",
+    "batch_size",
+    "seed",
+    "precision",
+)
 
 
 def main() -> None:
@@ -32,15 +43,8 @@ def main() -> None:
         from xkd_keras.compression import pipeline
         from xkd_keras.report import deployment_page
 
-    names = ("epochs", "learning_rate", "temperature", "sparsity", "clusters", "batch_size")
-    names = *names, "seed", "precision"
-    manifest = pipeline.compress(
-        run_dir,
-        values.peer,
-        values.recipe,
-        distill_weight=values.distill_weight,
-        **{name: values[name].value for name in names},
-    )
+    given = {name: values[name].value for name in _OPTIONS}
+    manifest = pipeline.compress(run_dir, values.peer, values.recipe, **given)
     print(f"\n{deployment_page.table(manifest)}\n{deployment_page.advice(manifest)}")
 
 

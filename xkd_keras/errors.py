@@ -81,6 +81,15 @@ def first_line(error: Exception) -> str:
     return (said or lines or [type(error).__name__])[0]
 
 
+def one_line(error: object, limit: int = 200, end: str = "") -> str:
+    """Return what an error says on one line of at most `limit` characters; `end` where it is cut.
+
+    Unlike `first_line`, all of its lines: libraries put the reason anywhere.
+    """
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[: limit - len(end)] + end
+
+
 def nearest(received: str, valid: Iterable[str]) -> str:
     """Return the valid choice most like what was received; of equals the longest common start."""
 

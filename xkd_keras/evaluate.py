@@ -27,9 +27,11 @@ def main() -> None:
         raise FlagError("is for a run's networks; --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
-    run_dir, model = (Path(parsing.path(values[name].value, name)) for name in ("run_dir", "model"))
-    run_dir = run_dir if values.run_dir else whereabouts.containing(model)
-    config = run_dir and records.finished(run_dir)[0]
+    run_dir = Path(parsing.path(values.run_dir, "run_dir"))
+    model = Path(parsing.path(values.model, "model"))
+    if not values.run_dir:
+        run_dir = whereabouts.containing(model)
+    config = records.finished(run_dir)[0] if run_dir else None
     command_line.tell(f"evaluating {values.model or values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import headline
@@ -63,9 +65,9 @@ def _usual_split(dataset: str, own: bool) -> str:
         dataset: Its name; empty: the run's.
         own: Whether the run was trained on it: a part of its images is held out for the test.
     """
-    plain = names.is_folder(dataset) and not own
-    whole = plain and not datasets.has_test(Path(names.folder_path(dataset)))
-    return "all" if whole else "test"
+    if own or not names.is_folder(dataset):
+        return "test"
+    return "test" if datasets.has_test(Path(names.folder_path(dataset))) else "all"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from xkd_keras.devices import start_up
 from xkd_keras.errors import FlagError
 from xkd_keras.flags import command_line, parsing
 from xkd_keras.runs import records
-from xkd_keras.ship.variants import CHOICES, PRECISION, SAVED_MODEL, check_variants
+from xkd_keras.ship.variants import PRECISION, SAVED_MODEL, check_variants
 
 
 def main() -> None:
@@ -25,23 +25,22 @@ def main() -> None:
             "the ensemble has no TFLite and no ONNX files; valid: --variant=savedmodel.",
             argument="peer",
         )
-    for variant in values.variant:
-        if variant not in CHOICES:
-            raise FlagError.unknown("variant", variant, CHOICES)
     check_variants(values.variant)
-    run_dir, asked = Path(parsing.path(values.run_dir, "run_dir")), (values.peer, values.variant)
+    run_dir = Path(parsing.path(values.run_dir, "run_dir"))
     records.finished(run_dir)
     command_line.tell(f"exporting networks of {values.run_dir}")
     start_up.load_tensorflow()
     from xkd_keras.report import deployment_page
     from xkd_keras.ship import artifacts, manifest  # after what may be wrong with the flags
 
-    listed = artifacts.export(run_dir, *asked, values.version, values.precision)
+    listed = artifacts.export(
+        run_dir, values.peer, values.variant, values.version, values.precision
+    )
     print(f"\n{deployment_page.table(listed)}\n{deployment_page.advice(listed)}")
     print(f"manifest  {manifest.path(run_dir)}")
     if (run_dir / "report.html").exists():
         print(f"report    {run_dir / 'report.html'}")
-    if manifest.asked(listed["failed"], *asked):
+    if manifest.asked(listed["failed"], values.peer, values.variant):
         sys.exit(1)
 
 

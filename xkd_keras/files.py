@@ -68,6 +68,15 @@ def locked(file: IO, how: int) -> bool:
     return True
 
 
+def cannot_write(directory: Path | str, error: OSError) -> InputError:
+    """Return the error for a directory, of argument `run_dir`, that takes no files."""
+    return InputError(
+        f"cannot write to '{directory}' ({error.strerror}); valid: a directory that can be made or"
+        " written.",
+        argument="run_dir",
+    )
+
+
 def without_locks(directory: Path | str) -> str:
     """Return the warning where `locked` said False."""
     return (

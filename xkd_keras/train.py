@@ -3,7 +3,6 @@
 python -m xkd_keras.train --flagfile=configs/quickstart.flags
 """
 
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,18 +25,22 @@ def train_and_evaluate(config: configs.Config, callbacks: Sequence = ()) -> dict
         callbacks: More Keras callbacks for `fit`. What they keep is not in the checkpoints.
 
     Returns:
-        What metrics.json holds; nothing in a worker that is not the chief. A run that is already
-        complete is not touched.
+        What metrics.json holds; an empty dict in a worker that is not the chief. A run that is
+        already complete is not touched.
 
     Raises:
         InputError: Something in the configuration, the data or the directory cannot be used, or a
             peer's loss is not finite.
     """
-    return _trained(config, callbacks, functools.partial(_export, config))
+    return _train(config, callbacks)
 
 
-def _trained(config: configs.Config, callbacks: Sequence, more: Callable[[dict], None]) -> dict:
-    """Train, and do `more` with the metrics where the files are, while other workers wait."""
+def _train(
+    config: configs.Config,
+    callbacks: Sequence = (),
+    tell: Callable[[configs.Config, dict], None] | None = None,
+) -> dict:
+    """Train; where the files are, write the report, `tell` of the metrics, and export."""
     check_flags(config)
     names = ", ".join(peer.name for peer in config.peers())
     command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
@@ -52,22 +55,14 @@ def _trained(config: configs.Config, callbacks: Sequence, more: Callable[[dict],
             from xkd_keras.report import run_page  # not before the first step: it draws
 
             run_page.write(run_dir)
-        more(metrics)
+        if tell:
+            tell(config, metrics)
+        if config.export:  # last: what cannot be made does not hide what was trained
+            from xkd_keras.ship import artifacts
+
+            artifacts.complete(run_dir, config.export)
 
     return training.run(config, callbacks, after)
-
-
-def _export(config: configs.Config, _metrics: dict) -> None:
-    if config.export:
-        from xkd_keras.ship import artifacts
-
-        artifacts.complete(Path(config.run_dir), config.export)
-
-
-def check(config: configs.Config) -> None:
-    """Raise InputError for what can be seen to be wrong before any data is touched."""
-    check_flags(config)
-    check_own(config)
 
 
 def check_flags(config: configs.Config) -> None:
@@ -132,7 +127,7 @@ def _check_peer(peer) -> None:
     try:
         peers.check(peer.builder, peer.start, peer.pixels)
     except InputError as error:
-        raise FlagError(error.message, argument=peer.about(error.argument)) from None
+        raise FlagError(error.message, argument=peer.flag_of(error.argument)) from None
 
 
 def main() -> None:
@@ -140,15 +135,10 @@ def main() -> None:
     config = presets.from_flags()
     signals.restartable()
     try:
-        _trained(config, (), functools.partial(_tell_and_export, config))
+        _train(config, tell=_tell)
     except KeyboardInterrupt:
         print(f"interrupted; the same command resumes from {config.run_dir}", file=sys.stderr)
         sys.exit(130)
-
-
-def _tell_and_export(config: configs.Config, metrics: dict) -> None:
-    _tell(config, metrics)
-    _export(config, metrics)  # last: what cannot be made does not hide what was trained
 
 
 def _tell(config: configs.Config, metrics: dict) -> None:

@@ -32,7 +32,6 @@ class Connections:
         self.limits = limits
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
-        self._stopped = False
 
     def __len__(self) -> int:
         return len(self._open)

@@ -103,10 +103,10 @@ def _no_model(request) -> str:
 # By the module that declares the service: every method of it, by its name.
 SERVICES = {
     prediction_service_pb2: {
-        "Predict": Rpc(lambda inference, *call: inference.predict(*call)),
-        "Classify": Rpc(lambda inference, *call: inference.classify(*call)),
-        "Regress": Rpc(lambda inference, *call: inference.regress(*call)),
-        "MultiInference": Rpc(lambda inference, *call: inference.multi(*call), _first_model),
+        "Predict": Rpc(Inference.predict),
+        "Classify": Rpc(Inference.classify),
+        "Regress": Rpc(Inference.regress),
+        "MultiInference": Rpc(Inference.multi, _first_model),
         "GetModelMetadata": Rpc(lambda inference, request, _: inference.metadata(request)),
     },
     model_service_pb2: {

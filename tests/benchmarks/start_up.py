@@ -51,7 +51,8 @@ def stages(config_file: str, run_dir: str, began: float) -> dict[str, float]:
     from xkd_keras.flags import config
 
     settings = dataclasses.replace(config.read(Path(config_file)), run_dir=run_dir)
-    train.check(settings)
+    train.check_flags(settings)
+    train.check_own(settings)
     done("read and check flags")
     start_up.load_tensorflow()
     done("import TensorFlow and Keras")

@@ -192,14 +192,14 @@ def test_images_that_were_named_from_another_directory_are_found(tmp_path, monke
     (tmp_path / "images").mkdir()
     config = Config(dataset="folder:images", run_dir="run")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run/data.json").write_text(json.dumps(whereabouts.of(config)))
+    (tmp_path / "run/data.json").write_text(json.dumps(whereabouts.folder_fact(config)))
     assert whereabouts.located(config, Path("run")) == config
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = whereabouts.located(config, Path("../run"))
     assert found.dataset == f"folder:{tmp_path / 'images'}"
     whereabouts.check(found, Path("../run"))
-    assert whereabouts.of(Config(dataset="digits")) == {}
+    assert whereabouts.folder_fact(Config(dataset="digits")) == {}
 
 
 def test_a_loss_that_is_not_finite_names_peer_step_and_lambda_and_exits_with_1(good):

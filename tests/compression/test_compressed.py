@@ -16,6 +16,7 @@ from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import calibration
 from xkd_keras.ship import lite
+from xkd_keras.ship.tested import full_float32
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_layer_that_a_recipe_cannot_take_is_told_before_anything_is_computed(
     def refuse(*_, **__):
         raise InputError("the layer 'x' has no int8.", argument="recipe")
 
-    monkeypatch.setattr(pipeline.artifacts, "Tested", never)
+    monkeypatch.setattr(pipeline, "Tested", never)
     monkeypatch.setattr("xkd_keras.compression.quantizing.check", refuse)
     with pytest.raises(InputError, match=r"^recipe: the layer 'x'"):
         pipeline.compress(trained, "normalised", "qat")
@@ -107,7 +108,7 @@ def test_a_layer_that_a_recipe_cannot_take_is_told_before_anything_is_computed(
 def test_files_are_compared_in_full_precision_and_what_follows_has_its_own_again():
     state = tf.config.experimental.tensor_float_32_execution_enabled
     tf.config.experimental.enable_tensor_float_32_execution(True)
-    with pipeline.artifacts.in_full():
+    with full_float32():
         assert not state()
     assert state()
 

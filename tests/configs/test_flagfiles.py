@@ -39,7 +39,8 @@ def test_a_configuration_is_valid_and_opens_with_its_command(path, tmp_path):
     config = configs.read(path)
     if config.dataset == "folder:PATH":  # to be replaced by whoever copies it
         config = dataclasses.replace(config, dataset=f"folder:{tmp_path}")
-    train.check(config)
+    train.check_flags(config)
+    train.check_own(config)
     shown = "my.flags" if path.stem == "folder" else path.relative_to(ROOT).as_posix()
     assert head[0].startswith("# ")
     assert head[1] == f"#   python -m xkd_keras.train --flagfile={shown}"

@@ -11,7 +11,7 @@ from xkd_keras import Cohort
 from xkd_keras.data import balance
 from xkd_keras.distillation import losses, schedules, teachers
 from xkd_keras.errors import InputError
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import scoring
 
 
 def by_hand(weights, schedule, temperature, rate, momentum=0.9):
@@ -285,7 +285,7 @@ def test_balanced_weights_raise_balanced_accuracy_where_500_images_stand_against
         cohort = compiled([keras.Model(inputs, logits, name="a")], class_weights=weights)
         cohort.fit(images, labels, batch_size=105, epochs=30, verbose=0)
         answers = cohort.predict(images, verbose=0)["a"]
-        found[kind] = evaluation.scores(labels, answers)
+        found[kind] = scoring.scores(labels, answers)
     assert found["none"]["top1"] > 0.94  # nearly always the large class
     assert found["none"]["balanced_accuracy"] < 0.65
     assert found["balanced"]["balanced_accuracy"] > 0.75

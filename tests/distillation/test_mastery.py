@@ -9,13 +9,13 @@ from scipy.stats import entropy as scipy_entropy
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, mastery, teachers, views
+from xkd_keras.distillation import losses, mastery, mixing, teachers
 from xkd_keras.errors import InputError
 from xkd_keras.runs import checkpoint
 
 
 def test_a_teacher_is_heard_by_the_probability_that_it_gives_to_the_labels():
-    made = mastery.Mastery(3, 10, rate=1.0)
+    made = mastery.Mastery(3, 10, adapt=1.0)
     shares = tf.constant([0.5, 0.25, 0.25])
     weights, factors = made.heard(shares)
     np.testing.assert_allclose(weights, shares, rtol=1e-6)  # all guess alike, with p = 0.1
@@ -27,17 +27,17 @@ def test_a_teacher_is_heard_by_the_probability_that_it_gives_to_the_labels():
 
 
 def test_a_rate_sharpens_and_a_peer_without_others_hears_nobody():
-    made = mastery.Mastery(2, 4, rate=2.0)
+    made = mastery.Mastery(2, 4, adapt=2.0)
     made.cross_entropy.assign(-np.log([0.5, 0.1]))
     np.testing.assert_allclose(made.heard(tf.constant([0.5, 0.5]))[1], [0.01, 0.25], rtol=1e-5)
-    alone = mastery.Mastery(1, 4, rate=2.0)
+    alone = mastery.Mastery(1, 4, adapt=2.0)
     np.testing.assert_array_equal(alone.heard(tf.constant([1.0]))[1], [0.0])
 
 
 def test_peers_that_have_learned_next_to_nothing_still_have_weights_that_add_up_to_one():
     """In float32 exp(-100 * 5) is 0."""
     losses, shares = np.array([5.0, 5.01, 5.02]), np.array([0.5, 0.5, 0.0])
-    made = mastery.Mastery(3, 10, rate=100.0)
+    made = mastery.Mastery(3, 10, adapt=100.0)
     made.cross_entropy.assign(losses)
     weights, factors = made.heard(tf.constant(shares, tf.float32))
     mastered = shares * np.exp(-100.0 * losses)  # in float64
@@ -48,7 +48,7 @@ def test_peers_that_have_learned_next_to_nothing_still_have_weights_that_add_up_
 
 
 def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_finite():
-    made = mastery.Mastery(3, 4, rate=1.0)
+    made = mastery.Mastery(3, 4, adapt=1.0)
     made.update(tf.constant([0.0, np.nan, np.inf]))
     start = np.log(4.0)
     np.testing.assert_allclose(made.cross_entropy, [0.98 * start, start, start], rtol=1e-6)
@@ -112,7 +112,7 @@ def test_what_mixed_labels_leave_open_is_no_lack_of_mastery():
     np.testing.assert_allclose(losses.entropy(parts.astype("float32")), lost, rtol=1e-5)
     np.testing.assert_array_equal(losses.entropy(np.array([2, 0])), [0.0, 0.0])
     cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0, mix="mixup", seed=3)
-    images, labels, _ = views.mixed("mixup", IMAGES, LABELS, 4, (3, 0))
+    images, labels, _ = mixing.mix("mixup", IMAGES, LABELS, 4, (3, 0))
     z = np.stack([peer.predict(images, verbose=0) for peer in cohort.peers.values()])
     labels = np.asarray(labels, "float64")
     assert (labels.max(1) < 1).any()

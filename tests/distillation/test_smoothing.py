@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, views
+from xkd_keras.distillation import losses, mixing
 from xkd_keras.errors import InputError
 
 
@@ -48,11 +48,11 @@ def test_the_loss_and_the_gradient_are_of_smoothed_labels_and_the_metrics_of_pla
 
 
 def test_weights_of_examples_and_mixed_labels_are_smoothed_too(monkeypatch):
-    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
+    monkeypatch.setattr(mixing, "SHARE", 1.1)  # every batch
     weights = np.linspace(0, 2, 48).astype("float32")
     cohort = Cohort([linear("a")], 0.0, mix="mixup", seed=3, label_smoothing=0.3)
     cohort.compile(keras.optimizers.SGD(0.0))
-    mixed = views.mixed("mixup", IMAGES, LABELS, 4, [3, 0], weights)
+    mixed = mixing.mix("mixup", IMAGES, LABELS, 4, [3, 0], weights)
     images, labels, mixed_weights = (np.asarray(each) for each in mixed)
     logits = cohort.peers["a"].predict(images, verbose=0)
     shown = cohort.train_on_batch(IMAGES, LABELS, weights, return_dict=True)

@@ -264,8 +264,8 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
 
 def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
     (peer,) = Config(peer=("resnet20,start=a.keras",)).peers()
-    assert peer.about("start") == "peer=resnet20,start"
-    assert peer.about("image_shape") == "image_size"
+    assert peer.flag_of("start") == "peer=resnet20,start"
+    assert peer.flag_of("image_shape") == "image_size"
 
 
 @pytest.mark.parametrize(

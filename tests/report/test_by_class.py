@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_sup
 
 from tests.invented_runs import Run
 from xkd_keras.report import by_class, findings, headline, run_page
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import scoring
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -33,7 +33,7 @@ def test_precision_recall_and_f1_are_scikit_learns():
 def test_balanced_accuracy_is_scikit_learns_also_where_a_class_has_no_images():
     logits = np.eye(5)[ANSWERS]
     want = balanced_accuracy_score(LABELS, ANSWERS)
-    assert evaluation.scores(LABELS, logits)["balanced_accuracy"] == pytest.approx(want)
+    assert scoring.scores(LABELS, logits)["balanced_accuracy"] == pytest.approx(want)
 
 
 def test_the_table_has_every_network_every_file_and_every_class():

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from tests.uneven import uneven
-from xkd_keras.runs import calibration, evaluation, predictions
+from xkd_keras.runs import calibration, predictions, scoring
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(4000, 5)) * 3
@@ -66,18 +66,18 @@ def test_answers_stay_and_the_table_gets_both():
     assert row["cross_entropy"] == pytest.approx(
         measured["ensemble"]["calibrated"]["cross_entropy"]
     )
-    assert row["ece"] < 0.03 < evaluation.scores(LABELS, 3 * LOGITS)["ece"]
+    assert row["ece"] < 0.03 < scoring.scores(LABELS, 3 * LOGITS)["ece"]
 
 
 def test_how_sure_is_the_probability_of_the_answer():
     for t in (1.0, 2.0):
         want = softmax(LOGITS / t, -1).max(-1)
-        np.testing.assert_allclose(calibration.sureness(LOGITS, t), want, rtol=1e-6)
+        np.testing.assert_allclose(calibration.confidence(LOGITS, t), want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("precision", "expected"),
-    # Right, by falling sureness: yes yes no yes yes | no. Shares: 1, 1, 2/3, 3/4, 4/5, 4/6.
+    # Right, by falling confidence: yes yes no yes yes | no. Shares: 1, 1, 2/3, 3/4, 4/5, 4/6.
     [(1.0, 0.9), (0.8, 0.5), (0.75, 0.5), (0.66, 0.0)],
 )
 def test_a_threshold_lets_through_as_much_as_it_can(precision, expected):

@@ -174,6 +174,18 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
     assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [("{}", "'data'"), ("{", "Expecting property name"), ("[]", "list ")]
+)
+def test_a_damaged_metrics_file_is_told_and_is_no_missing_run(tmp_path, content, reason):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match="is damaged or cannot be read") as caught:
+        records.finished(tmp_path, "teacher_run")
+    line = f"teacher_run: {tmp_path / 'metrics.json'} is damaged or cannot be read ({reason}"
+    assert str(caught.value).startswith(line)
+    assert "valid: restore it, or delete it and start the training" in str(caught.value)
+
+
 def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
     data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
     (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))
@@ -209,8 +221,8 @@ def test_top5_counts_labels_among_the_five_largest_beyond_ten_classes():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(200, 12)), rng.integers(0, 12, 200)
     want = np.mean([label in np.argsort(row)[-5:] for row, label in zip(z, y, strict=True)])
-    assert evaluation.scores(y, z)["top5"] == want
-    assert "top5" not in evaluation.scores(y % 10, z[:, :10])
+    assert scoring.scores(y, z)["top5"] == want
+    assert "top5" not in scoring.scores(y % 10, z[:, :10])
 
 
 def test_equal_answers_are_ranked_as_the_first_of_them_is_chosen():
@@ -250,11 +262,11 @@ def test_calibration_error_is_that_of_the_softmax():
         if there.any():
             right = z.argmax(-1)[there] == labels[there]
             want += there.mean() * abs(p.max(-1)[there].mean() - right.mean())
-    assert evaluation.scores(labels, z)["ece"] == pytest.approx(want)
+    assert scoring.scores(labels, z)["ece"] == pytest.approx(want)
 
 
 def test_the_brier_score_is_the_squared_distance_to_the_one_hot_label():
     z = np.random.default_rng(0).normal(0, 2, (50, 6))
     labels = np.random.default_rng(1).integers(0, 6, 50)
     want = np.mean(np.sum((softmax(z, -1) - np.eye(6)[labels]) ** 2, axis=-1))
-    assert evaluation.scores(labels, z)["brier"] == pytest.approx(want)
+    assert scoring.scores(labels, z)["brier"] == pytest.approx(want)

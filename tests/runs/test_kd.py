@@ -13,7 +13,7 @@ from xkd_keras import data as datasets
 from xkd_keras import train
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.runs import history, training
-from xkd_keras.runs.callbacks import History
+from xkd_keras.runs.callbacks import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,9 @@ def test_a_gates_run_goes_on_where_it_was_interrupted(tmp_path, data_dir):
         if epoch == 0:
             raise KeyboardInterrupt
 
-    kept = History.on_epoch_end
+    kept = Recorder.on_epoch_end
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(History, "on_epoch_end", stop)
+        patch.setattr(Recorder, "on_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(stopped)
     train.train_and_evaluate(stopped)
@@ -124,4 +124,4 @@ def test_a_teacher_run_that_is_none_is_told(tmp_path, data_dir):
 )
 def test_flags_of_a_frozen_teacher_go_with_its_method(tmp_path, data_dir, teacher, flags, line):
     with pytest.raises(FlagError, match=line):
-        train.check(taught(tmp_path / "run", data_dir, teacher, **flags))
+        train.check_flags(taught(tmp_path / "run", data_dir, teacher, **flags))

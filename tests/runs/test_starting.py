@@ -183,4 +183,4 @@ def test_checkpoints_hold_what_a_start_brought(finished_run, whole):
 def test_a_start_that_is_not_there_is_told_before_anything_is_loaded(data_dir, tmp_path):
     config = configuration(tmp_path, data_dir, peer=("resnet20,start=none.keras",))
     with pytest.raises(FlagError, match=r"^peer=resnet20,start: there is no file 'none\.keras'"):
-        train.check(config)
+        train.check_flags(config)

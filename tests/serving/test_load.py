@@ -26,7 +26,7 @@ def test_a_closed_loop_has_so_many_clients_and_one_request_each():
 
         return send
 
-    step = loops.closed(connect, 4, 0.0, 0.4)
+    step = loops.closed_loop(connect, 4, 0.0, 0.4)
     assert most[0] == 4
     assert step.load == 4
     assert step.errors == 0
@@ -39,7 +39,7 @@ def test_an_open_loop_sends_at_its_rate_and_counts_what_requests_wait():
     def connect():
         return lambda: time.sleep(0.02)
 
-    step = loops.opened(connect, 200, 1, 0.0, 0.5)
+    step = loops.open_loop(connect, 200, 1, 0.0, 0.5)
     dues = np.cumsum(np.random.default_rng(0).exponential(1 / 200, 101))
     assert round(step.throughput * 0.5) == (dues < 0.5).sum()
     # One client manages 50 a second: the last of the requests waited for most of the rest.
@@ -48,7 +48,7 @@ def test_an_open_loop_sends_at_its_rate_and_counts_what_requests_wait():
 
 def test_what_comes_before_the_warm_up_is_over_does_not_count():
     sent = []
-    step = loops.opened(lambda: lambda: sent.append(1), 400, 8, 0.25, 0.25)
+    step = loops.open_loop(lambda: lambda: sent.append(1), 400, 8, 0.25, 0.25)
     assert 0 < round(step.throughput * 0.25) < len(sent)
 
 
@@ -61,7 +61,7 @@ def test_errors_are_counted_apart_and_the_first_is_kept():
         if len(sent) % 2:
             raise ValueError("odd\nmore")
 
-    step = loops.closed(lambda: send, 1, 0.0, 0.2)
+    step = loops.closed_loop(lambda: send, 1, 0.0, 0.2)
     assert step.errors == (len(sent) + 1) // 2
     assert round(step.throughput * 0.2) == len(sent) // 2
     assert step.first_error == "ValueError: odd"

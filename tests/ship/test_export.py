@@ -15,6 +15,7 @@ from tests.shipped_files import tree
 from xkd_keras.errors import InputError
 from xkd_keras.flags import command_line
 from xkd_keras.ship import artifacts, latency, metadata, savedmodel
+from xkd_keras.ship.tested import Tested
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -52,7 +53,12 @@ def test_a_file_does_not_tell_where_its_images_are_on_somebodys_disk(dataset, ca
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.json", "{}", "holds no finished run"),
+        (
+            "metrics.json",
+            "{}",
+            r"metrics\.json is damaged or cannot be read \('data'\); valid: restore",
+        ),
+        ("metrics.json", "{", r"metrics\.json is damaged or cannot be read \(Expecting"),
         ("export/manifest.json", "{", r"manifest\.json"),
         (
             "peers/plain.keras",
@@ -185,9 +191,9 @@ def test_a_network_may_answer_an_image_otherwise_on_another_machine(images, told
     )
     tested = types.SimpleNamespace(run=run, top1=lambda name: 0.5)
     with pytest.raises(InputError, match="has a top-1 of 50"):
-        artifacts.Tested._check_own(tested, "plain")
+        Tested._check_own(tested, "plain")
     run.metrics["peers"]["plain"]["top1"] = told - 0.0002
-    artifacts.Tested._check_own(tested, "plain")
+    Tested._check_own(tested, "plain")
 
 
 def command(*arguments, limit=None):

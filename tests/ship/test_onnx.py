@@ -79,7 +79,7 @@ def test_a_file_answers_as_keras_does_for_any_batch(shipped):
         images = np.random.default_rng(n).integers(0, 256, (n, *call.image_shape)).astype(np.uint8)
         logits = model.predict(images, verbose=0) / temperature
         found = call.outputs(images)
-        assert quality.apart(found["logits"], logits) < quality.TOLERANCE
+        assert quality.largest_difference(found["logits"], logits) < quality.TOLERANCE
         np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
         np.testing.assert_array_equal(call(images), found["probabilities"])
 

@@ -31,7 +31,7 @@ def activate(make: Maker, x, name: str, part: str = "", **options):
         simple["gelu"] = blocks.Gelu, {}
     kind, config = simple.get(name, (_kinds.Activation, {"activation": name}))
     if kind is _kinds.Activation and not hasattr(tf_keras.activations, name):
-        raise make.told(f"has the activation '{name}', which tf_keras has not")
+        raise make.error(f"has the activation '{name}', which tf_keras has not")
     return make(kind, part, **config)(x)
 
 
@@ -41,6 +41,6 @@ def operation(make: Maker, x, **_):
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind).lstrip("_")
     known = hasattr(keras.activations, name) and type(make.layer).__module__ == "keras.src.ops.nn"
     if not known or not is_tensor(x):
-        raise make.told("is an operation that has no counterpart in tf_keras, which tfmot needs")
+        raise make.error("is an operation that has no counterpart in tf_keras, which tfmot needs")
     options = ("negative_slope", "alpha", "approximate")
     return activate(make, x, name, **{k: v for k, v in vars(make.layer).items() if k in options})

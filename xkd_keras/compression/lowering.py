@@ -40,7 +40,7 @@ def _batch_norm(make: Maker, x, **kwargs):
     """
     layer = make.layer
     if layer.axis not in (-1, len(x.shape) - 1):
-        raise make.told(f"normalises axis {layer.axis}, which is not that of the channels")
+        raise make.error(f"normalises axis {layer.axis}, which is not that of the channels")
     norm = make.namesake(axis=-1)
     if folds(layer):
         return norm(x, **kwargs)
@@ -67,7 +67,7 @@ def _layer_norm(make: Maker, x):
     layer, rank = make.layer, len(x.shape)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if [axis % rank for axis in axes] != [rank - 1] or layer.rms_scaling or rank > 4:
-        raise make.told("normalises more than the channels, or without their mean")
+        raise make.error("normalises more than the channels, or without their mean")
     mean = make(blocks.Mean, "mean")(x)
     x = make(_kinds.Subtract, "centred")([x, mean])
     square = make(_kinds.Multiply, "square")([x, x])
@@ -90,7 +90,7 @@ def _apply(make: Maker, x, activation, part: str = ""):
         return lowered(make.inner, x)
     name = getattr(activation, "__name__", str(activation))
     if getattr(keras.activations, name, None) is not activation:
-        raise make.told(f"has the activation '{name}', which is not of Keras")
+        raise make.error(f"has the activation '{name}', which is not of Keras")
     return activations.activate(make, x, name, part)
 
 
@@ -111,7 +111,7 @@ def _relu(make: Maker, x, **_):
     layer = make.layer
     slope, top = layer.negative_slope, layer.max_value
     if layer.threshold or (slope and top is not None):
-        raise make.told("has a threshold, or a slope and a maximum, which int8 files cannot")
+        raise make.error("has a threshold, or a slope and a maximum, which int8 files cannot")
     if slope:
         return activations.activate(make, x, "leaky_relu", negative_slope=slope)
     if top in (None, 6):
@@ -128,9 +128,9 @@ def _arithmetic(make: Maker, a, b, *, kind: str):
     x, constant = (a, b) if tensors[0] else (b, a)
     constant = keras.ops.convert_to_numpy(constant) if not all(tensors) else None
     if constant is None or constant.size not in (1, constant.shape[-1:] and x.shape[-1]):
-        raise make.told("combines what is neither two equal layers nor a layer and a constant")
+        raise make.error("combines what is neither two equal layers nor a layer and a constant")
     if kind == "Divide" and not tensors[0]:
-        raise make.told("divides by a layer, which int8 cannot")
+        raise make.error("divides by a layer, which int8 cannot")
     sign = -1.0 if kind == "Subtract" and not tensors[0] else 1.0
     scale, offset = {
         "Add": (1.0, constant),
@@ -157,7 +157,7 @@ def _normalization(make: Maker, x):
     )
     deviation = np.maximum(deviation, keras.config.epsilon())
     if max(mean.size, deviation.size) not in (1, x.shape[-1]):
-        raise make.told("normalises other axes than that of the channels")
+        raise make.error("normalises other axes than that of the channels")
     if layer.invert:
         return affine(make, x, deviation, mean, "")
     return affine(make, x, 1 / deviation, -mean / deviation, "")
@@ -167,7 +167,7 @@ def _resizing(make: Maker, x, **_):
     """A crop or a border, and a resize of what is left."""
     layer = make.layer
     if layer.interpolation not in ("bilinear", "nearest") or layer.antialias:
-        raise make.told(
+        raise make.error(
             f"resizes by '{layer.interpolation}'{' with antialias' if layer.antialias else ''},"
             " which int8 files cannot",
             "interpolation='bilinear' or 'nearest' without antialias",
@@ -178,7 +178,7 @@ def _resizing(make: Maker, x, **_):
         x = make(_kinds.Cropping2D, "crop", cropping=_borders((height, width), inner))(x)
     elif layer.pad_to_aspect_ratio:
         if layer.fill_value:
-            raise make.told(f"pads with {layer.fill_value}", "fill_value=0")
+            raise make.error(f"pads with {layer.fill_value}", "fill_value=0")
         outer = max(height, int(width * rows / columns)), max(width, int(height * columns / rows))
         x = make(_kinds.ZeroPadding2D, "pad", padding=_borders(outer, (height, width)))(x)
     options = {"height": rows, "width": columns, "interpolation": layer.interpolation}
@@ -207,7 +207,7 @@ def _separable(make: Maker, x, **_):
 def _mean(make: Maker, x):
     """keras.ops.mean over an image: global average pooling."""
     if len(x.shape) != 4 or sorted(axis % 4 for axis in make.layer.axis or ()) != [1, 2]:
-        raise make.told("averages other axes than height and width")
+        raise make.error("averages other axes than height and width")
     return make(_kinds.GlobalAveragePooling2D, "", keepdims=make.layer.keepdims)(x)
 
 

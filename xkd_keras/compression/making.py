@@ -41,7 +41,7 @@ class Maker:
         layer = self.layer
         kind = getattr(_kinds, type(layer).__name__, None)
         if kind is None or not type(layer).__module__.startswith("keras.src.layers"):
-            raise self.told("has no counterpart in tf_keras, which tfmot needs")
+            raise self.error("has no counterpart in tf_keras, which tfmot needs")
         config = {
             name: value
             for name, value in layer.get_config().items()
@@ -51,9 +51,9 @@ class Maker:
             return self(kind, "", layer.get_weights(), **{**config, **changes})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             reason = first_line(error)[:120]
-            raise self.told(f"cannot be made in tf_keras: {reason}") from None
+            raise self.error(f"cannot be made in tf_keras: {reason}") from None
 
-    def told(self, reason: str, valid: str = LISTED):
+    def error(self, reason: str, valid: str = LISTED):
         """Return the error that says why this layer cannot be taken."""
         return cannot(self.name, type(self.layer).__name__, reason, valid)
 

@@ -8,7 +8,8 @@ from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import fields
 from xkd_keras.runs import directory as rundir
-from xkd_keras.ship import artifacts, lite, manifest, workshop
+from xkd_keras.ship import artifacts, lite, manifest, staging
+from xkd_keras.ship.tested import Tested, full_float32
 
 LOSS = 0.05  # of top-1, beyond which a file is warned of
 
@@ -56,7 +57,7 @@ def compress(
         raise InputError.unknown("recipe", recipe, passes.CHAINS)
     run = rundir.load_run(run_dir)
     before = manifest.read(run_dir)  # fails on a damaged one before any work
-    precision = artifacts.kept_precision(precision, before)
+    precision = manifest.kept_precision(precision, before)
     if peer not in run.models:
         raise InputError.unknown("peer", peer, run.models)
     tune = tuning.Tuner(
@@ -70,11 +71,11 @@ def compress(
     )
     network = twin.twin(run.models[peer])
     passes.check(recipe, network)
-    with workshop.opened(run_dir) as stage:
-        with artifacts.in_full():
-            tested = artifacts.Tested(run, precision)  # before learning: it may refuse the run
+    with staging.opened(run_dir) as stage:
+        with full_float32():
+            tested = Tested(run, precision)  # before learning: it may refuse the run
         model = passes.run(recipe, network, tune, sparsity, clusters)
-        with artifacts.in_full():
+        with full_float32():
             fresh = []
             for name, content in _files(tested, recipe, model):
                 entry = {**artifacts.tflite_entry(peer, name), "taught": distill_weight > 0}
@@ -83,7 +84,7 @@ def compress(
             return artifacts.publish(tested, stage, fresh, [])
 
 
-def _files(tested: artifacts.Tested, recipe: str, model) -> Iterator[tuple[str, bytes]]:
+def _files(tested: Tested, recipe: str, model) -> Iterator[tuple[str, bytes]]:
     """Give the TFLite files of a model that a recipe has made, by the names of their variants."""
     if passes.CHAINS[recipe][-1] == "quantize":  # the model itself has its ranges
         names, images = {recipe: "int8"}, None
@@ -108,7 +109,7 @@ def _usual_rate(config: configs.Config, peer: str) -> float:
     return fields.learning(own.builder, {"optimizer": "sgd"}, own.start)["learning_rate"]
 
 
-def _warn(entry: dict, tested: artifacts.Tested) -> None:
+def _warn(entry: dict, tested: Tested) -> None:
     """Say so where a file is much worse than the network that it was made of."""
     own = tested.top1(entry["network"])
     if own - entry["top1"] > LOSS:

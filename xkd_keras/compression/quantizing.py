@@ -111,7 +111,7 @@ def quantized(model: tf_keras.Model, clone, tune, before: tuple[str, ...]) -> tf
 
     Args:
         model: A twin, left as it is.
-        clone: `passes.clone`.
+        clone: `passes._clone`.
         tune: A `passes.Tune`.
         before: The passes before: prune, cluster.
     """

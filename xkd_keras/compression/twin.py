@@ -7,6 +7,7 @@ import tf_keras
 from xkd_keras.compression import lowering, making
 from xkd_keras.errors import InputError
 from xkd_keras.operations import graph_of, has_graph
+from xkd_keras.ship import quality
 
 TOLERANCE = 1e-4
 
@@ -56,7 +57,7 @@ def _graph(model, inputs, makers: dict, seen: list, prefix: str):
 def _check(model, copied, seen: list) -> None:
     """Compare logits before anything else is done."""
     images = np.float32(np.random.RandomState(0).randint(0, 256, (8, *model.input_shape[1:])))
-    apart = _apart(model(images, training=False), copied(images, training=False))
+    apart = _difference(model(images, training=False), copied(images, training=False))
     if apart <= TOLERANCE:
         return
     known = {id(layer) for layer in model.layers if len(layer._inbound_nodes) == 1}
@@ -64,8 +65,8 @@ def _check(model, copied, seen: list) -> None:
     theirs = keras.Model(model.input, [layer.output for layer, _ in pairs])(images, training=False)
     ours = tf_keras.Model(copied.input, [x for _, x in pairs])(images, training=False)
     for (layer, _), one, two in zip(pairs, theirs, ours, strict=True):
-        if not _apart(one, two) <= TOLERANCE:
-            apart = _apart(one, two)
+        if not _difference(one, two) <= TOLERANCE:
+            apart = _difference(one, two)
             raise making.cannot(
                 layer.name,
                 type(layer).__name__,
@@ -78,6 +79,5 @@ def _check(model, copied, seen: list) -> None:
     )
 
 
-def _apart(one, two) -> float:
-    one, two = np.asarray(one), np.asarray(two)
-    return float(np.max(np.abs(one - two) / np.maximum(1.0, np.abs(one))))
+def _difference(theirs, ours) -> float:
+    return quality.largest_difference(np.asarray(ours), reference=np.asarray(theirs))

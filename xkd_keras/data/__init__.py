@@ -7,9 +7,7 @@ line calls first, does without it.
 import importlib
 
 _LAZY = {
-    "AUGMENTS": "names",
     "Dataset": "dataset",
-    "Split": "sources",
     "about_reading": "dataset",
     "check": "names",
     "check_augment": "names",

@@ -11,7 +11,7 @@ MOST = 200  # blocks that are looked at before the image itself; real files have
 _BYTES = [bytes([value]) for value in range(256)]
 
 
-def apart(function):
+def as_one_operation(function):
     """Return `function` of tensors as one operation of the graph that calls it.
 
     In the branch of a picture of another format it costs that one operation, not all of its own.
@@ -56,9 +56,9 @@ def joined(values: tf.Tensor, order: str = "little") -> tf.Tensor:
     return tf.reduce_sum(values * tf.constant([256**place for place in places], tf.int64), -1)
 
 
-def number(text: tf.Tensor, at: tf.Tensor, count: int, order: str = "little") -> tf.Tensor:
-    """Return an unsigned number of up to seven bytes, int64."""
-    return joined(numbers(text, at, count), order)
+def number(text: tf.Tensor, at: tf.Tensor, count: int) -> tf.Tensor:
+    """Return an unsigned number of up to seven bytes, the lowest first, int64."""
+    return joined(numbers(text, at, count))
 
 
 def as_bytes(value: tf.Tensor, count: int) -> tf.Tensor:

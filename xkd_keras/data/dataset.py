@@ -100,7 +100,7 @@ def load(
             `folder:PATH`.
         image_size: Of the images in pixels: a side, or height and width as (96, 128) or "96x128";
             0 takes the data set's own.
-        augment: One of `AUGMENTS`, or parts joined by +; see `names.parts`.
+        augment: One of `names.AUGMENTS`, or parts joined by +; see `names.parts`.
         train_examples: Size of a stratified subset of train; 0 takes all.
         validation_fraction: Share of train that is held out where there is no validation split;
             where nothing is cut already, share of all images (a fifth of them is for the test).
@@ -124,8 +124,14 @@ def load(
         InputError: Something cannot be used; one line says what, and what can.
     """
     request = Request(
-        *(names.sides(image_size), augment, validation_fraction, data_dir, skip_unreadable),
-        *(int(cache_gib * 2**30), duplicates, tuple(class_names)),
+        image_size=names.sides(image_size),
+        augment=augment,
+        validation_fraction=validation_fraction,
+        data_dir=data_dir,
+        skip_unreadable=skip_unreadable,
+        cache_bytes=int(cache_gib * 2**30),
+        duplicates=duplicates,
+        class_names=tuple(class_names),
     )
     _check_values(request, train_examples)
     names.check(name, data_dir)

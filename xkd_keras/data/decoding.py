@@ -81,7 +81,7 @@ def decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies
         if keep == "arrays":
             arrays[place] = image
         trains = copies and file.part in ("", "train")
-        copy = copies.of(encoded, image.numpy()) if trains else None
+        copy = copies.copy_of(encoded, image.numpy()) if trains else None
         kept = encoded if keep == "encoded" else None
         return Image(hashlib.sha256(encoded).digest(), int(side), place, kept, copy)
 

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from xkd_keras import files
 from xkd_keras.data import names
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, one_line
 
 _BUNDLED = ("digits", "glyphs")  # no download: ready before a bar would show anything
 
@@ -131,18 +131,14 @@ def _check_reachable(base: str, downloads: pathlib.Path) -> None:
 
 
 def _explain(name: str, data_dir: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if isinstance(error, AssertionError) and "manual" in reason.lower():
+    reason = one_line(error, 400, end="...")
+    if isinstance(error, AssertionError) and "manual" in str(error).lower():
         manual = os.path.join(data_dir, "downloads", "manual")
-        return f"{name} must be fetched by hand into {manual}: {_short(reason)}"
+        return f"{name} must be fetched by hand into {manual}: {reason}"
     if isinstance(error, OSError):
         return (
-            f"{name} is not in {data_dir} and cannot be fetched ({_short(reason)}). "
+            f"{name} is not in {data_dir} and cannot be fetched ({reason}). "
             "Prepare it where there is a network, and give its directory as data_dir (of a run that"
             " is finished, in its config.flags)."
         )
-    return f"{name} cannot be prepared in {data_dir}: {_short(reason)}"
-
-
-def _short(reason: str, limit: int = 400) -> str:
-    return reason if len(reason) <= limit else reason[: limit - 3] + "..."
+    return f"{name} cannot be prepared in {data_dir}: {reason}"

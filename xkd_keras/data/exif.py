@@ -51,7 +51,7 @@ def upright(image: tf.Tensor, text: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(turned, [None, None, 3])
 
 
-@blocks.apart
+@blocks.as_one_operation
 def _turned(image: tf.Tensor, text: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     way = orientation(text, at)
 

@@ -6,14 +6,14 @@ import pathlib
 import numpy as np
 
 from xkd_keras.console import printable
-from xkd_keras.data import decoding, duplicates, layout, names, shrunk
+from xkd_keras.data import decoding, duplicates, layout, names, shrunk, tree
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split, three
 from xkd_keras.errors import InputError
 
-_PARTS = ("train", "validation", "test")
+_PARTS = tuple(tree.PARTS)
 _SMALLEST = 32  # pixels; what most networks need
 
 

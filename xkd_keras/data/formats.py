@@ -121,7 +121,7 @@ def _reader(size, read):
         with tf.control_dependencies([headers.refuse(*size(encoded, head))]):
             return _rgb(read(tf.identity(encoded), head))
 
-    return blocks.apart(checked)
+    return blocks.as_one_operation(checked)
 
 
 _READERS = {

@@ -1,12 +1,11 @@
 """What the name of a dataset means, and the preparation that goes with it. Needs no TensorFlow."""
 
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Sequence
 
-from xkd_keras.errors import FlagError, InputError
+from xkd_keras.errors import FlagError, InputError, nearest
 
 # What training images may go through, in this order. Inception mirrors as well, as it always has.
 PARTS = ("crop", "inception", "flip", "rotate", "colour", "randaugment", "erase")
@@ -216,8 +215,8 @@ def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
     prepared = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
     if base in known or os.path.isdir(os.path.join(prepared, base)):
         return
-    near = difflib.get_close_matches(base, known, n=1, cutoff=0.5)
-    hint = f" Did you mean 'tfds:{near[0]}'?" if near else ""
+    near = nearest(base, known)
+    hint = f" Did you mean 'tfds:{near}'?" if near else ""
     raise FlagError(
         f"unknown value '{name}'.{hint} Valid: tfds: and one of the {len(known)} names "
         f"that `tfds.list_builders()` gives.",

@@ -41,7 +41,7 @@ class Copies:
         self._least, self._left, self._lock = least(image_size), most, threading.Lock()
         self._smaller = 0
 
-    def of(self, encoded: bytes, image: np.ndarray) -> bytes | None:
+    def copy_of(self, encoded: bytes, image: np.ndarray) -> bytes | None:
         """Return the copy of a file, itself if it is not large; None if memory does not suffice.
 
         Args:

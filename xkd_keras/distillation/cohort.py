@@ -13,11 +13,11 @@ from xkd_keras.distillation import (
     mastery,
     members,
     metrics,
+    mixing,
     nonfinite,
     similar,
     teachers,
     terms,
-    views,
 )
 from xkd_keras.distillation import recompute as recomputing
 from xkd_keras.distillation import shares as ensemble_shares
@@ -56,7 +56,7 @@ class Cohort(KerasSide):
             a `Frozen` teacher, which is no peer.
         class_weights: How much an image of each class counts in the loss, [classes] or a dict by
             the number of the class; 1 if None.
-        mix: What half of the training batches are made of: a name in `views.KINDS`.
+        mix: What half of the training batches are made of: a name in `mixing.KINDS`.
         seed: Of the mixing.
         label_smoothing: In 0..1, 1 excluded: the part of each label that is spread evenly over all
             classes in the training loss (`losses.smoothed`); metrics are of the labels as they are.
@@ -113,10 +113,10 @@ class Cohort(KerasSide):
         self.shares = ensemble_shares.checked(self.peers, weights)
         self.classes = members.classes(self.peers, getattr(self._teacher, "models", {}))
         self.adapt = members.above("adapt", adapt, 0, or_equal=True)
-        self.mix, self.seed = views.checked(mix), seed
+        self.mix, self.seed = mixing.checked(mix), seed
         self.class_weights = members.of_classes("class_weights", class_weights, self.classes)
-        self.label_smoothing = members.part("label_smoothing", label_smoothing)
-        self.ema = members.part("ema", ema)
+        self.label_smoothing = members.fraction("label_smoothing", label_smoothing)
+        self.ema = members.fraction("ema", ema)
         self.averages = averages.Averages(self.peers, ema) if ema else None
         adapts = adapt and getattr(self._teacher, "of_peers", True)
         self.mastery = mastery.Mastery(len(self.peers), self.classes, adapt) if adapts else None
@@ -151,36 +151,41 @@ class Cohort(KerasSide):
             batches.warn_of_small_pixels(self.peers, images, self.optimizer.iterations)
         distill_weight = self.schedule(self.optimizer.iterations)
         step = tf.cast(self.optimizer.iterations, tf.int32)
-        batch = images, labels, self.classes, (self.seed, step), sample_weight
-        images, labels, sample_weight = views.mixed(self.mix, *batch)
+        images, labels, sample_weight = mixing.mix(
+            self.mix, images, labels, self.classes, (self.seed, step), sample_weight
+        )
         statistics = self.nonfinite.snapshot()
         with tf.GradientTape() as tape:
             logits, early = self._heads(images)
-            labelled, distilled, gate = self._terms(images, labels, logits)
-            batch = labels, logits, early, sample_weight
-            learned, taught = self._learned(*batch, labelled, distilled)
-            total = tf.reduce_sum(losses.mean(learned + distill_weight * taught, sample_weight))
+            cross_entropy, distillation, gate = self._terms(images, labels, logits)
+            label_loss, teacher_loss = self._loss_terms(
+                labels, logits, early, sample_weight, cross_entropy, distillation
+            )
+            loss = label_loss + distill_weight * teacher_loss
+            total = tf.reduce_sum(losses.mean(loss, sample_weight))
             # Keras sums the replicas' gradients; each has the mean over its own part of the batch.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
+            scaled = self.nonfinite.scaled((total + sum(self.losses)) / replicas)
         variables = self.learners()
-        gradients = tape.gradient(loss, variables)
-        terms = learned, taught, labelled, distilled
-        means = [losses.mean(term, sample_weight) for term in terms]
+        gradients = tape.gradient(scaled, variables)
+        means = losses.mean(label_loss, sample_weight), losses.mean(teacher_loss, sample_weight)
         if not self.nonfinite.skips and not self.jit_compile:  # XLA has no strings to say it in
-            self.nonfinite.stop(*means[:2], distill_weight)
-        verdict = self.nonfinite.verdict(gradients, *means[:2])
+            self.nonfinite.stop(*means, distill_weight)
+        verdict = self.nonfinite.verdict(gradients, *means)
         with self.nonfinite.sparing(verdict):
             self.optimizer.apply_peers(self.nonfinite.unscaled(gradients), variables)
         self.nonfinite.put_back(statistics, verdict)
         if self.averages:
             self.averages.update(self.peers, step, verdict)
         if self.mastery:
-            self.mastery.update(mastery.mean(labelled - losses.entropy(labels), sample_weight))
-        terms = self.nonfinite.counted(terms)
-        loss = terms[0] + distill_weight * terms[1]
-        terms = (*terms[2:], gate)
-        return self._measured(labels, logits, terms, loss, distill_weight, sample_weight)
+            beyond = cross_entropy - losses.entropy(labels)
+            self.mastery.update(mastery.mean(beyond, sample_weight))
+        label_loss, teacher_loss, cross_entropy, distillation = self.nonfinite.counted(
+            (label_loss, teacher_loss, cross_entropy, distillation)
+        )
+        loss = label_loss + distill_weight * teacher_loss
+        parts = cross_entropy, distillation, gate
+        return self._measured(labels, logits, parts, loss, distill_weight, sample_weight)
 
     def test_step(self, data):
         """The same metrics on one batch, without learning; sample_weight 0 leaves an image out.
@@ -192,8 +197,9 @@ class Cohort(KerasSide):
         logits = self._logits(images, training=False)
         # That of the last step: with windows, the step to come may have another.
         distill_weight = self.schedule(tf.maximum(self.optimizer.iterations - 1, 0))
-        terms = self._terms(images, labels, logits)
-        return self._measured(labels, logits, terms, terms[0], distill_weight, sample_weight)
+        cross_entropy, distillation, gate = self._terms(images, labels, logits)
+        parts = cross_entropy, distillation, gate
+        return self._measured(labels, logits, parts, cross_entropy, distill_weight, sample_weight)
 
     def predict_step(self, data):
         """Return the logits of one batch, as `call` does."""
@@ -224,11 +230,12 @@ class Cohort(KerasSide):
             teachers of a peer, the mean), and gates float32 [P, B], 1 where the teacher has none.
         """
         logits = self._logits(images, training=False)
-        taught, gate = self._taught(images, labels, logits)
-        gate = tf.broadcast_to(gate, tf.shape(taught)[:-1])
-        if len(taught.shape) > len(logits.shape):
-            taught, gate = (tf.reduce_mean(each, axis=0) for each in (taught, gate))
-        return logits, taught, gate
+        teacher_logits, gate = self._teacher_logits(images, labels, logits)
+        gate = tf.broadcast_to(gate, tf.shape(teacher_logits)[:-1])
+        if len(teacher_logits.shape) > len(logits.shape):
+            teacher_logits = tf.reduce_mean(teacher_logits, axis=0)
+            gate = tf.reduce_mean(gate, axis=0)
+        return logits, teacher_logits, gate
 
     def heard(self) -> dict[str, float]:
         """Return by the peer's name how far it hears its teachers now: what multiplies lambda.
@@ -237,21 +244,18 @@ class Cohort(KerasSide):
         """
         return dict(zip(self.peers, map(float, self._hearing()[1][:, 0]), strict=True))
 
-    def _taught(self, images, labels, logits):
+    def _teacher_logits(self, images, labels, logits):
         """Return the teachers' logits [(K,) P, B, classes], and gates that fit, or 1."""
         sound, (weights, _) = self.nonfinite.sound(logits, self._shares()), self._hearing()
-        taught = self._teacher(sound, weights=weights, labels=labels, images=images)
-        if not isinstance(taught, tuple):
-            taught = taught, tf.ones(tf.shape(taught)[:-1])
-        # Whatever the teacher and the term are: a peer's loss does not reach another peer.
-        return tuple(map(tf.stop_gradient, taught))
+        return teachers.ask(self._teacher, sound, weights=weights, labels=labels, images=images)
 
     def _terms(self, images, labels, logits):
         """Return cross-entropy, distillation term without lambda, gate: three float32 [P, B]."""
-        taught, gate = self._taught(images, labels, logits)
-        batch = taught, logits, labels, self.temperature
-        distilled, gate = terms.gated(self._term, gate, *batch)
-        return losses.cross_entropy(labels, logits), self._hearing()[1] * distilled, gate
+        teacher_logits, gate = self._teacher_logits(images, labels, logits)
+        distillation, gate = terms.gated(
+            self._term, gate, teacher_logits, logits, labels, self.temperature
+        )
+        return losses.cross_entropy(labels, logits), self._hearing()[1] * distillation, gate
 
     def _hearing(self):
         """Return the peers' weights as teachers [P], and what multiplies lambda of each [P, 1]."""
@@ -270,29 +274,33 @@ class Cohort(KerasSide):
             return more.logits(images)
         return tf.stack([tf.cast(call(images)[0], tf.float32) for call in self._forward]), []
 
-    def _learned(self, labels, logits, early, sample_weight, labelled, distilled):
+    def _loss_terms(self, labels, logits, early, sample_weight, cross_entropy, distillation):
         """Return the two terms as a step minimises them, float32 [P, B] each.
 
         With smoothed labels, the terms of exits, and each image times the weight of its class.
         """
-        learned = losses.smoothed(labelled, logits, self.label_smoothing)
+        label_loss = losses.smoothed(cross_entropy, logits, self.label_smoothing)
+        teacher_loss = distillation
         if self.exits:
-            batch = labels, logits, early, self.temperature
-            more, taught = exits.terms(*batch, self.label_smoothing)
-            learned, distilled = learned + more, distilled + self._hearing()[1] * taught
+            of_labels, of_teachers = exits.terms(
+                labels, logits, early, self.temperature, self.label_smoothing
+            )
+            label_loss += of_labels
+            teacher_loss += self._hearing()[1] * of_teachers
         elif any(features is not None for features in early):
             factors = self.similarity * tf.constant(list(self.distill.values()))
             teaches = [share > 0 for share in self.shares.values()]
-            distilled += factors[:, None] * similar.terms(early, teaches, sample_weight)
+            teacher_loss += factors[:, None] * similar.terms(early, teaches, sample_weight)
         weights = self._fit_weights or self.class_weights
-        return losses.by_class((learned, distilled), labels, weights)
+        return losses.by_class((label_loss, teacher_loss), labels, weights)
 
-    def _measured(self, labels, logits, terms, loss, distill_weight, sample_weight):
+    def _measured(self, labels, logits, parts, loss, distill_weight, sample_weight):
         """Add a batch to the running metrics; return them."""
         shares = self._shares()
         sound = self.nonfinite.sound(logits, shares)
-        told = terms, loss, distill_weight, sample_weight
-        self.running.update(labels, logits, sound, shares, *told)
+        self.running.update(
+            labels, logits, sound, shares, parts, loss, distill_weight, sample_weight
+        )
         return metrics.results(self.metrics)
 
     def learners(self) -> dict[str, list]:

@@ -74,7 +74,7 @@ class KerasSide(keras.Model):
         with self._weighing(class_weight), nonfinite.explained(), batches.explained():
             history = super().fit(*args, **kwargs)
         if self.jit_compile and not self.nonfinite.skips:  # XLA cannot say it in the step
-            nonfinite.check_ends(history.history, self.peers)
+            nonfinite.check_history(history.history, self.peers)
         return history
 
     @contextlib.contextmanager

@@ -14,9 +14,9 @@ class Mastery(keras.layers.Layer):
     With CE_j the running mean over steps of peer j's cross-entropy, less the entropy of the labels
     where they are mixed, its mastery is
 
-    m_j = exp(-rate CE_j)
+    m_j = exp(-adapt CE_j)
 
-    For rate 1 that is the (geometric) mean of the probability that it gives to the labels: 1 /
+    For adapt 1 that is the (geometric) mean of the probability that it gives to the labels: 1 /
     classes for a network that guesses, up to 1. CE_j is of the forward passes of training: with
     dropout, the batch's statistics, and augmented images. Every network starts at 1 / classes, also
     one with trained weights, and about fifty steps are remembered, whatever an epoch is. A peer is
@@ -26,12 +26,12 @@ class Mastery(keras.layers.Layer):
     Args:
         peers: How many.
         classes: How many; the running mean starts as that of a guess, log(classes).
-        rate: >= 0; 0: every mastery is 1.
+        adapt: >= 0; 0: every mastery is 1.
     """
 
-    def __init__(self, peers: int, classes: int, rate: float):
+    def __init__(self, peers: int, classes: int, adapt: float):
         super().__init__(name="mastery", trainable=False, dtype="float32")
-        self.rate = rate
+        self.adapt = adapt
         start = keras.initializers.Constant(float(tf.math.log(float(classes))))
         self.cross_entropy = self.add_weight(
             name="cross_entropy",
@@ -54,7 +54,7 @@ class Mastery(keras.layers.Layer):
         Returns:
             Two float32 [P].
         """
-        logarithms = -self.rate * tf.convert_to_tensor(self.cross_entropy)
+        logarithms = -self.adapt * tf.convert_to_tensor(self.cross_entropy)
         # Their quotients are wanted also where all masteries are too small for float32.
         weights = tf.nn.softmax(tf.math.log(shares) + logarithms)
         heard = shares * tf.exp(logarithms)

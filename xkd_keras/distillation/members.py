@@ -120,7 +120,7 @@ def above(argument: str, value: float, low: float, or_equal: bool = False) -> fl
     return value
 
 
-def part(argument: str, value: float) -> float:
+def fraction(argument: str, value: float) -> float:
     """Return the value; raises InputError where it is not in 0..1, 1 excluded."""
     if not 0 <= value < 1:
         raise InputError(f"received {value}; valid: 0 to 1, 1 excluded.", argument=argument)

@@ -226,7 +226,7 @@ def explained() -> Iterator[None]:
         raise FloatingPointError(message.group()) from None
 
 
-def check_ends(history: Mapping[str, list], peers: Iterable[str]) -> None:
+def check_history(history: Mapping[str, list], peers: Iterable[str]) -> None:
     """Raise FloatingPointError where a peer's loss of an epoch is not finite.
 
     Args:
@@ -235,10 +235,10 @@ def check_ends(history: Mapping[str, list], peers: Iterable[str]) -> None:
     """
     for name in peers:
         for epoch, loss in enumerate(history.get(f"{name}_cross_entropy", ()), start=1):
-            hopeless(name, epoch, (loss,), every_step=False)
+            check_epoch(name, epoch, (loss,), every_step=False)
 
 
-def hopeless(name: str, epoch: int, losses: tuple[float, ...], every_step: bool) -> None:
+def check_epoch(name: str, epoch: int, losses: tuple[float, ...], every_step: bool) -> None:
     """Raise FloatingPointError where an epoch shows that training further is useless.
 
     XLA leaves the check of each step out, and `skip` would never end.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from xkd_keras import operations, passes
+from xkd_keras import forward_pass, operations
 from xkd_keras.distillation import inside
 from xkd_keras.errors import InputError
 
@@ -88,12 +88,12 @@ def _twice(call: Callable, x: tf.Tensor):
         calls.append(x)
         if len(calls) == 1:
             return call(x)
-        before = passes.FIRST.set(False)
+        before = forward_pass.FIRST.set(False)
         try:
             with keras.StatelessScope():  # moving statistics have moved by this batch already
                 return call(x)
         finally:
-            passes.FIRST.reset(before)
+            forward_pass.FIRST.reset(before)
 
     return tf.recompute_grad(once_more)(x)
 

@@ -8,18 +8,22 @@ import keras
 # Attributes of a Cohort that are arguments of the same name, and plain values.
 _PLAIN = ("name", "temperature", "adapt", "similarity", "mix", "seed", "class_weights")
 _PLAIN += ("label_smoothing", "ema", "recompute")
+_DEFAULTS = {"teacher": "mean", "term": "kl"}  # a file of an earlier version has no term
 
 
 def config(cohort) -> dict[str, Any]:
     """Return what `Cohort.get_config` does: every argument, ready for a file."""
     serialize = keras.saving.serialize_keras_object
-    functions = {"teacher": cohort.teacher, "term": cohort.term}
+    teacher, term, exits = cohort.teacher, cohort.term, cohort.exits
     return {
         **{name: getattr(cohort, name) for name in _PLAIN},
-        **{"peers": serialize(cohort.peers), "schedule": serialize(cohort.schedule)},
-        **{name: f if isinstance(f, str) else serialize(f) for name, f in functions.items()},
-        **{"weights": dict(cohort.shares), "distill": dict(cohort.distill)},
-        "exits": cohort.exits and {name: list(of) for name, of in cohort.exits.layers_of.items()},
+        "peers": serialize(cohort.peers),
+        "schedule": serialize(cohort.schedule),
+        "teacher": teacher if isinstance(teacher, str) else serialize(teacher),
+        "term": term if isinstance(term, str) else serialize(term),
+        "weights": dict(cohort.shares),
+        "distill": dict(cohort.distill),
+        "exits": exits and {name: list(layers) for name, layers in exits.layers_of.items()},
     }
 
 
@@ -29,8 +33,9 @@ def arguments(config: Mapping, custom_objects: Mapping | None = None) -> dict[st
     def deserialize(value):
         return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
-    rest = {name: deserialize(config[name]) for name in ("peers", "schedule")}
+    given = {**_DEFAULTS, **config}
+    rest = {name: deserialize(given[name]) for name in ("peers", "schedule")}
     for name in ("teacher", "term"):
-        value = config.get(name, "kl")  # a file of an earlier version has no term
+        value = given[name]
         rest[name] = value if isinstance(value, str) else deserialize(value)
-    return {**config, **rest}
+    return {**given, **rest}

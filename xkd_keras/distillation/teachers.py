@@ -232,7 +232,7 @@ TEACHERS = {
 OF_OTHERS = ("leave_one_out", "gated", "pairwise")
 
 
-def told(teacher: str | Callable, peers: int) -> bool:
+def uses_labels(teacher: str | Callable, peers: int) -> bool:
     """Whether a teacher is made with the labels, so that how often it is right says nothing.
 
     Of two peers, `gated` has the other one as it is.
@@ -240,6 +240,24 @@ def told(teacher: str | Callable, peers: int) -> bool:
     return teacher in ("swapped", "best", "linear", "min_logit") or (
         teacher == "gated" and peers > 2
     )
+
+
+def ask(teacher: Callable, logits, **given) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what a teacher says, and its gate, 1 where it has none; constant to the gradient.
+
+    Whatever the teacher and the term are, a peer's loss then does not reach another peer.
+
+    Args:
+        teacher: As described above.
+        logits: float32 [P, B, C].
+        **given: The teacher's other arguments.
+
+    Returns:
+        float32 [(K,) P, B, C] and [(K,) P, B].
+    """
+    said = teacher(logits, **given)
+    taught, gate = said if isinstance(said, tuple) else (said, tf.ones(tf.shape(said)[:-1]))
+    return tf.stop_gradient(taught), tf.stop_gradient(gate)
 
 
 def build(teacher: Callable, peers: Mapping[str, keras.Model], classes: int) -> None:

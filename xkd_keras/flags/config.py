@@ -34,10 +34,12 @@ class Config(fields.Fields):
         """Raise FlagError for the first of these flags that was left empty."""
         for name in names:
             if not getattr(self, name):
-                told = fields.field(name).metadata["help"]
+                help_text = fields.field(name).metadata["help"]
                 if name == "peer":  # whose help is long, as it names every network
-                    told = "A network, or several: --peer=alexnet --peer=resnet20. --help has all."
-                raise FlagError(f"missing. {told}", argument=name)
+                    help_text = (
+                        "A network, or several: --peer=alexnet --peer=resnet20. --help has all."
+                    )
+                raise FlagError(f"missing. {help_text}", argument=name)
 
     def peers(self) -> list[Peer]:
         """Return the parsed --peer flags; of two with one name, the second is called NAME-2.

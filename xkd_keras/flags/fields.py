@@ -153,8 +153,7 @@ class Fields:
         "Who teaches; auto: the method's own; mean: the ensemble; leave_one_out: that of the"
         " others; gated: the others, where they know more than the peer; swapped: the ensemble,"
         " corrected by the label; pairwise: each other one; best, linear, min_logit: computed with"
-        " the labels;"
-        " gate: a learned mixture; frozen: --teacher_run.",
+        " the labels; gate: a learned mixture; frozen: --teacher_run.",
         choices=("auto", *TEACHERS),
     )
     teacher_run: str = _flag("", "kd: directory of a finished run, whose networks teach.")

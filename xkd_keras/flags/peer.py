@@ -40,7 +40,7 @@ class Peer:
     start_rate: float = 1.0
     exits: str = ""
 
-    def about(self, argument: str) -> str:
+    def flag_of(self, argument: str) -> str:
         """Return an argument of `peers.build` as a person typed it: an option of this --peer."""
         if argument == "image_shape":
             return "image_size"

@@ -22,9 +22,9 @@ from xkd_keras.peers.catalogue import (
     FINE_TUNED,
     OTHERWISE,
     PIXELS,
+    SUFFIXES,
     SUITS,
 )
-from xkd_keras.peers.catalogue import FAMILIES as FAMILIES
 
 if TYPE_CHECKING:  # importing Keras takes seconds; a wrong flag should not
     import keras
@@ -83,7 +83,7 @@ def check(name: str, start: str = "", pixels: str = "") -> None:
         if name.removeprefix(APPLICATIONS) not in EXPECTED:
             raise InputError.unknown("peer", name, [f"{APPLICATIONS}{each}" for each in EXPECTED])
     elif name.startswith(FILE):
-        _check_file("peer", name.removeprefix(FILE), (".keras", ".h5"))
+        _check_file("peer", name.removeprefix(FILE))
     elif name not in BUILDERS:
         if ":" not in name:
             others = [f"{APPLICATIONS}NAME", f"{FILE}PATH", "your_module:build_fn"]
@@ -105,7 +105,7 @@ def _check_start(name: str, start: str) -> None:
             "a saved model starts from itself; valid: to leave it out.", argument="start"
         )
     if start != "imagenet":
-        _check_file("start", start, (".keras", ".h5"))
+        _check_file("start", start)
     elif not name.startswith(APPLICATIONS):
         near = [
             each for each in EXPECTED if each.lower() == name.partition("_")[2].replace("_", "")
@@ -117,10 +117,10 @@ def _check_start(name: str, start: str) -> None:
         )
 
 
-def _check_file(argument: str, path: str, suffixes: tuple[str, ...]) -> None:
-    if not path.endswith(suffixes):
+def _check_file(argument: str, path: str) -> None:
+    if not path.endswith(SUFFIXES):
         raise InputError(
-            f"received '{path}'; valid: a file that ends in {' or '.join(suffixes)}.",
+            f"received '{path}'; valid: a file that ends in {' or '.join(SUFFIXES)}.",
             argument=argument,
         )
     if not pathlib.Path(path).is_file():

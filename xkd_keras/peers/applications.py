@@ -9,8 +9,8 @@ import inspect
 import keras
 
 from xkd_keras import operations
-from xkd_keras.errors import InputError
-from xkd_keras.peers import catalogue, graphs
+from xkd_keras.errors import InputError, one_line
+from xkd_keras.peers import graphs
 from xkd_keras.peers.layers import BN_MOMENTUM, logits
 
 
@@ -29,15 +29,15 @@ def build(name, x, num_classes):
         model = classifier(name, tuple(x.shape[1:]), num_classes)
     except ValueError as error:
         raise InputError(
-            f"{x.shape[1]}x{x.shape[2]} does not suit {name}: {_one_line(error)}",
+            f"{x.shape[1]}x{x.shape[2]} does not suit {name}: {_sentence(error)}",
             argument="image_shape",
         ) from None
     for layer in graphs.leaves(model):
         # Shipped with up to 0.9997: thousands of steps until inference sees them trained.
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BN_MOMENTUM
-    seen, head = graphs.eyes(model), graphs.head(model)
-    left_out = {id(layer) for layer in [head, *(seen.layers if seen else ())]}
+    scaling, head = graphs.input_scaling(model), graphs.head(model)
+    left_out = {id(layer) for layer in [head, *(scaling.layers if scaling else ())]}
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Reshape) and layer.target_shape == (num_classes,):
@@ -78,16 +78,11 @@ def trained(name: str) -> keras.Model:
         return classifier(name, weights="imagenet")
     except Exception as error:  # a download may fail in any way
         raise InputError(
-            f"'imagenet': Keras could not get the weights of {name} ({_one_line(error)}); valid:"
+            f"'imagenet': Keras could not get the weights of {name} ({_sentence(error)}); valid:"
             " a connection, or a file of weights.",
             argument="start",
         ) from None
 
 
-def pixels(name: str) -> graphs.Eyes:
-    """Return what the weights of a network of keras.applications expect of its caller."""
-    return graphs.Eyes.of_kind(catalogue.EXPECTED[name])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") + "."
+def _sentence(error: Exception) -> str:
+    return one_line(error).rstrip(".") + "."

@@ -7,7 +7,7 @@ the activations fewer times: on two CPU cores a whole training step is 10-20 % f
 import keras
 import tensorflow as tf
 
-from xkd_keras import operations, passes
+from xkd_keras import forward_pass, operations
 from xkd_keras.peers import graphs, shared_statistics
 
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
@@ -59,7 +59,7 @@ class FusedBatchNormalization(Stock):
             outputs, mean, variance = shared_statistics.by_batch(
                 inputs, scale, offset, self.epsilon
             )
-        if passes.FIRST.get():
+        if forward_pass.FIRST.get():
             mean, variance = _over_replicas([mean, variance])
             _move(self.moving_mean, mean, self.momentum)
             _move(self.moving_variance, variance, self.momentum)

@@ -23,6 +23,7 @@ FAMILIES = {
 }
 BUILDERS = {name: family for family, names in FAMILIES.items() for name in names}
 FILE, APPLICATIONS = "file:", "applications:"
+SUFFIXES = (".keras", ".h5")  # of the files that Keras saves, also of weights
 
 # What a network sees of a pixel 0..255: (pixel - mean) / std, for red, green, blue.
 # Source: keras.applications' preprocess_input, and its networks' own first layers.

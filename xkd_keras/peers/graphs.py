@@ -68,16 +68,16 @@ def settle(layer: keras.Layer) -> None:
 
 def normalises_again(peer: keras.Model) -> str:
     """Return the name of the layer by which a peer normalises what `normalize` has; else ""."""
-    own = eyes(peer)
+    own = input_scaling(peer)
     if own is None or len(own.layers) > 1:
         return own.layers[1].name if own else ""
     next_ones = _followers(peer, own.layers[0])
-    inner = eyes(next_ones[0]) if len(next_ones) == 1 else None
+    inner = input_scaling(next_ones[0]) if len(next_ones) == 1 else None
     return inner.layers[0].name if inner else ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Eyes:
+class Scaling:
     """What the first layers of a network make of a pixel: pixel * scale + offset.
 
     Attributes:
@@ -91,13 +91,13 @@ class Eyes:
     layers: tuple[keras.Layer, ...] = ()
 
     @classmethod
-    def of_kind(cls, kind: str) -> Eyes:
+    def of_kind(cls, kind: str) -> Scaling:
         """Return what a name of `catalogue.PIXELS` means."""
         mean, std = (np.array(each) for each in catalogue.PIXELS[kind])
         return cls(1 / std, -mean / std)
 
 
-def eyes(model: keras.Model) -> Eyes | None:
+def input_scaling(model: keras.Model) -> Scaling | None:
     """Return how a network normalises pixels itself, by its first layers; None if it does not.
 
     Known are `normalize` of a peer, Rescaling and Normalization, one after the other. Nested models
@@ -112,7 +112,7 @@ def eyes(model: keras.Model) -> Eyes | None:
         scale, offset = scale * affine[0], offset * affine[0] + affine[1]
         found.append(after[0])
         after = _followers(model, after[0])
-    return Eyes(scale, offset, tuple(found)) if found else None
+    return Scaling(scale, offset, tuple(found)) if found else None
 
 
 def _followers(model, operation) -> list:

@@ -7,10 +7,9 @@ import zipfile
 import keras
 
 from xkd_keras import operations
-from xkd_keras.errors import InputError, first_line
+from xkd_keras.errors import InputError, first_line, one_line
 from xkd_keras.peers import catalogue, graphs, layers
 
-SUFFIXES = (".keras", ".h5")
 _PROBABILITIES = ("softmax", "sigmoid")
 _ENDINGS = {*_PROBABILITIES, *operations.PASSING, "flatten"}
 
@@ -37,7 +36,7 @@ def load(path: str, argument: str) -> keras.Model:
         ) from None
 
 
-def seen(model: keras.Model, path: str, kind: str) -> graphs.Eyes:
+def scaling_of(model: keras.Model, path: str, kind: str) -> graphs.Scaling:
     """Return what the weights of a saved model expect of pixels: by its layers, or as was said.
 
     Args:
@@ -48,7 +47,7 @@ def seen(model: keras.Model, path: str, kind: str) -> graphs.Eyes:
     Raises:
         InputError: It normalises pixels itself and something was said, or neither.
     """
-    own = graphs.eyes(model)
+    own = graphs.input_scaling(model)
     if own and kind:
         raise InputError(
             f"received '{kind}', and '{path}' normalises pixels itself; valid: to leave it out.",
@@ -60,7 +59,7 @@ def seen(model: keras.Model, path: str, kind: str) -> graphs.Eyes:
             f" say what pixels it was trained on; valid: {', '.join(catalogue.PIXELS)}.",
             argument="pixels",
         )
-    return own or graphs.Eyes.of_kind(kind)
+    return own or graphs.Scaling.of_kind(kind)
 
 
 def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
@@ -89,7 +88,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
             " from [batch, height, width, channels] to [batch, classes].",
             argument="peer",
         )
-    look, head = seen(model, path, kind), graphs.head(model)
+    scaling, head = scaling_of(model, path, kind), graphs.head(model)
     if kind == "bgr":
         turn(graphs.leaves(model)[0])
     new_head = new_head or model.output_shape[-1] != num_classes
@@ -100,10 +99,10 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
             " ends in a Dense layer of its own, which can be replaced.",
             argument="peer",
         )
-    _leave_names(model, look, head)
-    x = layers.affine(pixels, look.scale, look.offset)
+    _leave_names(model, scaling, head)
+    x = layers.affine(pixels, scaling.scale, scaling.offset)
     try:
-        left_out = {id(layer) for layer in look.layers} | _probabilities(path, model, head)
+        left_out = {id(layer) for layer in scaling.layers} | _probabilities(path, model, head)
         if new_head or dense:
             left_out.add(id(head))
         logits = operations.replay(model, x, _caller(left_out))
@@ -116,7 +115,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         )
         raise InputError(
             f"'{path}' is for images of {made} and cannot take {given}"
-            f" ({' '.join(str(error).split())[:120]}); valid: images of its size.",
+            f" ({one_line(error, 120)}); valid: images of its size.",
             argument="peer",
         ) from None
 
@@ -181,10 +180,10 @@ def _to_be_cast(layer) -> bool:
     return mixed and layer.dtype_policy.name == "float32" and type(layer) is not keras.layers.Lambda
 
 
-def _leave_names(model, look: graphs.Eyes, head) -> None:
+def _leave_names(model, scaling: graphs.Scaling, head) -> None:
     """Rename what has a name of ours and is not what we mean by it."""
     for layer in model.layers:
-        mine = layer in look.layers or layer is head
+        mine = layer in scaling.layers or layer is head
         if layer.name in ("pixels", "normalize", "logits") and not mine:
             layer.name = f"own_{layer.name}"
 

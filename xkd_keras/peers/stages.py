@@ -28,9 +28,9 @@ def ends(model: keras.Model) -> list[str]:
         model: A peer: functional, images to logits; graphs nested in it are opened. One without a
             graph of layers has no stages.
     """
-    graph, eyes = _opened(model), graphs.eyes(model)
+    graph, scaling = _opened(model), graphs.input_scaling(model)
     stages = []
-    for tensor, weighs in necks(graph, eyes.layers if eyes else ()) if graph else ():
+    for tensor, weighs in necks(graph, scaling.layers if scaling else ()) if graph else ():
         if len(tensor.shape) != 4 or isinstance(tensor._keras_history.operation, _POOLS):
             break
         if not stages or tensor.shape[1] <= _FALLS * stages[-1][0].shape[1]:

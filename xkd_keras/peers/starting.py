@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, one_line
 from xkd_keras.peers import applications, catalogue, graphs, layers, saved
 
 IMAGENET = "imagenet"
@@ -18,13 +18,13 @@ class Known:
     """Trained weights.
 
     Attributes:
-        eyes: What they expect of pixels.
+        scaling: What they expect of pixels.
         body: The arrays of each layer with weights, in the order of the graph; none for one that
             has none there.
         turned: Whether they expect blue, green, red.
     """
 
-    eyes: graphs.Eyes
+    scaling: graphs.Scaling
     body: list[list[np.ndarray]]
     turned: bool = False
 
@@ -67,7 +67,7 @@ def begin(peer: keras.Model, name: str, start: str, kind: str, new_head: bool) -
     if not new_head and sizes == [(int(np.prod(w.shape)), w.shape[-1]) for w in leaf.weights]:
         # (MobileNetV3 has a convolution of 1x1 there.)
         leaf.set_weights([a.reshape(w.shape) for a, w in zip(arrays, leaf.weights, strict=True)])
-    layers.set_affine(normalize, known.eyes.scale, known.eyes.offset)
+    layers.set_affine(normalize, known.scaling.scale, known.scaling.offset)
 
 
 def _other(start, name, leaf, arrays) -> InputError:
@@ -98,12 +98,12 @@ def _known(peer, name: str, start: str, kind: str) -> Known:
             )
     else:
         model = saved.load(start, "start")
-    own = graphs.eyes(model)
+    own = graphs.input_scaling(model)
     if not kind and not own and application:
         kind = catalogue.EXPECTED[application]
-    look = saved.seen(model, start, kind)
-    body = [leaf for leaf in graphs.leaves(model) if leaf not in look.layers]
-    return Known(look, [_arrays(leaf) for leaf in body], not own and kind == "bgr")
+    scaling = saved.scaling_of(model, start, kind)
+    body = [leaf for leaf in graphs.leaves(model) if leaf not in scaling.layers]
+    return Known(scaling, [_arrays(leaf) for leaf in body], not own and kind == "bgr")
 
 
 def _application(name: str) -> bool:
@@ -123,7 +123,9 @@ def _weights_of(peer: keras.Model, path: str) -> Known | None:
         missing = _fill(peer, path)
         if missing and missing != [graphs.head(peer)]:
             return None
-        return Known(graphs.eyes(peer), [_arrays(leaf) for leaf in graphs.leaves(peer)[1:]])
+        return Known(
+            graphs.input_scaling(peer), [_arrays(leaf) for leaf in graphs.leaves(peer)[1:]]
+        )
     finally:
         peer.set_weights(first)
 
@@ -148,8 +150,7 @@ def _fill(model: keras.Model, path: str) -> list[keras.Layer]:
             model.load_weights(path, skip_mismatch=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())[:200]}); valid: a file of"
-            " model.save_weights.",
+            f"'{path}' cannot be read ({one_line(error)}); valid: a file of model.save_weights.",
             argument="start",
         ) from None
     return [leaf for leaf in leaves if not _arrays(leaf)]

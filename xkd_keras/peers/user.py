@@ -1,6 +1,5 @@
 """A peer of the user's own: `module:function` found, called, checked, joined to our first layer."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from xkd_keras import operations
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, nearest, one_line
 from xkd_keras.peers import graphs
 
 
@@ -27,10 +26,10 @@ def find(name):
         module = importlib.import_module(module_name)
     except Exception as error:
         stems = [path.stem for path in pathlib.Path(here).glob("*.py")]
-        near = difflib.get_close_matches(module_name, stems, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near and near[0] != module_name else ""
+        near = nearest(module_name, stems)
+        hint = f" Did you mean '{near}'?" if near and near != module_name else ""
         raise InputError(
-            f"peer: cannot import module '{module_name}' of '{name}' ({_one_line(error)}); "
+            f"peer: cannot import module '{module_name}' of '{name}' ({_reason(error)}); "
             f"give a module of the current directory or an installed one.{hint}"
         ) from error
     function = getattr(module, function_name, None)
@@ -62,7 +61,7 @@ def build(name, pixels, x, num_classes, label):
         raise
     except Exception as error:
         raise InputError(
-            f"peer: the model of {name} cannot be called on images {shape}: {_one_line(error)}."
+            f"peer: the model of {name} cannot be called on images {shape}: {_reason(error)}."
         ) from error
     peer = _join(model, pixels, x, label, logits)
     _check_savable(name, peer)
@@ -76,7 +75,7 @@ def _call(name, shape, num_classes):
         model = function(shape, num_classes)
     except Exception as error:
         raise InputError(
-            f"peer: {name}({shape}, {num_classes}) raised {_one_line(error)}."
+            f"peer: {name}({shape}, {num_classes}) raised {_reason(error)}."
         ) from error
     if not isinstance(model, keras.Model):
         raise InputError(
@@ -122,7 +121,7 @@ def _check_savable(name, peer):
         keras.saving.serialize_keras_object(peer)
     except Exception as error:
         raise InputError(
-            f"peer: the model of {name} cannot be saved ({_one_line(error)}); "
+            f"peer: the model of {name} cannot be saved ({_reason(error)}); "
             "give its classes get_config(), or build it from Keras layers."
         ) from error
 
@@ -158,7 +157,6 @@ def _own(module):
     ]
 
 
-def _one_line(error):
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 200 else text[:197] + "..."
+def _reason(error):
+    text = one_line(error, end="...")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,5 @@
 """What a person looks at, written from what a run's directory holds. Needs no TensorFlow.
 
-run_page and deployment_page are its two parts; page (Markdown), plots and findings serve them.
+run_page, deployment_page and mistakes_page are what is opened. headline, learning, teaching, trust,
+by_class, mistakes and curves are parts of the first; page (Markdown), plots and findings serve all.
 """

@@ -33,7 +33,7 @@ def _results(metrics: Mapping) -> tuple[list[str], dict[str, list[str]]]:
     networks = dict(metrics["peers"])
     if len(networks) > 1:  # else the ensemble is the peer
         networks["ensemble"] = metrics["ensemble"]
-    uneven = findings.uneven(metrics.get("data", {}))  # of which `evaluate` says nothing
+    uneven = findings.uneven(metrics["data"])
     there = {"top5": "top5" in metrics["ensemble"], "balanced_accuracy": uneven}
     columns = [c for c in _COLUMNS if there.get(c[1], True)]
     rows = {
@@ -101,6 +101,11 @@ def _skipped(counts: Mapping[str, int]) -> str:
 
 
 def sentence(metrics: Mapping) -> str:
+    """Return the result in a sentence: the best network, or that none does more than guess.
+
+    Args:
+        metrics: What RUN/metrics.json holds.
+    """
     peers, ensemble = metrics["peers"], metrics["ensemble"]
     best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
     together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
@@ -131,6 +136,7 @@ def guess(data: Mapping) -> str:
 
 
 def title(metrics: Mapping) -> str:
+    """Return which networks were trained on what, as plain text; `metrics` as of `sentence`."""
     names = list(metrics["peers"])
     return f"{both(names) if len(names) < 4 else f'{len(names)} peers'} on {metrics['dataset']}"
 

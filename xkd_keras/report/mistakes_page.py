@@ -32,12 +32,12 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
         answers = [mistakes.given[name][i] for name in ("ensemble", *peers)]
         labels = [escape(names[k]) for k in (mistakes.labels[i], *answers)]
         rows.append([str(i + 1), escape(file), *labels, f"{100 * mistakes.sure[i]:.1f} %"])
-    headings = ["", "file", "label", "ensemble", *map(escape, peers), "sure"]
+    headings = ["", "file", "label", "ensemble", *map(escape, peers), "confidence"]
     parts = [
         f"# {escape(title)}",
         "Held-out images that the ensemble gets wrong, the most confident mistakes first. Some of"
-        " the labels may be wrong; correct them, or move the file. `sure` is the probability of"
-        " the answer, calibrated on the validation images.",
+        " the labels may be wrong; correct them, or move the file. Confidence is the probability"
+        " of the answer, calibrated on the validation images.",
         f"These are validation and test images, {held:,} in all: wrong labels among the training"
         " images do not show here. All answers to held-out images are in `predictions.csv`.",
         picture(PICTURE, "The images with label and answer"),

@@ -31,11 +31,17 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
         f"Measured on {count:,} validation images, of the networks as they are kept. Cross-entropy"
         " and ECE (calibration error) are the teacher's; agreement is the share of images on which"
         " the network and its teacher name the same class."
-        + " The gate is the share on which the teacher may teach." * gated
-        + " A teacher that is made with the labels has no accuracy of its own (–)." * told
+        + (" The gate is the share on which the teacher may teach." if gated else "")
+        + (
+            " A teacher that is made with the labels has no accuracy of its own (–)."
+            if told
+            else ""
+        )
         + (
             " Heard is the share of λ at the end of training: how far the teacher has learned the"
-            " training images, times the network's own `distill`." * weighted
+            " training images, times the network's own `distill`."
+            if weighted
+            else ""
         ),
         *_compare(metrics),
     ]
@@ -84,7 +90,7 @@ def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
     gate = sum(gates) / len(gates) if gates else values["gate"]
     if gate < 0.995:
         text += f" on {_percent(gate)} of the images"
-        text += ", on average over the epochs" * bool(gates)
+        text += ", on average over the epochs" if gates else ""
     elif values.get("told"):
         text += ", which is made with the labels"
     else:

@@ -72,7 +72,7 @@ def disagreements(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> np.nda
     return order[dissenters[order] > 0]
 
 
-def of(
+def collect(
     parts: Mapping,
     distill_weights: np.ndarray,
     temperatures: Mapping[str, float],
@@ -92,7 +92,7 @@ def of(
     disputed = disagreements(labels, given)[:SHOWN]
     images = test.fetch(disputed) if disputed.size else np.zeros((0, 1, 1, 3), np.uint8)
     sure = {
-        name: np.stack([calibration.sureness(logits, t) for t in (1.0, temperatures[name])])
+        name: np.stack([calibration.confidence(logits, t) for t in (1.0, temperatures[name])])
         for name, logits in test.logits.items()
     }
     mistakes = _mistakes(parts, temperatures["ensemble"], places)
@@ -107,7 +107,7 @@ def _mistakes(parts, temperature: float, places: Mapping[str, Sequence[str]]) ->
     labels = np.concatenate([each.labels for each in parts.values()])
     names = list(next(iter(parts.values())).logits)
     logits = {n: np.concatenate([each.logits[n] for each in parts.values()]) for n in names}
-    sure = calibration.sureness(logits["ensemble"], temperature)
+    sure = calibration.confidence(logits["ensemble"], temperature)
     wrong = np.flatnonzero(logits["ensemble"].argmax(-1) != labels)
     chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
     shown = []

@@ -145,7 +145,7 @@ def build_peer(config: configs.Config, data: datasets.Dataset, peer: Peer) -> ke
             new_head=_of_other_classes(peer, data),
         )
     except InputError as error:
-        raise InputError(error.message, argument=peer.about(error.argument)) from None
+        raise InputError(error.message, argument=peer.flag_of(error.argument)) from None
 
 
 def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
@@ -233,7 +233,7 @@ def optimizer(
     """Return a peer's optimizer: its learning rate over `epochs` of `steps` steps, and the rest.
 
     Args:
-        learning: The flags of `config.LEARNING`, by name.
+        learning: The flags of `fields.LEARNING`, by name.
         epochs: Epochs of the run.
         steps: Steps per epoch.
         old: The variables that are trained already.

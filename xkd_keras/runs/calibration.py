@@ -64,7 +64,7 @@ def add(measured: dict, temperatures: Mapping[str, float], test) -> None:
         row["calibrated"] = {key: own[key] for key in _SCORES}
 
 
-def sureness(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def confidence(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return the probability of each answer, float32 [n], of logits [n, classes]."""
     z = np.float64(logits) / temperature
     z -= z.max(axis=-1, keepdims=True)

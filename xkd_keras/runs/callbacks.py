@@ -14,7 +14,7 @@ from xkd_keras.errors import PreemptedError
 from xkd_keras.runs import checkpoint, history, keeping
 
 
-class History(keras.callbacks.Callback):
+class Recorder(keras.callbacks.Callback):
     """Writes history.csv and a checkpoint after each epoch, and a checkpoint where SIGTERM ends it.
 
     Args:
@@ -30,7 +30,7 @@ class History(keras.callbacks.Callback):
     def __init__(
         self,
         run_dir: Path,
-        done: checkpoint.Progress,
+        done: checkpoint.Position,
         steps: int,
         keep: str = "last",
         patience: int = 0,
@@ -46,7 +46,7 @@ class History(keras.callbacks.Callback):
         self.began = time.perf_counter() - before
         if self.first:
             checkpoint.put_metrics(self.model, self.rest.metrics)
-        self.rest = checkpoint.Progress()
+        self.rest = checkpoint.Position()
 
     def on_train_batch_end(self, batch, logs=None):
         signals.check_interrupted()  # where Ctrl-C was lost
@@ -89,7 +89,7 @@ class History(keras.callbacks.Callback):
             row[f"{name}_learning_rate"] = last_rate(each)
         if self.model.mastery and len(self.model.peers) > 1:
             row |= {f"{name}_heard": part for name, part in self.model.heard().items()}
-        self._stop_if_hopeless(row)
+        self._check_epoch(row)
         self.rows.append(row)
         chief, directory = cluster.is_chief(strategy), self.run_dir / "checkpoints"
         keeps = chief and self.keep == "best"
@@ -106,13 +106,13 @@ class History(keras.callbacks.Callback):
         if self._terminated(0):
             raise PreemptedError(f"saved after epoch {epoch + 1}")
 
-    def _stop_if_hopeless(self, row: dict) -> None:
+    def _check_epoch(self, row: dict) -> None:
         """Stop where no step could: XLA leaves their check out, and `skip` would never end."""
         for name in self.model.peers:
             means = row[f"{name}_cross_entropy"], row.get(f"val_{name}_cross_entropy", 0.0)
             every_step = row.get(f"{name}_skipped", 0) >= self.steps
             every_step &= not self.model.nonfinite.searching()
-            nonfinite.hopeless(name, row["epoch"], means, every_step)
+            nonfinite.check_epoch(name, row["epoch"], means, every_step)
 
     def _alone(self) -> bool:
         """Whether no other machine has to agree on where to stop."""

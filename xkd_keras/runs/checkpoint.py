@@ -25,7 +25,7 @@ KEEP = 2  # one to fall back to, should the newest be damaged
 
 
 @dataclasses.dataclass
-class Progress:
+class Position:
     """How far a run is.
 
     Attributes:
@@ -70,7 +70,7 @@ def save(
     return path
 
 
-def restore(directory: Path, cohort: Cohort) -> Progress:
+def restore(directory: Path, cohort: Cohort) -> Position:
     """Put the newest readable state into the cohort; say so on stderr if a newer one is damaged.
 
     Every worker calls it; the chief reads.
@@ -92,7 +92,7 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
     done, batch = len(about.get("history", ())), about.get("batch", 0)
     done, batch = (int(n) for n in collectives.from_chief(strategy, np.array([done, batch])))
     if not done and not batch:
-        return Progress()
+        return Position()
     metrics = _metrics(cohort) if batch else []
     # (To read a metric would ask all workers for their parts.)
     arrays = arrays or [_zeros(variable) for variable in [*variables, *metrics]]
@@ -100,7 +100,7 @@ def restore(directory: Path, cohort: Cohort) -> Progress:
     for variable, array in zip(variables, arrays, strict=False):
         variable.assign(array)
     history = about.get("history", [{}] * done)
-    return Progress(history, batch, about.get("seconds", 0.0), arrays[len(variables) :])
+    return Position(history, batch, about.get("seconds", 0.0), arrays[len(variables) :])
 
 
 def state(cohort: Cohort) -> list:
@@ -114,12 +114,12 @@ def state(cohort: Cohort) -> list:
 
 
 def metrics(cohort: Cohort) -> list[np.ndarray]:
-    """Return the running metrics of an epoch, as `Progress.metrics` holds them."""
+    """Return the running metrics of an epoch, as `Position.metrics` holds them."""
     return [array(variable) for variable in _metrics(cohort)]
 
 
 def put_metrics(cohort: Cohort, arrays: list[np.ndarray]) -> None:
-    """Set the running metrics of an epoch to what `Progress.metrics` holds."""
+    """Set the running metrics of an epoch to what `Position.metrics` holds."""
     for variable, array in zip(_metrics(cohort), arrays, strict=True):
         variable.assign(array)
 

@@ -38,11 +38,7 @@ def claim(config: configs.Config, run_dir: Path) -> configs.Config:
         (run_dir / ".lock").touch()
         return config
     except OSError as error:
-        raise InputError(
-            f"cannot write to '{run_dir}' ({error.strerror}); valid: a directory that"
-            " can be made or written.",
-            argument="run_dir",
-        ) from None
+        raise files.cannot_write(run_dir, error) from None
 
 
 def leave(run_dir: Path) -> None:
@@ -87,7 +83,7 @@ def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> Non
     if _begun(run_dir) and whereabouts.fingerprint(run_dir) not in ("", data.fingerprint):
         raise whereabouts.changed(config, run_dir)
     files.write(run_dir / "config.flags", config.flags())  # first: it says that this is a run
-    facts = {**about(data), **whereabouts.of(config)}
+    facts = {**about(data), **whereabouts.folder_fact(config)}
     files.write(run_dir / "data.json", json.dumps(facts, indent=1) + "\n")
 
 
@@ -294,7 +290,10 @@ def load_run(
     if own:
         whereabouts.check(config, run_dir)
     data = load_dataset(
-        *(config, dataset, tuple(known["image_shape"][:2]), tuple(known["class_names"])),
+        config,
+        dataset,
+        image_size=tuple(known["image_shape"][:2]),
+        class_names=tuple(known["class_names"]),
         skip_unreadable=skip_unreadable,
     )
     if own and data.fingerprint != metrics["data"]["fingerprint"]:

@@ -41,7 +41,7 @@ def _rows(data, predictions, names, temperatures) -> Iterator[list[str]]:
     classes, columns = data.class_names, []
     for name in names:
         logits = predictions.logits[name]
-        sure = calibration.sureness(logits, temperatures[name])
+        sure = calibration.confidence(logits, temperatures[name])
         columns += [[classes[i] for i in logits.argmax(-1)], [f"{each:.4f}" for each in sure]]
     for label, *row in zip(predictions.labels, *columns, strict=True):
         yield [classes[label], *row]

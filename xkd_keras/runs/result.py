@@ -67,7 +67,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows:
 def _write_answers(run_dir: Path, data: datasets.Dataset, parts, weights, temperatures) -> None:
     """Write what the networks answered, for the report and for people."""
     places = {split: datasets.places(getattr(data, split)) for split in parts}
-    answers.write(run_dir, answers.of(parts, weights, temperatures, places))
+    answers.write(run_dir, answers.collect(parts, weights, temperatures, places))
     predictions.write(run_dir, data, parts, temperatures)
 
 
@@ -142,7 +142,7 @@ def learned(peer: Peer) -> dict:
     return {**peer.learning, **(begun if start else {})}
 
 
-def told(peer: Peer) -> str:
+def learning_line(peer: Peer) -> str:
     """Return in a line how a peer learns, and from where."""
     own = learned(peer)
     text = f"{own['optimizer']}, learning rate {own['learning_rate']:g}"

@@ -7,7 +7,7 @@ from xkd_keras import data as datasets
 from xkd_keras.data import pipeline
 from xkd_keras.distillation import similar, teachers
 from xkd_keras.distillation.cohort import Cohort
-from xkd_keras.runs import evaluation
+from xkd_keras.runs import scoring
 
 
 def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, dict]:
@@ -19,7 +19,7 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
         batch_size: Of the evaluation.
 
     Returns:
-        By the peer's name: what `evaluation.scores` returns of the teacher's logits; `own_top1` of
+        By the peer's name: what `scoring.scores` returns of the teacher's logits; `own_top1` of
         the peer itself; `agreement`, the share of images on which both name the same class; `gate`,
         the mean of the teacher's gate, 1 where it has none; `heard`, what multiplies lambda at the
         end of training; `teachers`, the names of the peers whose mean teaches it, none where the
@@ -45,13 +45,13 @@ def worth(cohort: Cohort, data: datasets.Dataset, batch_size: int) -> dict[str, 
             continue
         own, target = logits[i].argmax(-1), taught[i].argmax(-1)
         result[name] = {
-            **evaluation.scores(labels, taught[i]),
+            **scoring.scores(labels, taught[i]),
             "own_top1": float(np.mean(own == labels)),
             "agreement": float(np.mean(own == target)),
             "gate": float(gate[i].mean()),
             "heard": heard[name],
             "teachers": names,
-            "told": teachers.told(cohort.teacher, len(cohort.peers)),
+            "told": teachers.uses_labels(cohort.teacher, len(cohort.peers)),
             "features": name in comparing,
         }
     return result

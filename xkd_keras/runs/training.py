@@ -71,7 +71,7 @@ def _run(config: configs.Config, strategy, more_callbacks) -> dict:
                 rundir.record(config, run_dir, data)
                 for line in datasets.about_reading(data):
                     print(line)
-        with clear_about_loss():
+        with nonfinite_as_input_error():
             rows = _train(config, run_dir, cohort, data, steps, more_callbacks)
         # The others wait: those that had ended, a scheduler would not start again with the chief.
         with collectives.agreed(strategy), datasets.readable(config.dataset):
@@ -94,7 +94,7 @@ def _complete(run_dir: Path) -> dict:
 
 
 @contextlib.contextmanager
-def clear_about_loss() -> Iterator[None]:
+def nonfinite_as_input_error() -> Iterator[None]:
     """Say what to do about a loss that is not finite."""
     try:
         yield
@@ -108,7 +108,7 @@ def _train(
     """Train from the newest checkpoint, or the start, to the last epoch; return the history."""
     done = checkpoint.restore(run_dir / "checkpoints", cohort)
     first, strategy = len(done.history), cohort.distribute_strategy
-    kept = callbacks.History(run_dir, done, steps, config.keep, config.patience)
+    kept = callbacks.Recorder(run_dir, done, steps, config.keep, config.patience)
     watching = [freezing.Freezing(config.peers()), kept]
     if cluster.is_chief(strategy):
         _tell(config, run_dir, cohort, data, steps, done)
@@ -177,7 +177,7 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
             " driver works, and install with `pip install '.[gpu]'`"
         )
     for peer in config.peers():
-        print(f"{peer.name}: {result.told(peer)}")
+        print(f"{peer.name}: {result.learning_line(peer)}")
     for note in _notes(config, cohort, data, config.epochs * steps):
         print(f"note: {note}")
     if first:

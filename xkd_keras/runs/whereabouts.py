@@ -31,7 +31,7 @@ def near(path: Path) -> str:
     return within[0] if len(within) == 1 else ""
 
 
-def of(config: configs.Config) -> dict[str, str]:
+def folder_fact(config: configs.Config) -> dict[str, str]:
     """Return what data.json says of it: the whole `path` of a folder, nothing of other data."""
     if not names.is_folder(config.dataset):
         return {}
@@ -62,7 +62,7 @@ def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> conf
 
 def changed(config: configs.Config, run_dir: Path) -> InputError:
     """Return the error for images that are not those that a run was begun with."""
-    was, now = _recorded(run_dir, "path"), of(config).get("path", "")
+    was, now = _recorded(run_dir, "path"), folder_fact(config).get("path", "")
     if was and was != now:
         return InputError(
             f"the images of '{config.dataset}' are not those that '{run_dir}' was started with"

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -23,9 +23,9 @@ from xkd_keras.ship import (
     onnx_file,
     quality,
     savedmodel,
-    workshop,
+    staging,
 )
-from xkd_keras.ship.tested import Tested, in_full
+from xkd_keras.ship.tested import Tested, full_float32
 from xkd_keras.ship.variants import (
     KINDS,
     ONNX,
@@ -66,14 +66,14 @@ def export(
     """
     run = rundir.load_run(run_dir)
     before = manifest.read(run_dir)  # fails on a damaged one before any work
-    precision = kept_precision(precision, before)
+    precision = manifest.kept_precision(precision, before)
     names = _names(run, names)
     variants = list(dict.fromkeys(variants)) or list(KINDS)
     check_variants(variants)
     versioned = names if SAVED_MODEL in variants else []
     numbers = {name: _version(run_dir, name, version) for name in versioned}
     lites = [variant for variant in variants if variant in VARIANTS]
-    with workshop.opened(run_dir) as stage, in_full():
+    with staging.opened(run_dir) as stage, full_float32():
         tested = Tested(run, precision)
         fresh, failed = [], []
         for name in names:
@@ -81,18 +81,12 @@ def export(
                 fresh.append(_saved_model(tested, stage, name, numbers[name]))
                 _tell(fresh[-1])
             if name != ENSEMBLE and lites:
-                _tflite(tested, stage, name, lites, fresh, failed)
+                made, not_made = _tflites(tested, stage, name, lites)
+                fresh, failed = [*fresh, *made], [*failed, *not_made]
             if name != ENSEMBLE and ONNX in variants:
-                _onnx(tested, stage, name, fresh, failed)
+                made, not_made = _onnx(tested, stage, name)
+                fresh, failed = [*fresh, *made], [*failed, *not_made]
         return publish(tested, stage, fresh, failed)
-
-
-def kept_precision(asked: float | None, before: Mapping) -> float:
-    """Return the precision that was asked for, or else that of the export before, and say it."""
-    kept = manifest.precision(before)
-    if asked is None and kept:
-        print(f"a precision of {kept:g}, as in the export before; --precision=0: none")
-    return kept if asked is None else asked
 
 
 def complete(run_dir: Path, names: Sequence[str]) -> None:
@@ -157,16 +151,16 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     scores = tested.quality(name, call)
     quality.same(file, scores["max_difference"])
     reference = tested.predictions["test"].logits[name][: len(tested.examples)]
-    quality.same(file, quality.apart(call.outputs(tested.examples)["logits"], reference))
+    logits = call.outputs(tested.examples)["logits"]
+    quality.same(file, quality.largest_difference(logits, reference))
     encoded = [tf.io.encode_png(image).numpy() for image in tested.examples]
     # They are prepared again, as any picture: beside inception crops, less than all of it is seen.
     size, ratio = run.data.image_shape[:2], run.data.crop_ratio
     seen = tf.stack([preparation.evaluation(each, size, ratio) for each in tested.examples])
     stacked = shares.stacked([members[each] for each in own], seen)
     reference = shares.ensemble(stacked, list(calibrated.values())).numpy()
-    quality.same(
-        f"{file} serving_bytes", quality.apart(call.of_bytes(encoded)["logits"], reference)
-    )
+    logits = call.of_bytes(encoded)["logits"]
+    quality.same(f"{file} serving_bytes", quality.largest_difference(logits, reference))
     return {
         "file": file,
         "kind": SAVED_MODEL,
@@ -177,50 +171,57 @@ def _saved_model(tested: Tested, stage: Path, name: str, version: int) -> dict:
     }
 
 
-def _tflite(tested: Tested, stage: Path, name: str, variants, fresh: list, failed: list) -> None:
-    """Write a peer's TFLite files into the stage, run them back, and append their entries."""
-    images = tested.representative()
+def _tflites(tested: Tested, stage: Path, name: str, variants) -> tuple[list, list]:
+    """Write a peer's TFLite files, run them back; return the entries of these and of failures."""
+    made, failed, images = [], [], tested.representative()
     with lite.converters(tested.run.models[name], tested.temperatures[name]) as convert:
         for variant in variants:
+            entry = tflite_entry(name, variant)
+            try:
+                made.append(finished_tflite(tested, stage, entry, convert(variant, images)))
+            except InputError as error:  # one that fails does not lose the others
+                failed.append(_failure(entry, error))
+            else:
+                _tell(made[-1])
+    return made, failed
 
-            def make(entry, variant=variant):
-                return finished_tflite(tested, stage, entry, convert(variant, images))
 
-            _tried(tflite_entry(name, variant), make, fresh, failed)
-
-
-def _onnx(tested: Tested, stage: Path, name: str, fresh: list, failed: list) -> None:
-    """Write a peer's ONNX file into the stage, run it back, and append its entry."""
-    run, reference = tested.run, tested.predictions["test"].logits[name][: len(tested.examples)]
-
-    def make(entry):
-        about, data = f"{name} on {_called(run)}.", run.data
-        content = onnx_file.convert(
-            *(run.models[name], about, data.class_names),
-            *(tested.temperatures[name], data.crop_ratio),
-        )
-        call = onnx_file.Onnx(content)
-        scores = tested.quality(name, call)
-        quality.same(entry["file"], scores["max_difference"])
-        quality.same(
-            entry["file"], quality.apart(call.outputs(tested.examples)["logits"], reference)
-        )
-        if score := _score(scores):
-            content = onnx_file.sure_from(content, score)
-        return {**entry, "opset": onnx_file.OPSET, **_written(stage, entry, content), **scores}
-
+def _onnx(tested: Tested, stage: Path, name: str) -> tuple[list, list]:
+    """Write a peer's ONNX file and run it back; return its entry, as made or as failed."""
     entry = {"file": f"onnx/{name}.onnx", "kind": ONNX, "network": name, "variant": ONNX}
-    _tried(entry, make, fresh, failed)
-
-
-def _tried(entry: dict, make: Callable[[dict], dict], fresh: list, failed: list) -> None:
-    """Append what `make` returns of an entry; one that fails does not lose the others."""
     try:
-        fresh.append(make(entry))
-        _tell(fresh[-1])
+        made = _finished_onnx(tested, stage, entry)
     except InputError as error:
-        failed.append({**entry, "reason": str(error)})
-        print(f"{entry['file']}  FAILED: {error}", flush=True)
+        return [], [_failure(entry, error)]
+    _tell(made)
+    return [made], []
+
+
+def _finished_onnx(tested: Tested, stage: Path, entry: Mapping) -> dict:
+    """Write an ONNX file into the stage, run it back; return its whole entry."""
+    run, name = tested.run, entry["network"]
+    content = onnx_file.convert(
+        run.models[name],
+        about=f"{name} on {_called(run)}.",
+        class_names=run.data.class_names,
+        temperature=tested.temperatures[name],
+        crop_ratio=run.data.crop_ratio,
+    )
+    call = onnx_file.Onnx(content)
+    scores = tested.quality(name, call)
+    quality.same(entry["file"], scores["max_difference"])
+    reference = tested.predictions["test"].logits[name][: len(tested.examples)]
+    logits = call.outputs(tested.examples)["logits"]
+    quality.same(entry["file"], quality.largest_difference(logits, reference))
+    if score := _score(scores):
+        content = onnx_file.sure_from(content, score)
+    return {**entry, "opset": onnx_file.OPSET, **_written(stage, entry, content), **scores}
+
+
+def _failure(entry: Mapping, error: InputError) -> dict:
+    """Say that a file could not be made; return its entry with the reason."""
+    print(f"{entry['file']}  FAILED: {error}", flush=True)
+    return {**entry, "reason": str(error)}
 
 
 def _written(stage: Path, entry: Mapping, content: bytes) -> dict[str, object]:
@@ -243,7 +244,7 @@ def finished_tflite(tested: Tested, stage: Path, entry: Mapping, content: bytes)
     about = f"{entry['network']} on {_called(tested.run)}, {entry['variant']}."
     scores = tested.quality(entry["network"], lite.Lite(content))
     content = metadata.pack(
-        *(content, entry["network"], about, data.class_names, _score(scores), data.crop_ratio)
+        content, entry["network"], about, data.class_names, _score(scores), data.crop_ratio
     )
     if entry["variant"] == "float32":
         quality.same(entry["file"], scores["max_difference"])
@@ -293,7 +294,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
         else:
             entry["latency_ms"] = each
     listed = {**_circumstances(run), "precision": tested.precision, **listed}
-    with workshop.placed(stage, export, [entry["file"] for entry in fresh]):
+    with staging.placed(stage, export, [entry["file"] for entry in fresh]):
         manifest.write(run.directory, listed)
     result.keep_answers(run, tested.answered, tested.temperatures)
     run_page.write_if_trained(run.directory)

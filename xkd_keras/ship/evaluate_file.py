@@ -9,7 +9,7 @@ from xkd_keras import data as datasets
 from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, records, whereabouts
+from xkd_keras.runs import evaluation, records, scoring, whereabouts
 from xkd_keras.ship import lite, metadata, onnx_file, savedmodel
 from xkd_keras.ship.quality import SMALLEST
 from xkd_keras.ship.variants import missing_for_onnx, without_onnx
@@ -51,7 +51,7 @@ def evaluate_model(
     parts = [_predictions(call, name, data, part) for part in evaluation.filled(data, split)]
     predictions = evaluation.joined(parts, data.class_names, labels)
     row = {
-        **evaluation.scores(predictions.labels, predictions.logits[name]),
+        **scoring.scores(predictions.labels, predictions.logits[name]),
         "milliseconds_per_image": predictions.milliseconds[name],
     }
     found = evaluation.facts(predictions, data)

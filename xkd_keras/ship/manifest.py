@@ -44,6 +44,14 @@ def precision(manifest: Mapping) -> float:
     return asked[-1] if asked else 0.0
 
 
+def kept_precision(asked: float | None, before: Mapping) -> float:
+    """Return the precision that was asked for, or else that of the export before, and say it."""
+    kept = precision(before)
+    if asked is None and kept:
+        print(f"a precision of {kept:g}, as in the export before; --precision=0: none")
+    return kept if asked is None else asked
+
+
 def asked(entries: Sequence[Mapping], networks: Sequence[str], variants: Sequence[str]) -> list:
     """Return the entries of these networks and variants; empty: of all, and of the usual ones."""
     return [

@@ -57,8 +57,8 @@ def weights(kernels: Sequence[np.ndarray]) -> dict[str, float]:
     }
 
 
-def apart(logits: np.ndarray, reference: np.ndarray) -> float:
-    """Return the largest difference of logits, relative where they are above 1."""
+def largest_difference(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Return the largest difference of logits, relative where those of reference are above 1."""
     return float(np.max(np.abs(logits - reference) / np.maximum(1.0, np.abs(reference))))
 
 

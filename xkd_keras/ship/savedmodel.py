@@ -20,6 +20,7 @@ from xkd_keras.errors import InputError, first_line
 from xkd_keras.ship.metadata import CROP_RATIO, LABELS, as_lines, from_lines
 
 DECODED = 4  # images of a request that are decoded at a time: each may take 300 MB, turned 600
+_BATCH = 64  # images of a call when a model is run back
 TOP = 5  # classes that `serving_bytes` names
 
 
@@ -197,11 +198,11 @@ class Caller:
                 " as export/savedmodel/NAME/1."
             ) from None
 
-    def outputs(self, images: np.ndarray, batch: int = 64) -> dict[str, np.ndarray]:
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return `logits` and `probabilities` of images, float32 [n, C]."""
         parts = [
-            self._predict(pixels=tf.constant(images[i : i + batch], tf.float32))
-            for i in range(0, len(images), batch)
+            self._predict(pixels=tf.constant(images[i : i + _BATCH], tf.float32))
+            for i in range(0, len(images), _BATCH)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -18,7 +18,7 @@ OWN = 0.01  # of top-1: what another machine's rounding may change; of few image
 
 
 @contextlib.contextmanager
-def in_full():
+def full_float32():
     """Let a GPU compute float32 in full: TensorFlow would round what files are compared with."""
     was = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -67,12 +67,12 @@ class Tested:
         return float(np.mean(test.logits[name].argmax(-1) == test.labels))
 
     def _check_own(self, name: str) -> None:
-        measured, told = self.top1(name), self.run.metrics["peers"][name]["top1"]
-        if abs(measured - told) > max(OWN, 1.5 / len(self.run.data.test)):
+        measured, recorded = self.top1(name), self.run.metrics["peers"][name]["top1"]
+        if abs(measured - recorded) > max(OWN, 1.5 / len(self.run.data.test)):
             raise InputError(
                 f"{self.run.directory / 'peers' / name}.keras: has a top-1 of"
-                f" {100 * measured:.2f} on the test images, and metrics.json says {100 * told:.2f}:"
-                " it is not the network of this run; restore the file."
+                f" {100 * measured:.2f} on the test images, and metrics.json says"
+                f" {100 * recorded:.2f}: it is not the network of this run; restore the file."
             )
 
     def representative(self) -> np.ndarray:

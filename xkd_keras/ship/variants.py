@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Iterable, Sequence
 
-from xkd_keras.errors import InputError
+from xkd_keras.errors import FlagError, InputError
 
 # TFLite files, and how each is made; in the order of the tables.
 VARIANTS = {
@@ -32,10 +32,10 @@ _OF_ONNX = {  # the packages of the extra in pyproject.toml, and which versions 
 
 
 def check_variants(names: Iterable[str]) -> None:
-    """Raise InputError for a variant that is not there, or whose packages are not."""
+    """Raise FlagError for a variant that is not there, InputError where its packages are not."""
     for name in names:
         if name not in CHOICES:
-            raise InputError.unknown("variant", name, CHOICES)
+            raise FlagError.unknown("variant", name, CHOICES)
     missing = missing_for_onnx() if ONNX in names else []
     if missing:
         line = f"{without_onnx(missing)} Valid without: {', '.join(KINDS)}."

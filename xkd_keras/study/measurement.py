@@ -36,7 +36,7 @@ def run(task: Task) -> None:
     steps = datasets.steps_per_epoch(data, config.batch_size)
     cohort = _cohort(config, data, steps, strategy)
     watch = Watch(list(cohort.peers))
-    with _forgotten_if_it_fails(), training.clear_about_loss():
+    with _forgotten_if_it_fails(), training.nonfinite_as_input_error():
         cohort.fit(
             datasets.train_batches(
                 data, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed

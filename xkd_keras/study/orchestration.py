@@ -75,11 +75,7 @@ def _claim(plan: Plan) -> None:
             if not known:
                 files.write(directory / "study.flags", flags(plan))
     except OSError as error:
-        raise InputError(
-            f"cannot write to '{directory}' ({error.strerror}); valid: a directory that"
-            " can be made or written.",
-            argument="run_dir",
-        ) from None
+        raise files.cannot_write(directory, error) from None
 
 
 def _continuing(plan: Plan) -> Plan:

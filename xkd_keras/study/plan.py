@@ -95,7 +95,7 @@ class Plan:
             options.get(name, getattr(self.base, name)) for name in ("distill_similarity", "exits")
         )
         features = arm.method == "xkd" and similarity != 0 and not exits
-        text = ABOUT[arm.method] + "; features too" * features
+        text = ABOUT[arm.method] + ("; features too" if features else "")
         return text + (f" ({given})" if arm.name != arm.method and given else "")
 
     def left_open(self, arm: Arm) -> list[str]:

@@ -16,7 +16,7 @@ def choose(plan: Plan, results: Mapping[tuple[str, int], Mapping]) -> dict[str, 
 
     Args:
         plan: With the grid and the seeds of the search.
-        results: (label of the setting, seed) -> what `runs.run` measured; may lack some.
+        results: (label of the setting, seed) -> what `measurement.run` measured; may lack some.
 
     Returns:
         By method, one dict per setting: `options`, `n` runs, `chosen`, and on validation images

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 
 from xkd_keras import WANTS_LOGS
 from xkd_keras.devices import machine
-from xkd_keras.errors import InputError
+from xkd_keras.errors import InputError, one_line
 from xkd_keras.study import shards
 from xkd_keras.study.plan import Task
 
@@ -164,7 +164,7 @@ def _attempt(run: Callable, task: Task) -> InputError | str:
     except InputError as error:
         return error
     except Exception as error:  # one run must not end a study of hundreds
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         print(f"{task.result}: {type(error).__name__}: {reason}", file=sys.stderr)
         return f"{type(error).__name__}: {reason}"
     return ""

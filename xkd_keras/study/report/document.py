@@ -205,8 +205,8 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
             if result["p"] is not None and result["wilcoxon"] is not None:
                 tested += 1
                 if (result["p"] < statistics.ALPHA) != (result["wilcoxon"] < statistics.ALPHA):
-                    both = f"{p_value(result['p'])} and {p_value(result['wilcoxon'])}"
-                    apart.append(f"{escape(method)} for {escape(peer)} ({escape(both)})")
+                    pair = f"{p_value(result['p'])} and {p_value(result['wilcoxon'])}"
+                    apart.append(f"{escape(method)} for {escape(peer)} ({escape(pair)})")
     if not tested:
         return []
     text = f"Robustness, with unadjusted p: of {many(tested, 'comparison')} with solo, the t-test"
@@ -214,7 +214,7 @@ def _robust(study: Mapping, summary: Mapping) -> list[str]:
     return [f"{text} {f'all but {len(apart)}: ' + '; '.join(apart) if apart else 'all'}."]
 
 
-def _compared(study: Mapping, summary: Mapping, methods: Sequence[str], reference: str) -> str:
+def _compared(summary: Mapping, methods: Sequence[str], reference: str) -> str:
     """Return a table of differences to a reference, one row per method and network."""
     rows = [
         [escape(method), escape(network), *_cells(by[method]["against"].get(reference))]
@@ -232,7 +232,7 @@ def _kd(study: Mapping, summary: Mapping) -> list[str]:
         "## Compared with a trained teacher (kd)",
         "kd trains the teacher first, then freezes it."
         + (" solo and kd are compared above." if "solo" in study["methods"] else ""),
-        _compared(study, summary, methods, "kd"),
+        _compared(summary, methods, "kd"),
     ]
 
 
@@ -253,7 +253,7 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
     for reference in dict.fromkeys((ours, "solo")):
         if reference in study["methods"]:
             alone = [ours] if reference != ours and ours not in study["main"] else []
-            parts.append(_compared(study, summary, [*alone, *variants], reference))
+            parts.append(_compared(summary, [*alone, *variants], reference))
     table = summary["networks"]
     shown = [m for m in study["methods"] if m == ours or m in variants]
     rows = [[escape(m), *(mean(by[m]) for by in table.values())] for m in shown]

@@ -47,9 +47,9 @@ def look(study: Mapping, method: str) -> dict:
     return {"color": colours[i % len(colours)], **shape}
 
 
-def name_of(study: Mapping, method: str, width: int = 24) -> str:
+def name_of(study: Mapping, method: str) -> str:
     """Return a method's name as a picture can show it."""
-    return plots.label(method, width, f"method {list(study['methods']).index(method) + 1}")
+    return plots.label(method, 24, f"method {list(study['methods']).index(method) + 1}")
 
 
 def forest(

@@ -1,4 +1,4 @@
-"""Views: a batch whose images are mixed in pairs before all peers see it.
+"""CutMix and mixup: a batch whose images are mixed in pairs before all peers see it.
 
 The peers see the same view, so that what one says of an image still teaches the others about it.
 Everything is drawn from the seed and the step, so that a resumed run mixes as it would have.
@@ -13,13 +13,13 @@ SHARE = 0.5  # of the batches are mixed, as in Yun et al.'s experiments on CIFAR
 
 
 def checked(kind: str) -> str:
-    """Return the kind; raises InputError where there is no such view."""
+    """Return the kind; raises InputError where there is no such mixing."""
     if kind not in KINDS:
         raise InputError.unknown("mix", kind, KINDS)
     return kind
 
 
-def mixed(kind: str, images, labels, classes: int, seed, sample_weight=None):
+def mix(kind: str, images, labels, classes: int, seed, sample_weight=None):
     """Mix half of the batches: each image with another one of the batch, its label likewise.
 
     With lambda uniform in 0..1 (Beta(1, 1)), one for the batch, and x' another image:

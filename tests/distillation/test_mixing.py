@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from tests.small_cohorts import IMAGES, LABELS, compiled, convolutional, fit, linear
 from xkd_keras import Cohort
-from xkd_keras.distillation import losses, teachers, terms, views
+from xkd_keras.distillation import losses, mixing, teachers, terms
 from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
 
@@ -18,7 +18,7 @@ OWN = np.arange(8)
 
 
 def mixed(kind, seed):
-    images, labels, _ = views.mixed(kind, SHADES, OWN, 8, [seed, 0])
+    images, labels, _ = mixing.mix(kind, SHADES, OWN, 8, [seed, 0])
     return np.asarray(images), np.asarray(labels)
 
 
@@ -67,15 +67,15 @@ def test_both_makes_some_of_each_and_leaves_half_alone():
 def test_the_same_seed_mixes_alike_and_another_step_does_not():
     first = [mixed("mixup", 1)[0], mixed("mixup", 1)[0]]
     np.testing.assert_array_equal(*first)
-    steps = [np.asarray(views.mixed("mixup", SHADES, OWN, 8, [1, step])[0]) for step in range(9)]
+    steps = [np.asarray(mixing.mix("mixup", SHADES, OWN, 8, [1, step])[0]) for step in range(9)]
     assert len({step.tobytes() for step in steps}) > 2
 
 
 def test_a_cohort_learns_from_mixed_labels_what_numpy_says(monkeypatch):
-    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
+    monkeypatch.setattr(mixing, "SHARE", 1.1)  # every batch
     cohort = Cohort([linear("a")], 0.0, mix="mixup", seed=3)
     cohort.compile(keras.optimizers.SGD(0.0))
-    images, labels, _ = views.mixed("mixup", IMAGES, LABELS, 4, [3, 0])
+    images, labels, _ = mixing.mix("mixup", IMAGES, LABELS, 4, [3, 0])
     shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
     logits = cohort.peers["a"].predict(np.asarray(images), verbose=0)
     expected = -(np.asarray(labels) * log_softmax(logits, -1)).sum(-1).mean()
@@ -90,7 +90,7 @@ def test_a_mixed_label_counts_as_much_as_the_image_that_it_is_of():
     for seed in range(20):
         plain = mixed("mixup", seed)
         images, labels, got = map(
-            np.asarray, views.mixed("mixup", SHADES, OWN, 8, [seed, 0], weights)
+            np.asarray, mixing.mix("mixup", SHADES, OWN, 8, [seed, 0], weights)
         )
         np.testing.assert_array_equal(images, plain[0])
         shares = plain[1] * weights  # of every label: that in the picture, times its own weight
@@ -102,7 +102,7 @@ def test_a_mixed_label_counts_as_much_as_the_image_that_it_is_of():
 
 
 def test_images_without_weight_teach_no_label_to_those_that_they_are_mixed_with(monkeypatch):
-    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
+    monkeypatch.setattr(mixing, "SHARE", 1.1)  # every batch
     good = (LABELS != 2).astype("float32")
     found = []
     for labels in (LABELS, np.where(LABELS == 2, 3, LABELS)):  # whatever is said of the bad ones
@@ -164,12 +164,12 @@ def test_two_replicas_mix_their_own_parts(two_cpus):
 
 
 def test_the_flag_offers_every_view():
-    assert fields.field("mix").metadata["choices"] == views.KINDS
+    assert fields.field("mix").metadata["choices"] == mixing.KINDS
 
 
 def test_what_is_no_image_is_not_mixed():
     with pytest.raises(InputError, match=r"^mix: 'mixup' mixes images .*, received \(4, 9\)"):
-        views.mixed("mixup", tf.zeros((4, 9)), tf.zeros(4, tf.int32), 2, (0, 0))
+        mixing.mix("mixup", tf.zeros((4, 9)), tf.zeros(4, tf.int32), 2, (0, 0))
 
 
 def test_an_unknown_view_is_refused():
