@@ -36,7 +36,10 @@ class Config(fields.Fields):
             if not getattr(self, name):
                 told = fields.field(name).metadata["help"]
                 if name == "peer":  # whose help is long, as it names every network
-                    told = "A network, or several: --peer=alexnet --peer=resnet20. --help has all."
+                    told = (
+                        "Give one network or several: --peer=alexnet --peer=resnet20. --help"
+                        " lists all."
+                    )
                 raise FlagError(f"missing. {told}", argument=name)
 
     def peers(self) -> list[Peer]:
@@ -55,7 +58,7 @@ class Config(fields.Fields):
         names = [peer.name for peer in parsed]
         if len({name.lower() for name in names}) < len(names):
             raise FlagError(
-                f"two have one name, of {', '.join(names)}; set name=...", argument="peer"
+                f"two peers have the same name ({', '.join(names)}); set name=...", argument="peer"
             )
         return parsed
 
