@@ -143,7 +143,7 @@ def test_the_users_weights_are_seeded_by_label_too():
             "own_peers:functionl",
             "function in 'own_peers': unknown value 'functionl'. Did you mean 'functional'?",
         ),
-        ("own_peers:nothing", "function in 'own_peers': unknown value 'nothing'."),
+        ("own_peers:nothing", "function in 'own_peers': unknown value 'nothing';"),
         ("own_peers:", "peer: received 'own_peers:'; your own network is 'your_module:build_fn'"),
     ],
 )

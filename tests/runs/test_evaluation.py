@@ -168,23 +168,23 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "runs/birds/report.html").touch()
-    with pytest.raises(InputError, match="holds no finished run") as caught:
+    with pytest.raises(InputError, match="contains no finished run") as caught:
         records.finished(tmp_path / asked)
-    hint = f" holds no finished run, '{tmp_path / near}' does; valid: "
-    assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
+    hint = f" contains no finished run, but '{tmp_path / near}' does; valid: "
+    assert (hint if near else " contains no finished run; valid: ") in str(caught.value)
 
 
 def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
     data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
     (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))
-    with pytest.raises(InputError, match=r"config\.flags is missing, which says how"):
+    with pytest.raises(InputError, match=r"config\.flags is missing, which records how"):
         records.finished(tmp_path)
 
 
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])
-    with pytest.raises(InputError, match="holds no finished run"):
+    with pytest.raises(InputError, match="contains no finished run"):
         evaluation.evaluate_run(tmp_path)
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/broken.keras").write_bytes(b"PK no")
