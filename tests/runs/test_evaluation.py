@@ -148,7 +148,7 @@ def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_rea
     assert got["examples"] == 1
     (line,) = got["about"]
     assert line.startswith("left out because it cannot be read: 7/b.png (")
-    with pytest.raises(InputError, match=r"^split: folder:.* has no images in train"):
+    with pytest.raises(InputError, match=r"^split: folder:.* has no images in split train"):
         evaluation.evaluate_run(run[0], dataset=name, split="train", skip_unreadable=True)
 
 

@@ -98,7 +98,7 @@ def test_a_gates_run_goes_on_where_it_was_interrupted(tmp_path, data_dir):
         ),
         (
             {"image_size": 24},
-            r"^teacher_run: '.*' knows 10 classes of digits, images \[32",
+            r"^teacher_run: '.*' was trained on 10 classes of digits, images \[32",
         ),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_keras_file_whose_weights_are_lost_is_told_with_a_remedy(run_dir):
     [
         ((["plane"],), "^peer: unknown value 'plane'. Did you mean 'plain'"),
         (([], ["int9"]), "^variant: unknown value 'int9'. Did you mean 'int8'"),
-        (([], [], 1), r"^version: received 1, and .*plain/1 exists; valid: another number"),
+        (([], [], 1), r"^version: received 1, but .*plain/1 exists; valid: another number"),
     ],
 )
 def test_a_wrong_request_changes_nothing(run_dir, arguments, message):

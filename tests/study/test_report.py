@@ -190,7 +190,7 @@ def test_the_search_is_told_as_it_was(tmp_path, unpictured):
         "ALSO used in the study: 0 and 1; methods tried different numbers of settings: kd 1" in text
     )
     assert "never used" not in text
-    assert "No search" in Study().write(tmp_path)
+    assert "There was no search" in Study().write(tmp_path)
 
 
 LONG = {f"network_of_thirty_characters_{i}": f"vgg{i}:build" for i in range(2)}

@@ -238,8 +238,7 @@ class Fields:
     # The run.
     export: tuple[str, ...] = _flag(
         (),
-        "A peer to export when the run is complete, or ensemble, or all; may be repeated. See"
-        " xkd_keras.export.",
+        "A peer to export when the run is complete, or ensemble, or all. See xkd_keras.export.",
         identity=False,
     )
     epochs: int = _flag(30, "Passes over the training images.", low=1)

@@ -80,8 +80,8 @@ def as_lines(labels: Sequence[str]) -> str:
     for label in labels:
         if "\n" in label or "\r" in label:
             raise InputError(
-                f"{label!r} contains a line break; valid: names of one line, as label files have"
-                " one name per line.",
+                f"received {label!r}, which contains a line break; valid: names of one line, as"
+                " label files have one name per line.",
                 argument="class_names",
             )
     return "".join(f"{label}\n" for label in labels)
