@@ -117,10 +117,7 @@ def test_an_interval_that_is_resampled_from_a_few_pairs_is_left_out(
     row = next(line for line in text.splitlines() if line.startswith("| mcod | **"))
     assert ("…" in row.split("|")[-3]) == shown  # before the column of the paper
     assert ("that interval is too narrow" in text) == shown
-    assert (
-        "reports +5.94 for alexnet and +5.07 for resnet points. “Paper %” is AlexNet's share"
-        in text
-    )
+    assert "points: +5.94 for alexnet and +5.07 for resnet. “Paper %” is AlexNet's share" in text
 
 
 def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_path, unpictured):
@@ -146,11 +143,11 @@ def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_pa
         mean, low, high = (figures.signed(x, digits) for x in ((mcod - solo).mean(), low, high))
         cells.append(f"{mean} ({low} … {high})")
     assert f"\n| alexnet | {' | '.join(cells)} |\n" in section
-    assert "| mcod to solo | ECE % | cross-entropy, nats | Brier score |" in section
+    assert "| mcod vs. solo | ECE % | cross-entropy, nats | Brier score |" in section
     _, brier = section.split("| Brier score | alexnet | resnet20 | ensemble |")
     assert f"| solo | {values['brier'][1].mean():.3f} ± " in brier
     text = Study(main=("kd", "mcod")).write(tmp_path / "without")
-    assert "to solo | ECE" not in text
+    assert "vs. solo | ECE" not in text
 
 
 def test_the_page_needs_no_other_file_and_embeds_every_picture(tmp_path):
@@ -228,7 +225,7 @@ def test_no_method_is_compared_with_itself(variants, tmp_path, unpictured):
 def test_where_there_are_variants_alone_the_last_is_compared_with_solo_too(tmp_path, unpictured):
     text = Study(main=("solo",), variants=("growth_only", "ramp"), seeds=3).write(tmp_path)
     part = text[text.index("Which parts of ramp help") :]
-    table = part[: part.index("Top-1 %:")].split("to solo")[-1]
+    table = part[: part.index("Top-1 %:")].split("vs. solo")[-1]
     named = re.findall(r"^\| ([\w\\]+) \| alexnet", table, re.MULTILINE)
     assert [name.replace("\\", "") for name in named] == ["ramp", "growth_only"]
 
@@ -279,7 +276,7 @@ def test_the_table_is_aligned_and_says_what_the_report_says(tmp_path, unpictured
     assert [row[:3] for row in rows[1:3]] == [["alexnet", "solo", "6"], ["alexnet", "mcod", "6"]]
     runs = [run for run in study.content["runs"] if run["method"] == "mcod"]
     error = np.mean([run["peers"]["alexnet"]["ece"] for run in runs])
-    assert rows[0][3:] == ["top-1 %", "ECE %", "to solo (95 %)", "Holm p"]
+    assert rows[0][3:] == ["top-1 %", "ECE %", "vs. solo (95 %)", "Holm p"]
     assert rows[2][4] == f"{100 * error:.1f}"
     assert f"| {rows[2][5]} |" in study.write(tmp_path)
     assert "solo" not in document.table(Study(main=("kd", "mcod")).content)

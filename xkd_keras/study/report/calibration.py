@@ -50,5 +50,5 @@ def _to_solo(study: Mapping, table: Mapping) -> list[str]:
         f"Differences of {ours} from solo, paired by seed, with their 95 % t-intervals, not"
         " adjusted for multiple comparisons. Below zero, the probabilities are better; if an"
         " interval reaches above zero, they may also be worse.",
-        grid([f"{ours} to solo", *(heading for heading, *_ in _SHOWN.values())], rows),
+        grid([f"{ours} vs. solo", *(heading for heading, *_ in _SHOWN.values())], rows),
     ]

@@ -56,7 +56,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 
 def table(study: Mapping) -> str:
     """Return the result as aligned plain text: one line per network and method."""
-    rows = [["network", "method", "seeds", "top-1 %", "ECE %", "to solo (95 %)", "Holm p"]]
+    rows = [["network", "method", "seeds", "top-1 %", "ECE %", "vs. solo (95 %)", "Holm p"]]
     summary = _summary(study)
     for network, by in summary["networks"].items():
         for method, values in by.items():
@@ -148,7 +148,7 @@ def _pairs(summary: Mapping) -> int:
 
 
 def _headings(reference: str) -> list[str]:
-    return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
+    return [f"vs. {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
 
 
 def _cells(result: Mapping | None) -> list[str]:
@@ -182,7 +182,8 @@ def _explained(study: Mapping, summary: Mapping) -> str:
     if "mcod" in study["main"] and families:
         share = " “Paper %” is AlexNet's share in the paper." if "alexnet" in families else ""
         text += (
-            f" On CIFAR-100, {paper.SOURCE}, reports {both(_gains(families))} points.{share}"
+            f" On CIFAR-100, {paper.SOURCE}, reports gains in points:"
+            f" {both(_gains(families))}.{share}"
             + (
                 " The paper's learning options are not fully known."
                 if study["dataset"] == "cifar100"

@@ -53,7 +53,8 @@ def of_images(study: Mapping, summary: Mapping) -> str:
     """Return how much other test images may add to a difference, in brackets; empty if unknown."""
     said = statistics.verdict(study, summary)
     alone = _accuracies(study, summary, _rival(said)).values()
-    return f" ({_moved(study['data']['examples']['test'], alone)[1]})" if alone else ""
+    moved = alone and _moved(study["data"]["examples"]["test"], alone)[1]
+    return f" (they may add {moved})" if alone else ""
 
 
 def few_images(images: int, accuracies: Iterable[float]) -> list[str]:
