@@ -58,8 +58,8 @@ def channel_to(address: str, ca_file: str = ""):
     address = address.removeprefix("http://").rstrip("/")  # as people copy it
     if address.startswith("https://"):
         raise command.MistakeError(
-            f"address: received '{address}'; valid: HOST:PORT, and an authority if it has TLS;"
-            " https:// needs --rest."
+            f"address: received '{address}'; valid: HOST:PORT, with a ca_file if the server uses"
+            " TLS; https:// needs --rest."
         )
     options = _UNLIMITED + (_NO_PROXY if is_loopback(address) else [])
     if not ca_file:

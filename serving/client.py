@@ -78,7 +78,7 @@ class Client:
     ):
         if rest and ca_file and not address.startswith("https://"):
             raise command.MistakeError(
-                "--ca_file: is for gRPC and https://; the servers' REST has no TLS."
+                "--ca_file: works with gRPC and https:// only; plain REST has no TLS."
             )
         self._model, self._address, self._label = model, address, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
@@ -96,7 +96,7 @@ class Client:
             TypeError: Something else than a list of bytes.
         """
         if isinstance(images, bytes | bytearray | memoryview | str):
-            raise TypeError("images: received one; valid: a list of the contents of files.")
+            raise TypeError("images: received a single one; valid: a list of file contents.")
         images = list(images)
         for image in images:
             if not isinstance(image, bytes | bytearray | memoryview):
@@ -176,11 +176,11 @@ class Client:
                 answer = session.post(url, json=body, timeout=self._timeout, verify=authority)
             except requests.exceptions.SSLError as error:
                 raise RefusedError(
-                    f"{self._address}: no TLS with it ({_tls_reason(error)}); valid: http:// where"
-                    " it has none, or a ca_file with the authority of its certificate"
+                    f"{self._address}: TLS failed ({_tls_reason(error)}); valid: http:// if the"
+                    " server has no TLS, or a ca_file with the CA of its certificate"
                 ) from None
             except requests.ConnectionError:
-                raise _UnavailableError("nothing answers there") from None
+                raise _UnavailableError("no server answers there") from None
             except requests.RequestException as error:
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
@@ -228,7 +228,7 @@ def images_of(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
             files = sorted(file for file in path.rglob("*") if _is_image(path, file))
             if not files:
                 kinds = ", ".join(sorted(KINDS))
-                raise command.MistakeError(f"{path}: holds no images; valid: {kinds}.")
+                raise command.MistakeError(f"{path}: contains no images; valid: {kinds}.")
         for file in files:
             try:
                 yield str(file), file.read_bytes()
@@ -248,11 +248,11 @@ FLAGS = {  # default, help, least
     "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
     "rest": (False, "Use REST instead of gRPC."),
     "model_name": ("default", "Name of the model on the server."),
-    "ca_file": ("", "PEM file of the authority, for gRPC with TLS or https://."),
+    "ca_file": ("", "PEM file of the certificate authority (CA), for gRPC with TLS or https://."),
     "label": ("", "Ask for the version with this label, such as stable or canary."),
     "top": (3, "How many labels to print.", 1),
     "json": (False, "Print one line of JSON per image, for programs."),
-    "timeout": (30.0, "Seconds that an answer may take.", 0.001),
+    "timeout": (30.0, "Seconds to wait for an answer.", 0.001),
     "batch": (16, "How many images to send at a time.", 1),
 }
 
@@ -280,7 +280,7 @@ def main(names: Sequence[str]) -> int:
         try:
             failed |= _print(client, batch)
         except _UnavailableError as error:  # each image would wait as long
-            print(f"error: {batch[0][0]} and what follows it: {error}", file=sys.stderr)
+            print(f"error: {batch[0][0]} and all images after it: {error}", file=sys.stderr)
             return 1
     return int(failed)
 

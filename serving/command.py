@@ -26,7 +26,7 @@ def run(main: Callable[..., int | None], operands: str = "") -> None:
         # Whatever a file is called, its name is printed.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         if len(argv) > 1 and not operands:
-            _exit(f"received '{argv[1]}'; valid: flags only, as --name=value.", 2)
+            _exit(f"received '{argv[1]}'; valid: flags only, such as --name=value.", 2)
         if len(argv) == 1 and operands:
             _exit(f"missing: {operands}. See --help.", 2)
         try:

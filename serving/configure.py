@@ -33,15 +33,15 @@ _NAME = r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?"  # of a Service of Kubernetes
 
 
 FLAGS = {  # default, help, least
-    "export_dir": ("", "RUN/export, as xkd_keras.export writes it."),
+    "export_dir": ("", "Directory RUN/export that xkd_keras.export has written."),
     "out_dir": ("", "Where to write; empty: EXPORT_DIR/serving."),
-    "models": ("", "Only these models, joined by commas; empty: all."),
-    "models_dir": ("/models", "Where EXPORT_DIR/savedmodel is for the server."),
-    "image": ("tensorflow/serving:2.19.0", "Image of the container."),
+    "models": ("", "Models to serve, comma-separated; empty: all."),
+    "models_dir": ("/models", "Path of EXPORT_DIR/savedmodel as the server sees it."),
+    "image": ("tensorflow/serving:2.19.0", "Container image."),
     "service": ("xkd", "Name of the service."),
-    "replicas": (2, "Least number of pods in Kubernetes.", 1),
-    "max_batch_size": (32, "Most examples in one call.", 1),
-    "cpus": (2, "CPUs of a container, and calls that run at a time.", 1),
+    "replicas": (2, "Smallest number of pods in Kubernetes.", 1),
+    "max_batch_size": (32, "Largest number of examples in one call.", 1),
+    "cpus": (2, "CPUs of a container, and number of calls that run at a time.", 1),
 }
 
 
@@ -58,7 +58,7 @@ def versions_of(savedmodels: Path) -> dict[str, list[int]]:
             models[base.name] = sorted(numbers)
     if not models:
         raise command.MistakeError(
-            f"--export_dir: {savedmodels} holds no SavedModels; valid: RUN/export after"
+            f"--export_dir: {savedmodels} contains no SavedModels; valid: RUN/export after"
             " 'python -m xkd_keras.export --run_dir=RUN'."
         )
     return models
@@ -134,14 +134,14 @@ def _check(given) -> None:
         raise command.MistakeError("--export_dir: missing; valid: RUN/export.")
     if not re.fullmatch(_NAME, given.service):
         raise command.MistakeError(
-            f"--service: received '{given.service}'; valid: up to 50 small letters, digits and"
-            " '-', beginning with a letter."
+            f"--service: received '{given.service}'; valid: up to 50 lower-case letters, digits"
+            " and '-', beginning with a letter."
         )
     for name in ("image", "models_dir"):
         if not re.fullmatch(r"[^\s'\"{}]+", getattr(given, name)):
             raise command.MistakeError(
-                f"--{name}: received '{getattr(given, name)}'; valid: a name without blanks, quotes"
-                " and braces."
+                f"--{name}: received '{getattr(given, name)}'; valid: a name without blanks,"
+                " quotes or braces."
             )
 
 

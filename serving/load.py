@@ -26,18 +26,21 @@ FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Address of the server."),
     "port": (0, "Port of the server; 0: 8500, or 8501 with --rest."),
     "rest": (False, "Use REST instead of gRPC."),
-    "ca_file": ("", "PEM file of the authority, for gRPC with TLS."),
+    "ca_file": ("", "PEM file of the certificate authority (CA), for gRPC with TLS."),
     "model_name": ("default", "Name of the model on the server."),
     "signature": ("serving_default", "Signature to call."),
-    "image": ("", "File to send if the signature takes encoded images; empty: noise."),
+    "image": ("", "Image file to send if the signature takes encoded images; empty: noise."),
     "batch": (1, "Examples per request.", 1),
-    "concurrency": ("1,8,32", "Closed loop: numbers of clients, each for --seconds."),
-    "rate": ("", "Open loop instead: requests per second, each for --seconds."),
-    "clients": (64, "Open loop: most requests at a time.", 1),
-    "seconds": (10.0, "How long each step is measured.", 0.1),
-    "warm_up": (2.0, "How long each step runs before that.", 0.0),
-    "timeout": (30.0, "Seconds that an answer may take.", 0.001),
-    "plot": ("", "Plot latencies and throughput in this .svg or .png."),
+    "concurrency": (
+        "1,8,32",
+        "Closed loop: numbers of clients, comma-separated, each for --seconds.",
+    ),
+    "rate": ("", "Open loop instead: requests per second, comma-separated, each for --seconds."),
+    "clients": (64, "Open loop: the largest number of requests at a time.", 1),
+    "seconds": (10.0, "Seconds for which each step is measured.", 0.1),
+    "warm_up": (2.0, "Seconds for which each step runs before it is measured.", 0.0),
+    "timeout": (30.0, "Seconds to wait for an answer.", 0.001),
+    "plot": ("", "Plot latencies and throughput to this .svg or .png file."),
     "json": ("", "Write the numbers to this file."),
 }
 
@@ -94,7 +97,9 @@ def over_grpc(given, port: int) -> Callable[[], Callable]:
 
 def _without_scheme(host: str) -> str:
     if host.startswith("https://"):
-        raise command.MistakeError(f"--host: received '{host}'; valid: HOST, without TLS.")
+        raise command.MistakeError(
+            f"--host: received '{host}'; valid: HOST; REST with TLS cannot be measured."
+        )
     return host.removeprefix("http://").rstrip("/")
 
 
@@ -171,14 +176,16 @@ def numbers(name: str, text: str) -> list[float]:
     whole = name == "rate" or all(load == int(load) for load in loads if math.isfinite(load))
     kind = "numbers above 0" if name == "rate" else "whole numbers from 1"
     if not whole or not all(0 < load < 1e6 for load in loads):
-        raise command.MistakeError(f"--{name}: received '{text}'; valid: {kind}, as 1,8,32.")
+        raise command.MistakeError(f"--{name}: received '{text}'; valid: {kind}, such as 1,8,32.")
     return loads
 
 
 def _check_files(given) -> None:
     """Raise MistakeError for files that cannot be written, before anything is measured."""
     if given.plot and Path(given.plot).suffix not in (".svg", ".png"):
-        raise command.MistakeError(f"--plot: received '{given.plot}'; valid: a .svg or .png.")
+        raise command.MistakeError(
+            f"--plot: received '{given.plot}'; valid: a name ending in .svg or .png."
+        )
     for name in ("plot", "json"):
         path = Path(getattr(given, name))
         if getattr(given, name) and (path.is_dir() or not os.access(path.parent, os.W_OK)):

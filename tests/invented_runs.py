@@ -77,7 +77,7 @@ class Run:
                 "class_counts": {part: self.spread(n) for part, n in examples.items()},
                 "skipped": [["train/cat/broken|file.png", "empty <file>"]],
                 "duplicates": [["in train and test", ["train/cat/a<b>.png", "test/cat/c.png"]]],
-                "notes": ["'zip' holds nothing but 'pets': looked into that."],
+                "notes": ["'zip' contains nothing but 'pets', so that folder was read."],
             },
             "training": {
                 "epochs": self.epochs,

@@ -223,4 +223,4 @@ def test_help_waits_for_nothing_heavy():
 def test_a_directory_without_a_finished_run_is_refused_at_once(module, more, tmp_path):
     done = light(module, f"--run_dir={tmp_path}", *more)
     assert done.returncode == 1
-    assert f"'{tmp_path}' holds no finished run" in done.stderr
+    assert f"'{tmp_path}' contains no finished run" in done.stderr

@@ -22,7 +22,7 @@ def main() -> None:
     for name, path in known.items():
         print(f"  {name:<{width}}  {flagfiles.about(path)}")
     notebook = Path(__file__).with_name("photos.ipynb")
-    print(f"\na notebook from a folder of images to a classified photo, to copy:\n{notebook}")
+    print(f"\na notebook to copy, from a folder of images to a classified photo:\n{notebook}")
 
 
 def _about(command: str) -> str:

@@ -53,12 +53,18 @@ if __name__ == "__main__":
     flags.DEFINE_string("peer", "", "The peer to compress.")
     flags.DEFINE_string("recipe", "", f"One of {', '.join(RECIPES)}.")
     flags.DEFINE_integer("epochs", 5, "Epochs of fine-tuning after each pass.", 1)
-    flags.DEFINE_float("learning_rate", 0.0, "Of SGD; 0: a tenth of the peer's own.", 0)
-    flags.DEFINE_float("distill_weight", 1.0, "lambda, constant; 0: labels alone.", 0)
-    flags.DEFINE_float("temperature", 3.0, "Softens teacher and peer.", 0.01, 1000)
-    flags.DEFINE_float("sparsity", 0.5, "Part of a kernel that pruning sets to zero.", 0.01, 0.99)
-    flags.DEFINE_integer("clusters", 16, "Different values in a kernel after clustering.", 2, 256)
+    flags.DEFINE_float(
+        "learning_rate", 0.0, "Learning rate of SGD; 0: a tenth of the peer's own.", 0
+    )
+    flags.DEFINE_float("distill_weight", 1.0, "Constant lambda; 0: learn from the labels alone.", 0)
+    flags.DEFINE_float("temperature", 3.0, "Temperature that softens teacher and peer.", 0.01, 1000)
+    flags.DEFINE_float(
+        "sparsity", 0.5, "Fraction of each kernel's weights that pruning sets to zero.", 0.01, 0.99
+    )
+    flags.DEFINE_integer(
+        "clusters", 16, "Number of distinct weights per kernel after clustering.", 2, 256
+    )
     flags.DEFINE_integer("batch_size", 0, "Images per step; 0: as in the run.", 0)
-    flags.DEFINE_integer("seed", 0, "Seed of the order and augmentation of images.", 0)
+    flags.DEFINE_integer("seed", 0, "Seed of the images' order and augmentation.", 0)
     flags.DEFINE_float("precision", None, PRECISION, 0, 1)
     command_line.run(main)

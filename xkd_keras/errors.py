@@ -38,12 +38,12 @@ class InputError(ValueError):
             noun: What is unknown.
 
         Returns:
-            `ARGUMENT: unknown NOUN 'RECEIVED'. Did you mean 'NEAREST'? Valid: A, B, C.`
+            `ARGUMENT: unknown NOUN 'RECEIVED'. Did you mean 'NEAREST'? valid: A, B, C.`
         """
         valid = list(valid)
         near = nearest(str(received), valid)
-        hint = f" Did you mean '{near}'?" if near else ""
-        text = f"unknown {noun} '{received}'.{hint} Valid: {', '.join(valid)}."
+        hint = f". Did you mean '{near}'?" if near else ";"
+        text = f"unknown {noun} '{received}'{hint} valid: {', '.join(valid)}."
         return cls(text, argument=argument)
 
 

@@ -22,9 +22,11 @@ def main() -> None:
     """Evaluate the run, or the file, that the flags name and print the table."""
     values = flags.FLAGS
     if not values.run_dir and not values.model:
-        raise FlagError("missing. The directory of a finished run; or --model.", argument="run_dir")
+        raise FlagError(
+            "missing. Give the directory of a finished run, or --model.", argument="run_dir"
+        )
     if values.model and values.peer:
-        raise FlagError("is for a run's networks; --model names a file.", argument="peer")
+        raise FlagError("applies to a run's networks, but --model names a file.", argument="peer")
     if values.split not in ("", *SPLITS):
         raise FlagError.unknown("split", values.split, SPLITS)
     run_dir = Path(parsing.path(values.run_dir, "run_dir"))
@@ -75,14 +77,17 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "model", "", "Instead of a run: a .tflite or .onnx file, or a SavedModel's directory."
     )
-    flags.DEFINE_multi_string("peer", [], "Only this peer; repeated.")
+    flags.DEFINE_multi_string("peer", [], "Evaluate only this peer; may be repeated.")
     flags.DEFINE_string(
-        "dataset", "", "Another dataset, as in xkd_keras.train; empty: the run's own."
+        "dataset", "", "Another dataset, named as in xkd_keras.train; empty: the run's own."
     )
     flags.DEFINE_string(
-        "split", "", "train, validation, test or all; empty: test, or all of another plain folder."
+        "split",
+        "",
+        "train, validation, test or all; empty: test, or all for another folder without a"
+        " test split.",
     )
     flags.DEFINE_bool(
-        "skip_unreadable", False, "Leave files of another folder out that cannot be read."
+        "skip_unreadable", False, "Skip files of --dataset=folder:PATH that cannot be read."
     )
     command_line.run(main)

@@ -19,10 +19,10 @@ def main() -> None:
     """Export what the flags name; print the table and the advice."""
     values = flags.FLAGS
     if not values.run_dir:
-        raise FlagError("missing. The directory of a finished run.", argument="run_dir")
+        raise FlagError("missing. Give the directory of a finished run.", argument="run_dir")
     if set(values.peer) == {"ensemble"} and values.variant and SAVED_MODEL not in values.variant:
         raise FlagError(
-            "the ensemble has no TFLite and no ONNX files; valid: --variant=savedmodel.",
+            "the ensemble has no TFLite or ONNX files; valid: --variant=savedmodel.",
             argument="peer",
         )
     check_variants(values.variant)
@@ -46,12 +46,15 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "Directory of a finished run.")
-    flags.DEFINE_multi_string("peer", [], "Only this peer, or the ensemble; repeated.")
+    flags.DEFINE_multi_string(
+        "peer", [], "Export only this peer, or the ensemble; may be repeated."
+    )
     flags.DEFINE_multi_string(
         "variant",
         [],
-        "Only this: savedmodel, or float32, float16, dynamic, int8 (TFLite); or, made only if asked"
-        " for, int16x8 (TFLite) or onnx (with the extra `onnx` installed); repeated.",
+        "Export only this variant: savedmodel, or float32, float16, dynamic, int8 (TFLite); or,"
+        " made only on request, int16x8 (TFLite) or onnx (needs the extra `onnx`); may be"
+        " repeated.",
     )
     flags.DEFINE_integer("version", 0, "Version of the SavedModels; 0: the next one.", 0)
     flags.DEFINE_float("precision", None, PRECISION, 0, 1)

@@ -47,8 +47,8 @@ def turn(directory: Path) -> Iterator[None]:
     with open(directory / ".turn", "a+") as file:
         if not locked(file, fcntl.LOCK_EX):
             raise InputError(
-                f"'{directory}' is on a file system without locks, which processes that share a"
-                " directory need; valid: another one.",
+                f"'{directory}' is on a file system without locks, which processes need to share"
+                " a directory; valid: a directory on another file system.",
                 argument="run_dir",
             )
         yield
@@ -71,8 +71,8 @@ def locked(file: IO, how: int) -> bool:
 def cannot_write(directory: Path | str, error: OSError) -> InputError:
     """Return the error for a directory, of argument `run_dir`, that takes no files."""
     return InputError(
-        f"cannot write to '{directory}' ({error.strerror}); valid: a directory that can be made or"
-        " written.",
+        f"cannot write to '{directory}' ({error.strerror}); valid: a directory that exists or can"
+        " be created, and is writable.",
         argument="run_dir",
     )
 
@@ -80,7 +80,8 @@ def cannot_write(directory: Path | str, error: OSError) -> InputError:
 def without_locks(directory: Path | str) -> str:
     """Return the warning where `locked` said False."""
     return (
-        f"'{directory}' is on a file system without locks; see that no other process works in it."
+        f"'{directory}' is on a file system without locks; make sure that no other process works"
+        " in it."
     )
 
 

@@ -43,7 +43,7 @@ def _train(
     """Train; where the files are, write the report, `tell` of the metrics, and export."""
     check_flags(config)
     names = ", ".join(peer.name for peer in config.peers())
-    command_line.tell(f"training {names} on {config.dataset}, into {config.run_dir}")
+    command_line.tell(f"training {names} on {config.dataset}; results in {config.run_dir}")
     check_own(config)
     start_up.load_tensorflow()
     from xkd_keras.runs import training  # after what may be wrong with the flags
@@ -77,8 +77,8 @@ def check_flags(config: configs.Config) -> None:
         )
     if config.sampling == "balanced" and config.class_weights != "none":
         raise FlagError(
-            f"is {config.class_weights} and --sampling is balanced, which would count rare classes"
-            " twice; valid: one of the two.",
+            f"is {config.class_weights} and --sampling is balanced, which together would count"
+            " rare classes twice; valid: one of the two.",
             argument="class_weights",
         )
     if 0 < config.train_examples < (config.batch_size or 0):
@@ -90,8 +90,8 @@ def check_flags(config: configs.Config) -> None:
     check_teaching(config)
     if config.recompute and config.sync_batch_norm:
         raise FlagError(
-            "does not go together with --sync_batch_norm, for which devices would wait twice;"
-            " valid: one of the two.",
+            "cannot be combined with --sync_batch_norm, because devices would wait twice; valid:"
+            " one of the two.",
             argument="recompute",
         )
     datasets.check(config.dataset, config.data_dir or None)
@@ -109,8 +109,8 @@ def check_teaching(config: configs.Config) -> None:
     """Raise FlagError for options of a method that do not go together."""
     if config.exits and config.distill_similarity:
         raise FlagError(
-            f"is {config.distill_similarity:g} and --exits is {config.exits}, which do not go"
-            " together; valid: one of the two.",
+            f"is {config.distill_similarity:g} and --exits is {config.exits}, which cannot be"
+            " combined; valid: one of the two.",
             argument="distill_similarity",
         )
 

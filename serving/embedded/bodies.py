@@ -82,5 +82,5 @@ def unzipped(body: bytes, headers: Sequence[tuple[bytes, bytes]], largest: int) 
     if not unzip.eof:
         raise invalid("Failed to decompress the body: it ends too early")
     if unzip.unused_data:
-        raise invalid("Failed to decompress the body: something follows it")
+        raise invalid("Failed to decompress the body: other data follows it")
     return content

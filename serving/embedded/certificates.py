@@ -21,7 +21,9 @@ def credentials(config) -> grpc.ServerCredentials:
     for name in ("server_key", "server_cert", "custom_ca"):
         text = getattr(config, name)
         if text and "-----BEGIN" not in text:
-            raise ConfigError(f"{name}: is not PEM text; valid: that of a file.", _ARGUMENT)
+            raise ConfigError(
+                f"{name}: is not PEM text; valid: the text of a PEM file, not its name.", _ARGUMENT
+            )
     if config.client_verify and not config.custom_ca:
         raise ConfigError("client_verify needs custom_ca.", _ARGUMENT)
     _check_pair(config.server_cert, config.server_key)
@@ -30,7 +32,7 @@ def credentials(config) -> grpc.ServerCredentials:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=config.custom_ca)
         except (ssl.SSLError, ValueError):
             raise ConfigError(
-                "custom_ca: cannot be read; valid: PEM certificates.", _ARGUMENT
+                "custom_ca: cannot be read; valid: certificates as PEM text.", _ARGUMENT
             ) from None
     pair = (config.server_key.encode(), config.server_cert.encode())
     authority = config.custom_ca.encode() or None

@@ -51,7 +51,7 @@ class Connections:
         if len(self._open) > self.limits.most:
             silent = [one for one in self._open if one is not new and not one.answering]
             min(silent, key=lambda one: one.moved, default=new).drop()
-            line = "REST: more than %d connections: the longest silent ones are dropped"
+            line = "REST: more than %d connections; closing the longest idle ones"
             logging.log_every_n_seconds(logging.WARNING, line, 60, self.limits.most)
 
     def discard(self, old: "Connection") -> None:

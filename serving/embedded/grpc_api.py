@@ -133,7 +133,7 @@ def answered(name: str, rpc: Rpc, inference: Inference, metrics: Metrics, reques
             if rpc.changes and inference.reloads.needs_mutual_tls and not _identified(context):
                 raise StatusError(
                     grpc.StatusCode.PERMISSION_DENIED,
-                    f"{name} is for clients with a certificate that this server verifies",
+                    f"{name} is allowed only to clients whose certificate this server has verified",
                 )
             return rpc.answer(inference, request, deadline)
     except StatusError as error:

@@ -146,7 +146,10 @@ class Server:
                 most,
             )
         except RuntimeError:
-            raise ConfigError(f"{host}:{options.port} is taken or not ours.", "port") from None
+            raise ConfigError(
+                f"{host}:{options.port} cannot be bound: the port is in use or not permitted.",
+                "port",
+            ) from None
         return server, port
 
     def _rest_server(self, inference: Inference, monitoring, most: int) -> uvicorn.Server:
@@ -197,7 +200,7 @@ class Server:
         try:
             self.manager.set_configs(self._configs())
         except ServingError as error:
-            logging.error("--model_config_file: the old one stays: %s", error)
+            logging.error("--model_config_file: keeping the previous configuration: %s", error)
 
     def lines(self) -> list[str]:
         """Return what is served where, for people."""

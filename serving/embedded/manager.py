@@ -23,7 +23,7 @@ def configs_of(message) -> list[ModelConfig]:
         if not entry.name:
             raise ConfigError("a model in the config list has no name")
         if "\0" in entry.base_path:
-            raise ConfigError(f"model {entry.name}: its base_path holds a zero byte")
+            raise ConfigError(f"model {entry.name}: its base_path contains a zero byte")
         if entry.name in {config.name for config in configs}:
             raise ConfigError(f"Illegal to list model {entry.name} multiple times in config list")
         if not Path(entry.base_path).is_absolute():
@@ -149,8 +149,8 @@ class Manager:
         if before is not None and before.ready and not model.ready:
             raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"model {model.config.name} stays at {before.config.base_path}, because nothing"
-                f" could be loaded from its new base_path: {model.reason}",
+                f"model {model.config.name} is still served from {before.config.base_path},"
+                f" because nothing could be loaded from its new base_path: {model.reason}",
             )
 
     def _check_labels(self, config: ModelConfig, model: Model, there: Collection[int]) -> None:

@@ -136,11 +136,13 @@ class BatchingOptions:
         sizes = self.allowed
         if self.largest > self.size:
             raise ConfigError(
-                f"max_execution_batch_size: received {self.largest}; valid: up to max_batch_size,"
-                f" {self.size}."
+                f"max_execution_batch_size: received {self.largest}; valid: at most"
+                f" max_batch_size, {self.size}."
             )
         if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
-            raise ConfigError(f"allowed_batch_sizes: received {list(sizes)}; valid: increasing.")
+            raise ConfigError(
+                f"allowed_batch_sizes: received {list(sizes)}; valid: increasing numbers."
+            )
         # Where requests are split, upstream's code wants the first here, and the second there.
         if sizes and sizes[-1] not in (self.size, self.call):
             split = f", or max_execution_batch_size, {self.call}" if self.call < self.size else ""

@@ -57,8 +57,8 @@ def unix_address(path: str) -> str:
         raise ConfigError(f"received '{path}'; valid: a path in a directory that exists.", _SOCKET)
     if (file.exists() or file.is_symlink()) and not stat.S_ISSOCK(file.lstat().st_mode):
         raise ConfigError(
-            f"received '{path}', which is no socket; valid: a path where nothing is, or the socket"
-            " of an earlier server.",
+            f"received '{path}', which is not a socket; valid: a path that does not exist, or the"
+            " socket of an earlier server.",
             _SOCKET,
         )
     try:
@@ -82,7 +82,9 @@ def channel_arguments(text: str) -> list[tuple[str, object]]:
             raise ConfigError(f"received '{pair}'; valid: NAME=VALUE,...", _ARGUMENTS)
         if re.fullmatch(r"-?[0-9]+", value):
             if len(value) > 11 or not -(2**31) <= int(value) < 2**31:
-                raise ConfigError(f"{name}: received {value[:20]}; valid: 32 bits.", _ARGUMENTS)
+                raise ConfigError(
+                    f"{name}: received {value[:20]}; valid: a number of 32 bits.", _ARGUMENTS
+                )
             value = int(value)
         arguments.append((name, value))
     return arguments

@@ -198,7 +198,7 @@ def _computing(error: Exception) -> StatusError:
         code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
         text = error.message
     else:  # a kernel's message with raw bytes in it, or an array that no tensor can be made of
-        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the inputs cannot be computed with"
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the model cannot compute these inputs"
         if not isinstance(error, UnicodeDecodeError):
             text = str(error)
     for mark in ("\n\nOriginal stack trace", "\n\nDefined at", "\n\nErrors may have originated"):

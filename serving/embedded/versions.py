@@ -63,7 +63,7 @@ class ModelConfig:
         next(base.iterdir(), None)  # raises if it cannot be read; `glob` would not
         if (base / "saved_model.pb").exists():
             return f"{base} is a version itself; valid: the directory that holds it"
-        held = "holds no version (a directory named by a number) that is asked for"
+        held = "contains none of the requested versions (directories named by a number)"
         return f"{base} {held}{self._inside()}"
 
     def _beside(self) -> str:
@@ -169,7 +169,7 @@ class Model:
     def reason(self) -> str:
         """Why it does not answer."""
         errors = [version.error.message for version in self.versions() if version.error]
-        return errors[0] if errors else self._told or "it was removed or is still loading"
+        return errors[0] if errors else self._told or "it was removed, or is still loading"
 
     def refresh(self) -> None:
         """Load new versions and unload those no longer asked for. One thread at a time.

@@ -56,7 +56,7 @@ async function show(model, body) {
     const list = element('ol', card);
     answer.labels.slice(0, TOP).forEach((label, i) => row(list, label, answer.scores[i]));
     const [least, median] = [times[0], times[(RUNS - 1) / 2]].map((time) => time.toFixed(1));
-    element('p', card, `${median} ms a request (median of ${RUNS}; at best ${least} ms)`);
+    element('p', card, `${median} ms per request (median of ${RUNS}; minimum ${least} ms)`);
     card.dataset.answer = answer.labels[0]; // for who drives this page by a program
   } catch (error) {
     card.dataset.answer = '';

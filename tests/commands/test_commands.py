@@ -46,7 +46,7 @@ def image(path, shade=100):
         (["--peer=alexnet,momentun=1"], ["'momentun'", "Did you mean 'momentum'?"]),
         (["--dataset=digit"], ["'digit'", "Did you mean 'digits'?"]),
         (["--method=mcdo"], ["--method: unknown value 'mcdo'", "Did you mean 'mcod'?"]),
-        (["--recompute", "--sync_batch_norm"], ["--recompute: does not go together with --sync"]),
+        (["--recompute", "--sync_batch_norm"], ["--recompute: cannot be combined with --sync"]),
         (["--flagfile=none.flags"], ["--flagfile: 'none.flags' cannot be found"]),
         (["configs/quickstart.flags"], ["'configs/quickstart.flags'", "--name=value"]),
     ],
@@ -64,14 +64,14 @@ def test_a_module_that_is_not_there_exits_with_2(good):
 @pytest.mark.parametrize(
     ("module", "flags", "code", "part"),
     [
-        ("export", [], 2, "--run_dir: missing. The directory of a finished run."),
-        ("train", ["--run_dir=x", "--dataset=digits"], 2, "resnet20. --help has all."),
+        ("export", [], 2, "--run_dir: missing. Give the directory of a finished run."),
+        ("train", ["--run_dir=x", "--dataset=digits"], 2, "resnet20. --help lists all."),
         ("export", ["--run_dir=x", "--variant=int9"], 2, "Did you mean 'int8'?"),
         ("export", ["--run_dir=x", "--version=-1"], 2, "version"),
         ("compress", ["--run_dir=x"], 2, "--peer: missing. The peer to compress."),
         ("compress", ["--run_dir=x", "--peer=y", "--recipe=pqt"], 2, "Did you mean 'pqat'?"),
         ("evaluate", [], 2, "--run_dir: missing"),
-        ("evaluate", ["--model=x", "--peer=y"], 2, "--peer: is for a run's networks"),
+        ("evaluate", ["--model=x", "--peer=y"], 2, "--peer: applies to a run's networks"),
         ("evaluate", ["--model=x.tflite"], 1, "x.tflite: there is no such file"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     again = here("evaluate", f"--run_dir={tmp_path / 'run'}", "--peer=plain")
     assert again.returncode == 0, again.stderr
     assert shown in again.stdout
-    fails(here("evaluate", f"--run_dir={tmp_path}"), 1, "holds no finished run")
+    fails(here("evaluate", f"--run_dir={tmp_path}"), 1, "contains no finished run")
     fails(here("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=tset"), 2, "mean 'test'?")
 
 
@@ -180,7 +180,7 @@ def test_the_runs_own_folder_is_evaluated_on_its_test_images_however_it_is_named
     assert "warning" not in again.stdout
     (tmp_path / "images").rename(tmp_path / "moved")
     lost = here("export", f"--run_dir={tmp_path / 'run'}")
-    fails(lost, 1, "any more; put them back, or write their new place into")
+    fails(lost, 1, "; put them back, or write their new place into")
     again = here(
         "evaluate", f"--run_dir={tmp_path / 'run'}", f"--dataset=folder:{tmp_path / 'moved'}"
     )

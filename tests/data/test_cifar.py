@@ -89,7 +89,9 @@ def test_subset_is_stratified_seeded_and_beside_the_validation_images(tmp_path, 
     assert first.validation.positions.tolist() == second.validation.positions.tolist()
     assert first.fingerprint != second.fingerprint
     for wrong in (9, 111):
-        with pytest.raises(InputError, match=rf"^train_examples: {wrong} .* Valid: 10 .* to 110 "):
+        with pytest.raises(
+            InputError, match=rf"^train_examples: received {wrong}; valid: 10 .* to 110 "
+        ):
             load(train_examples=wrong)
 
 

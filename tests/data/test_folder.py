@@ -111,23 +111,23 @@ def test_statistics_are_those_of_numpy_and_need_few_pixels_at_a_time(tmp_path, m
 
 
 def test_unusable_layouts_are_explained(tmp_path):
-    refused(tmp_path, r"holds no folders with images")
+    refused(tmp_path, r"contains no folders with images")
     fill(tmp_path / "one", classes=["red"])
-    refused(tmp_path / "one", r"has 1 class .*\(red\)\. Valid: two or more")
+    refused(tmp_path / "one", r"has 1 class .*\(red\); valid: two or more")
     fill(tmp_path / "few")
     (tmp_path / "few" / "red" / "9.png").unlink()
     for i in range(7):
         (tmp_path / "few" / "red" / f"{i}.png").unlink()
-    refused(tmp_path / "few", r"class 'red' has 2 readable images, too few to cut into 3 splits")
+    refused(tmp_path / "few", r"class 'red' has 2 readable images, too few to divide into 3 splits")
     fill(tmp_path / "hollow")
     (tmp_path / "hollow" / "violet").mkdir()
-    refused(tmp_path / "hollow", r"class 'violet' holds no images")
+    refused(tmp_path / "hollow", r"class 'violet' contains no images")
     fill(tmp_path / "half" / "train")
     (tmp_path / "half" / "train").rename(tmp_path / "half" / "test")
     refused(tmp_path / "half", r"folder 'test' but no folder 'train'")
     fill(tmp_path / "loose" / "train")
     picture(tmp_path / "loose" / "test" / "1.png", COLOURS["red"])
-    refused(tmp_path / "loose", r"'test' holds no folders of classes")
+    refused(tmp_path / "loose", r"'test' contains no folders of classes")
     fill(tmp_path / "strange" / "train", classes=["red", "blue"])
     fill(tmp_path / "strange" / "test")
     refused(tmp_path / "strange", r"class 'green' of test is not among those of train: blue, red")
@@ -153,7 +153,10 @@ def test_most_images_being_enlarged_is_told_where_nobody_asked_for_it(tmp_path):
     fill(tmp_path, 20)  # shorter sides of 6 to 17 pixels
     for options in ({}, {"cache_gib": 0}):
         (note,) = data.load(f"folder:{tmp_path}", **options).notes
-        assert "a side of 12 pixels or less and are enlarged to 64; an image_size of 32 " in note
+        assert (
+            "a side of 12 pixels or less and are enlarged to 64; training with an image_size of 32 "
+            in note
+        )
         assert "would be 4 times as fast" in note
     assert data.load(f"folder:{tmp_path}", image_size=64).notes == ()
 
@@ -175,7 +178,7 @@ def test_a_class_called_train_may_have_hidden_folders(tmp_path):
 def test_a_class_whose_name_has_two_lines_is_refused_before_training(tmp_path, end):
     fill(tmp_path)
     (tmp_path / "red").rename(tmp_path / f"dark{end}red")
-    refused(tmp_path, r"the name of class 'dark\\[nr]red' holds the end of a line")
+    refused(tmp_path, r"the name of class 'dark\\[nr]red' contains a line break")
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

@@ -72,5 +72,5 @@ def test_streaming_and_memory_agree(directory):
 
 
 def test_missing_archives_are_asked_for_in_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"imagenet2012 must be fetched by hand into .*manual"):
+    with pytest.raises(InputError, match=r"imagenet2012 must be downloaded by hand into .*manual"):
         data.load("imagenet2012", data_dir=str(tmp_path))

@@ -31,7 +31,7 @@ def test_parts_are_never_two_classes(tmp_path):
     for part in ("Train", "Test"):
         for i in range(5):
             picture(tmp_path / part / f"{i}.png", COLOURS["red"])
-    refused(tmp_path, r"'Test', 'Train' hold no folders of classes")
+    refused(tmp_path, r"'Test', 'Train' contain no folders of classes")
 
 
 def test_parts_without_classes_are_no_classes_beside_another_folder_either(tmp_path):
@@ -45,7 +45,8 @@ def test_parts_beside_a_folder_that_may_be_the_training_one_are_no_classes(tmp_p
     for folder in ("Test", "Val", "images"):
         fill(tmp_path / folder, 4)
     refused(
-        tmp_path, r"'Test', 'Val' .* no folder for training holds .*: PATH/train/CLASS .* 'images'"
+        tmp_path,
+        r"'Test', 'Val' .* no folder for training contains .*: PATH/train/CLASS .* 'images'",
     )
 
 
@@ -57,7 +58,7 @@ def test_a_part_without_folders_of_classes_is_refused(tmp_path, part):
         path.rename(tmp_path / part / f"{path.parent.name}-{path.name}")
     for folder in COLOURS:
         (tmp_path / part / folder).rmdir()
-    refused(tmp_path, f"'{part}' holds no folders of classes")
+    refused(tmp_path, f"'{part}' contains no folders of classes")
 
 
 def test_a_part_within_itself_is_looked_through(tmp_path):
@@ -67,15 +68,15 @@ def test_a_part_within_itself_is_looked_through(tmp_path):
     assert dataset.class_names == ("blue", "green", "red")
     assert sizes(dataset) == [27, 3, 6]
     assert dataset.notes == (
-        "'train' holds nothing but 'train': looked into that.",
-        "'Test' holds nothing but 'testing': looked into that.",
+        "'train' contains nothing but 'train', so that folder was read.",
+        "'Test' contains nothing but 'testing', so that folder was read.",
     )
 
 
 def test_a_part_within_itself_without_classes_is_no_class(tmp_path):
     for part in ("train", "test"):
         picture(tmp_path / part / part / "0.png", COLOURS["red"])
-    refused(tmp_path, r"'test', 'train' hold no folders of classes")
+    refused(tmp_path, r"'test', 'train' contain no folders of classes")
 
 
 def test_two_folders_for_one_part_are_refused(tmp_path):
@@ -96,7 +97,7 @@ def test_what_lies_beside_the_parts_is_said_not_to_be_used(tmp_path):
     fill(tmp_path / "train")
     fill(tmp_path / "test", 2)
     fill(tmp_path / "drafts", 1)
-    assert load(tmp_path).notes == ("Not used, as it is beside 'test': 'drafts'.",)
+    assert load(tmp_path).notes == ("Not used beside 'test': 'drafts'.",)
 
 
 def test_classes_whose_names_are_nearly_the_same_are_told(tmp_path):
@@ -108,8 +109,8 @@ def test_classes_whose_names_are_nearly_the_same_are_told(tmp_path):
     dataset = load(tmp_path)
     assert len(dataset.class_names) == 8
     assert dataset.notes == (
-        "'Red', 'red' are 2 classes, though their names are nearly the same.",
-        "'Sea-gull', 'sea_gull' are 2 classes, though their names are nearly the same.",
+        "'Red', 'red' are 2 different classes, though their names are nearly the same.",
+        "'Sea-gull', 'sea_gull' are 2 different classes, though their names are nearly the same.",
     )
 
 
@@ -127,7 +128,7 @@ def test_parts_with_names_of_their_own_are_not_taken_for_classes(tmp_path, folde
     if "seg_pred" in folders:
         shutil.rmtree(tmp_path / "seg_pred")
         picture(tmp_path / "seg_pred/1.png", COLOURS["red"])
-    line = rf"{named} look like splits, .* \('blue', 'green', 'red'\)\. Valid: PATH/train/CLASS"
+    line = rf"{named} look like splits, .* \('blue', 'green', 'red'\); valid: PATH/train/CLASS"
     refused(tmp_path, line)
 
 

@@ -14,7 +14,7 @@ def test_files_among_the_pictures_that_are_none_by_name_are_said_not_to_be_used(
     found = load(tmp_path / "birds")
     assert found.fingerprint == expected
     assert found.notes == (
-        "Not used, as their names have no extension of images: 'red/more/a.xml',"
+        "Not used, because their names have no image extension: 'red/more/a.xml',"
         " 'red/more/b.xml', 'red/notes.txt' and 1 more.",
     )
 
@@ -106,7 +106,7 @@ def test_a_wrapper_is_looked_through_and_said(tmp_path):
     (tmp_path / "download" / "__MACOSX").mkdir()
     dataset = load(tmp_path / "download")
     assert sizes(dataset) == [27, 3, 6]
-    assert dataset.notes == ("'download' holds nothing but 'birds': looked into that.",)
+    assert dataset.notes == ("'download' contains nothing but 'birds', so that folder was read.",)
 
 
 def test_nested_folders_tell_which_names_become_classes(tmp_path):
@@ -117,7 +117,7 @@ def test_nested_folders_tell_which_names_become_classes(tmp_path):
     assert dataset.class_names == ("animals", "plants")
     (note,) = dataset.notes
     assert note == (
-        "The classes are 'animals', 'plants'; folders within them are part of their class"
+        "The classes are 'animals', 'plants'; subfolders belong to their class"
         " ('animals/cat', 'animals/dog', 'plants/rose')."
     )
 

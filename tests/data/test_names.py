@@ -19,11 +19,11 @@ def test_good_names(name):
     ("name", "error", "line"),
     [
         ("digit", FlagError, r"unknown value 'digit'\. Did you mean 'digits'\?"),
-        ("cifar-10", FlagError, r"Did you mean 'cifar10'\? Valid: digits, cifar10, "),
+        ("cifar-10", FlagError, r"Did you mean 'cifar10'\? valid: digits, cifar10, "),
         ("tfds:mnits", FlagError, r"unknown value 'tfds:mnits'\. Did you mean 'tfds:mnist'\?"),
-        ("tfds:", FlagError, r"Valid: .*tfds:NAME, folder:PATH"),
+        ("tfds:", FlagError, r"valid: .*tfds:NAME, folder:PATH"),
         ("folder:no/such/place", InputError, r"'no/such/place' does not exist"),
-        (f"folder:{__file__}", InputError, r"is a file; give a folder"),
+        (f"folder:{__file__}", InputError, r"is a file; valid: a folder"),
     ],
 )
 def test_bad_names_get_one_line(name, error, line):
@@ -52,13 +52,16 @@ def test_one_data_set_has_one_name_however_its_path_is_written(tmp_path, monkeyp
             {"augment": "crop_flipp"},
             r"^augment: unknown value 'crop_flipp'\. Did you mean 'crop_flip'\?",
         ),
-        ({"image_size": -1}, r"^image_size: received -1; valid: .* HEIGHTxWIDTH as 96x128; 0: the"),
+        (
+            {"image_size": -1},
+            r"^image_size: received -1; valid: .* HEIGHTxWIDTH such as 96x128; 0: the",
+        ),
         ({"image_size": "96*128"}, r"^image_size: received 96\*128; valid: a number of pixels, or"),
         ({"image_size": "0x32"}, r"^image_size: received 0x32; valid: "),
         ({"image_size": (32, 32, 3)}, r"^image_size: received 32x32x3; valid: "),
-        ({"train_examples": -5}, r"^train_examples: -5 is out of range"),
-        ({"validation_fraction": 1.0}, r"^validation_fraction: 1.0 is out of range"),
-        ({"cache_gib": -1}, r"^cache_gib: -1.0 is out of range"),
+        ({"train_examples": -5}, r"^train_examples: received -5; valid"),
+        ({"validation_fraction": 1.0}, r"^validation_fraction: received 1.0; valid"),
+        ({"cache_gib": -1}, r"^cache_gib: received -1.0; valid"),
     ],
 )
 def test_bad_options(options, line):

@@ -126,7 +126,7 @@ def test_the_usual_batch_fits_four_times_and_is_shared_by_all_devices(examples, 
 @pytest.mark.parametrize("size", [0, -3, 51])
 def test_batch_size_out_of_range(size):
     with pytest.raises(
-        InputError, match=rf"^batch_size: {size} .* Valid: 1 to 50; for so few, 8 is"
+        InputError, match=rf"^batch_size: {size} .* valid: 1 to 50; for so few images, 8"
     ):
         data.train_batches(toy(), batch_size=size, epochs=1)
     assert data.steps_per_epoch(toy(), 16) == 3

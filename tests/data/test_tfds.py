@@ -53,12 +53,15 @@ def test_which_split_serves_as_what(load, name, sizes):
     [
         ("tiny_complete", ()),
         ("tiny_train_only", ()),
-        ("tiny_extra", ("Test images are a fifth of its 'train'.", "Splits that are not used: e")),
+        (
+            "tiny_extra",
+            ("The test images are a fifth of its split 'train'.", "These splits are not used: e"),
+        ),
         (
             "tiny_competition",
-            ("Test images are its 'validation'.", "Splits that are not used: test."),
+            ("The test images are its split 'validation'.", "These splits are not used: test."),
         ),
-        ("tiny_other_words", ("Splits that are not used: extra.",)),
+        ("tiny_other_words", ("These splits are not used: extra.",)),
         ("tiny_species", ("1 classes of the test images have no training image (dog...)",)),
     ],
 )

@@ -98,7 +98,7 @@ def test_what_is_wrong_for_one_worker_ends_all_with_a_line(data_dir, tmp_path):
         codes, outputs = workers.ended(started)
     assert codes == [1, 1]
     assert "is in use by another process" in outputs[0]
-    assert "error: another worker could not go on" in outputs[1]
+    assert "error: another worker failed" in outputs[1]
     assert "Traceback" not in "".join(outputs)
 
 
@@ -121,7 +121,7 @@ def test_a_tf_config_that_names_no_worker_is_refused(text):
 def test_a_cluster_that_the_environment_does_not_name_is_asked_for(monkeypatch):
     for name in ("TF_CONFIG", "SLURM_STEP_NODELIST"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InputError, match="finds neither TF_CONFIG nor a step of Slurm"):
+    with pytest.raises(InputError, match="found neither TF_CONFIG nor a Slurm step"):
         cluster.strategy("multiworker")
 
 
@@ -130,12 +130,12 @@ def test_a_worker_that_waits_for_others_says_so_and_ctrl_c_ends_it(data_dir, tmp
     one, other = workers.start(workers.flags(tmp_path / "run", data_dir))
     other.kill()
     other.wait()
-    workers.until(one, "worker 0, one of 2, waits for the others")
+    workers.until(one, "worker 0, one of 2, is waiting for the others")
     time.sleep(1)
     one.send_signal(signal.SIGINT)
     assert one.wait(timeout=10) == -signal.SIGINT
 
 
 def test_a_tpu_that_is_not_there_is_one_line():
-    with pytest.raises(InputError, match=r"^strategy: tpu finds none"):
+    with pytest.raises(InputError, match=r"^strategy: no TPU was found"):
         cluster.strategy("tpu")

@@ -56,7 +56,7 @@ def test_tasks_of_a_node_share_its_gpus(seen, told, own):
 
 def test_fewer_gpus_than_tasks_are_refused():
     task = slurm.step({**FOUR, "SLURM_PROCID": "1"})
-    with pytest.raises(InputError, match="2 tasks of Slurm share 1 GPU of a node"):
+    with pytest.raises(InputError, match="2 Slurm tasks share 1 GPU of a node"):
         task.gpus(1, {"SLURM_GPUS_ON_NODE": "1"})
 
 
@@ -70,6 +70,6 @@ def test_fewer_gpus_than_tasks_are_refused():
     ],
 )
 def test_a_step_that_cannot_be_read_is_told_in_one_line(changed):
-    with pytest.raises(InputError, match="valid: start it by srun, or set TF_CONFIG") as raised:
+    with pytest.raises(InputError, match="valid: start it with srun, or set TF_CONFIG") as raised:
         slurm.step({**FOUR, "SLURM_PROCID": "0", **changed})
     assert "\n" not in str(raised.value)

@@ -221,7 +221,7 @@ def test_one_optimizer_object_given_for_two_peers_becomes_two():
 
 @pytest.mark.parametrize("what", ["loss", "metrics"])
 def test_a_loss_or_metrics_of_ones_own_are_refused(what):
-    with pytest.raises(InputError, match=f"{what}: a Cohort has its own"):
+    with pytest.raises(InputError, match=f"{what}: is set by the Cohort"):
         Cohort([linear("a")]).compile("sgd", **{what: "mse"})
 
 

@@ -172,7 +172,7 @@ def test_a_peer_whose_head_is_broken_sits_the_step_out_alone():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"c": ["first"]}, r"unknown peer 'c'.* Valid: a, b, twice"),
+        ({"c": ["first"]}, r"unknown peer 'c'.* valid: a, b, twice"),
         ({"a": ["frist"]}, r"unknown layer \(of 'a'\) 'frist'\. Did you mean 'first'"),
         ({"a": ["dense"]}, r"'dense' of 'a' does not return \[batch, height, width, channels\]"),
         (

@@ -86,7 +86,7 @@ def test_weights_of_classes_that_were_given_to_fit_are_not_saved(tmp_path):
 
 @pytest.mark.parametrize("given", [("mse",), (None, None, ["accuracy"])])
 def test_a_loss_in_keras_place_is_told(given):
-    with pytest.raises(InputError, match=r"^loss: a Cohort has its own"):
+    with pytest.raises(InputError, match=r"^loss: is set by the Cohort"):
         Cohort([linear("a")]).compile("sgd", *given)
 
 

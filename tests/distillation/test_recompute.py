@@ -1,6 +1,7 @@
 """What is computed again gives the numbers of what was kept; how often each operation then runs."""
 
 import collections
+import re
 
 import keras
 import numpy as np
@@ -118,14 +119,17 @@ def test_all_but_the_last_stretch_is_computed_twice_unless_it_holds_dropout():
 @pytest.mark.parametrize(
     ("at", "told"),
     [
-        (["relu_9"], "recompute: unknown layer (of 'a') 'relu_9'. Did you mean 'relu_"),
-        (["bn_3"], "recompute: what comes before 'bn_3' of 'a' is read after it, too"),
+        (["relu_9"], r"recompute: unknown layer \(of 'a'\) 'relu_9'\. Did you mean 'relu_"),
+        (
+            ["bn_3"],
+            r"recompute: '\w+' also uses what was computed before 'bn_3' in 'a'; valid: ",
+        ),
     ],
 )
 def test_layers_that_cannot_be_kept_are_refused_by_name(at, told):
     with pytest.raises(InputError) as caught:
         Cohort([residual("a"), residual("b")], recompute={"a": at})
-    assert str(caught.value).startswith(told)
+    assert re.match(told, str(caught.value))
 
 
 def test_a_cohort_that_computes_again_is_saved_and_loaded(tmp_path):

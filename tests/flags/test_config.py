@@ -159,9 +159,9 @@ def test_a_run_goes_on_with_the_options_that_it_was_begun_with():
 def test_the_help_says_what_suits_which_network():
     text = fields.field("peer").metadata["help"]
     assert "alexnet: learning_rate 0.01" in text
-    assert "imagenet_... is a size, for large images, not weights" in text
+    assert "imagenet_... are networks for large images, not weights" in text
     for name in fields.LEARNING:
-        assert "Where not given: the network's own" in fields.field(name).metadata["help"]
+        assert "Default: the network's own" in fields.field(name).metadata["help"]
 
 
 def test_a_peer_that_starts_from_weights_has_more_options():
@@ -194,7 +194,7 @@ def test_differences_name_each_flag_but_those_that_make_no_other_run():
         ("distill_duty", 1.5, "--distill_duty: received 1.5; valid: 0 to 1."),
         ("image_size", "96 x 128", "image_size: received 96 x 128; valid: a number of pixels, or"),
         ("augment", "crop+color", "augment: unknown value 'color'. Did you mean 'colour'?"),
-        ("learning_rate_epochs", "81,122", "valid: epochs joined by colons, as 81:122."),
+        ("learning_rate_epochs", "81,122", "valid: epochs joined by colons, such as 81:122."),
     ],
 )
 def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
@@ -209,7 +209,10 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
     [
         ("", "peer: received ''; valid: NAME[,option=value...]."),
         ("alexnet,lerning_rate=1", "unknown option 'lerning_rate'. Did you mean 'learning_rate'?"),
-        ("alexnet,learning_rate", "'learning_rate': has no value; valid: learning_rate=VALUE."),
+        (
+            "alexnet,learning_rate",
+            "'learning_rate': received no value; valid: learning_rate=VALUE.",
+        ),
         ("alexnet,learning_rate=fast", "received 'fast'; valid: a number."),
         ("alexnet,optimizer=sdg", "unknown value 'sdg'. Did you mean 'sgd'?"),
         ("alexnet,nesterov=yes", "received 'yes'; valid: true or false."),
@@ -218,8 +221,8 @@ def test_a_value_that_no_run_could_take_is_refused(flag, value, message):
         ("alexnet,name=ensemble", "cannot be named 'ensemble'"),
         ("alexnet,name=Ensemble", "cannot be named 'Ensemble'"),
         ("alexnet,name=a/b", "cannot be named 'a/b'"),
-        ("alexnet,freeze=2", "freeze: is for start=... and file:PATH only."),
-        ("alexnet,start_rate=0.1", "start_rate: is for start=... and file:PATH only."),
+        ("alexnet,freeze=2", "freeze: needs start=... or file:PATH."),
+        ("alexnet,start_rate=0.1", "start_rate: needs start=... or file:PATH."),
         ("alexnet,start=a.keras,freeze=0.5", "received '0.5'; valid: a whole number."),
         ("alexnet,start=a.keras,start_rate=inf", "start_rate: received inf; valid: 0 or more."),
         ("alexnet,learning_rate_epochs=late", "valid: epochs joined by colons"),
@@ -234,14 +237,18 @@ def test_a_bad_option_of_a_peer_is_refused(peer, message):
 def test_the_same_network_twice_gets_two_names():
     names = [p.name for p in Config(peer=("alexnet", "alexnet", "alexnet,name=b")).peers()]
     assert names == ["alexnet", "alexnet-2", "b"]
-    with pytest.raises(FlagError, match="two have one name, of alexnet-2, alexnet, alexnet-2"):
+    with pytest.raises(
+        FlagError, match=r"two peers have the same name \(alexnet-2, alexnet, alexnet-2\)"
+    ):
         Config(peer=("vgg11,name=alexnet-2", "alexnet", "alexnet")).peers()
 
 
 def test_names_that_one_file_would_have_where_case_does_not_count_are_set_apart():
     names = [p.name for p in Config(peer=("nets:ResNet", "nets:resnet", "nets:RESNET")).peers()]
     assert names == ["ResNet", "resnet-2", "RESNET-3"]
-    with pytest.raises(FlagError, match="two have one name, of AlexNet-2, alexnet, alexnet-2"):
+    with pytest.raises(
+        FlagError, match=r"two peers have the same name \(AlexNet-2, alexnet, alexnet-2\)"
+    ):
         Config(peer=("vgg11,name=AlexNet-2", "alexnet", "alexnet")).peers()
 
 
@@ -277,7 +284,7 @@ def test_an_option_of_a_peer_is_blamed_as_it_was_typed():
 )
 def test_what_a_frozen_teacher_has_no_use_for_is_told_with_the_flag_that_froze_it(options, flag):
     told = list(effects.without(Config(distill_adapt=1.0, **options), {}))
-    assert told == [f"--distill_adapt has no effect on {flag}; it is for teachers that learn"]
+    assert told == [f"--distill_adapt has no effect on {flag}; it applies to teachers that learn"]
 
 
 def test_what_a_method_sets_itself_is_not_told_to_have_no_effect():

@@ -68,7 +68,7 @@ def test_a_flagfile_without_a_name_is_refused(words):
 def test_a_file_that_reads_itself_or_is_no_text_is_refused(tmp_path):
     (tmp_path / "a").write_text(f"--flagfile={tmp_path / 'b'}")
     (tmp_path / "b").write_text(f"--flagfile={tmp_path / 'a'}")
-    with pytest.raises(FlagError, match=r"^--flagfile: '.*a' reads itself"):
+    with pytest.raises(FlagError, match=r"^--flagfile: '.*a' includes itself"):
         expanded(f"--flagfile={tmp_path / 'a'}")
     (tmp_path / "c").write_bytes(b"\xff\xfe")
     with pytest.raises(FlagError, match="is not text"):

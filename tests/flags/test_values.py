@@ -52,7 +52,7 @@ def test_an_option_within_a_flag_is_named_as_it_was_typed(values):
     with pytest.raises(FlagError) as caught:
         peer_options.options("--compare=mcod,foo=1", "foo=1", TEACHING)
     line = parsing.as_typed(caught.value)
-    assert line.startswith("--compare=mcod,foo=1: unknown option 'foo'.")
+    assert line.startswith("--compare=mcod,foo=1: unknown option 'foo';")
 
 
 @pytest.mark.parametrize("epochs", ["10:5", "5:5", "0:5"])

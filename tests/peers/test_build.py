@@ -168,15 +168,18 @@ def test_seeding_leaves_the_callers_random_numbers_alone():
     [
         (
             ("vgg-16", (32, 32, 3), 10),
-            "peer: unknown value 'vgg-16'. Did you mean 'vgg16'? Valid: alexnet,",
+            "peer: unknown value 'vgg-16'. Did you mean 'vgg16'? valid: alexnet,",
         ),
         (
             ("vgg11", (8, 8, 3), 10),
             "image_shape: 8x8 is too small for peer 'vgg11', which needs at least 32x32",
         ),
-        (("vgg11", (32, 32), 10), "image_shape: received (32, 32); give (height, width, channels)"),
+        (
+            ("vgg11", (32, 32), 10),
+            "image_shape: received (32, 32); valid: (height, width, channels)",
+        ),
         (("vgg11", (32, 32, None), 10), "image_shape: received (32, 32, None)"),
-        (("vgg11", (32, 32, 3), 1), "num_classes: received 1; give a whole number from 2 up"),
+        (("vgg11", (32, 32, 3), 1), "num_classes: received 1; valid: a whole number, 2 or more"),
         (("vgg11", (32, 32, 3), 2.5), "num_classes: received 2.5"),
     ],
 )

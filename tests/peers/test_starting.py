@@ -75,12 +75,12 @@ def test_images_of_another_size_are_taken(trained):
     ("name", "start", "message"),
     [
         ("resnet32", "five.keras", "layers with weights, and resnet32 has"),
-        ("resnet32", "five.weights.h5", "five.weights.h5' is not of resnet32"),
+        ("resnet32", "five.weights.h5", "five.weights.h5' does not fit resnet32"),
         ("wrn-16-2", "five.keras", "valid: weights of wrn-16-2"),
         ("resnet20", "broken.keras", "cannot be read as a Keras model"),
         ("resnet20", "broken.weights.h5", "cannot be read"),
         ("resnet20", "none.keras", "there is no file"),
-        ("resnet20", "five.txt", "valid: a file that ends in .keras or .h5"),
+        ("resnet20", "five.txt", "valid: a file ending in .keras or .h5"),
         ("resnet20", "imagenet", "valid: applications:NAME, or a file"),
         ("imagenet_resnet50", "imagenet", "valid: applications:ResNet50, or a file"),
     ],
@@ -275,12 +275,12 @@ def test_a_saved_model_computes_in_the_precision_of_the_run(trained):
         (lambda: small(), {}, "pixels", "missing. "),
         (lambda: small(), {"pixels": "0.1"}, "pixels", "unknown value '0.1'. Did you mean '0..1'?"),
         (lambda: small(*inside()), {"pixels": "0..1"}, "pixels", "normalises pixels itself"),
-        (lambda: small(*inside()), {"start": "imagenet"}, "start", "starts from itself"),
+        (lambda: small(*inside()), {"start": "imagenet"}, "start", "already has trained weights"),
         (
             lambda: keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()]),
             {},
             "peer",
-            "is no graph from images to classes",
+            "is not a graph from images to classes",
         ),
         (
             lambda: keras.Sequential(
@@ -293,12 +293,12 @@ def test_a_saved_model_computes_in_the_precision_of_the_run(trained):
         (lambda: ends(lambda z: z / 2.0), {}, "peer", "'dense', is followed by '"),
         (lambda: ends(keras.layers.ReLU(name="cut")), {}, "peer", "is followed by 'cut'; valid: a"),
         (lambda: ends(joined), {}, "peer", "is followed by 'joined'; valid: a model that"),
-        (two_inputs, {}, "peer", "is no graph from images to classes"),
+        (two_inputs, {}, "peer", "is not a graph from images to classes"),
         (
             lambda: keras.Sequential([keras.Input(SHAPE), *inside(), keras.layers.Conv2D(3, 3)]),
             {},
             "peer",
-            "is no graph from images to classes",
+            "is not a graph from images to classes",
         ),
     ],
 )

@@ -143,8 +143,11 @@ def test_the_users_weights_are_seeded_by_label_too():
             "own_peers:functionl",
             "function in 'own_peers': unknown value 'functionl'. Did you mean 'functional'?",
         ),
-        ("own_peers:nothing", "function in 'own_peers': unknown value 'nothing'."),
-        ("own_peers:", "peer: received 'own_peers:'; your own network is 'your_module:build_fn'"),
+        ("own_peers:nothing", "function in 'own_peers': unknown value 'nothing';"),
+        (
+            "own_peers:",
+            "peer: received 'own_peers:'; valid for a network of your own: 'your_module",
+        ),
     ],
 )
 def test_check_names_what_cannot_be_found(name, message):
@@ -163,14 +166,14 @@ def test_check_names_what_cannot_be_found(name, message):
         ),
         (
             "not_a_model",
-            "own_peers:not_a_model returned Dense; it must return a Keras model of logits",
+            "own_peers:not_a_model returned Dense; valid: a Keras model that returns logits",
         ),
         ("too_many", "own_peers:too_many returned a model of 6 logits; there are 5 classes"),
         ("a_map", "own_peers:a_map returned a model of output shape (None, 6, 6, 5)"),
         ("two_heads", "own_peers:two_heads returned a model with 2 outputs"),
         (
             "softmax",
-            "the outputs of own_peers:softmax are probabilities; return logits: remove the softmax",
+            "the outputs of own_peers:softmax are probabilities; valid: logits, so remove",
         ),
         (
             "unsavable",

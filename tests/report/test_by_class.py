@@ -69,7 +69,7 @@ def test_class_counts_stand_under_the_result():
     result = text.partition("## Result")[2].partition("\n## ")[0]
     assert "360 test images; the largest class, dog, has 88.9 % of them." in result
     assert "Training images by class: at most 500 (cat), at least 25 (dog)." in result
-    assert "Every class has 70 training images." in report(train=[70] * 3)
+    assert "Each class has 70 training images." in report(train=[70] * 3)
     assert "raining image" not in report(train=[], test=[]).partition("## Result")[2][:600]
 
 
@@ -98,7 +98,7 @@ def test_no_headline_praises_what_naming_the_largest_class_would_reach():
         " most accurate, resnet20, reaches 95.0 % top-1 on "
     )
     assert told.endswith(
-        "; the ensemble of 2 peers 95.0 %. Train longer, or look at the learning rates."
+        "; the ensemble of 2 networks reaches 95.0 %. Train longer, or change the learning rates."
     )
     assert headline.sentence(uneven(0.99)).startswith("**resnet20** reaches")
     assert findings.guesses(0.95, uneven(0.95)["data"])

@@ -33,10 +33,13 @@ def test_the_fastest_of_the_nearly_best_tflite_files_is_advised():
     assert findings.advised(MANIFEST)["file"] == "tflite/big-int8.tflite"
     line = deployment_page.advice(MANIFEST)
     assert line.startswith("Take tflite/big-int8.tflite: 95.60 % top-1 in 1.10 MB and 2.00 ms.")
-    assert "within 0.5 points of the most accurate on the 1,500 validation images; measure" in line
+    assert (
+        "within 0.5 points of the most accurate one on the 1,500 validation images; measure" in line
+    )
     line = deployment_page.advice({**MANIFEST, "machine": "x86_64"})
     assert (
-        "validation images, on the machine that exported (x86_64); measure on your device" in line
+        "validation images, timed on the machine that exported (x86_64); measure on your own"
+        " device" in line
     )
 
 
@@ -60,7 +63,9 @@ def test_no_file_is_advised_that_is_no_better_than_a_guess(counts, named, guess)
     uneven |= {"class_counts": {"test": counts}} if counts else {}
     files = [entry("small", "float32", guess, 1.0, 1.0), entry("small", "int8", guess, 0.3, 0.3)]
     line = deployment_page.advice({**uneven, "artifacts": files})
-    assert line.startswith("No file is advised: tflite/small-int8.tflite, the fastest of the best,")
+    assert line.startswith(
+        "No file is recommended: tflite/small-int8.tflite, the fastest of the most accurate files,"
+    )
     assert line.endswith(f"a top-1 of {100 * guess:.2f} %, not clearly better than {named}")
     files[1] |= {"top1": 0.985}
     line = deployment_page.advice({**uneven, "artifacts": files})
@@ -70,9 +75,9 @@ def test_no_file_is_advised_that_is_no_better_than_a_guess(counts, named, guess)
 def test_of_few_validation_images_the_advice_says_how_many_it_needs():
     line = deployment_page.advice({**MANIFEST, "examples": {"validation": 179, "test": 2000}})
     assert line == (
-        "No file is advised: the 179 validation images are too few to compare files that differ by"
-        " little; the advice needs 200 of them. Where a data set has no validation images of its"
-        " own, --validation_fraction holds more out."
+        "No file is recommended: 179 validation images are too few to compare files that differ"
+        " little; at least 200 are needed. Where a data set has no validation images of its own,"
+        " a larger --validation_fraction gives more."
     )
 
 
@@ -124,7 +129,7 @@ def test_zeros_and_values_are_shown_where_a_file_was_compressed():
 def test_the_report_tells_what_could_not_be_made():
     failed = [{"file": "tflite/x-int8.tflite", "reason": "cannot | be"}]
     text = "\n".join(deployment_page.section({**MANIFEST, "failed": failed}, {}))
-    assert "What could not be made:" in text
+    assert "These files could not be made:" in text
     assert "cannot &#124; be" in text
     assert deployment_page.section({**MANIFEST, "artifacts": []}, {}) == []
 
@@ -151,6 +156,9 @@ def test_the_picture_shows_every_network_and_variant():
 def test_without_a_latency_no_file_is_advised_and_the_reason_is_told():
     unknown = [{k: v for k, v in e.items() if k != "latency_ms"} for e in MANIFEST["artifacts"]]
     manifest = {**MANIFEST, "artifacts": unknown}
-    assert deployment_page.advice(manifest) == "No file is advised: no latency could be measured."
+    assert (
+        deployment_page.advice(manifest)
+        == "No file is recommended, because no latency could be measured."
+    )
     assert deployment_page.draw(manifest) == {}
     assert deployment_page.table(manifest).splitlines()[1].split()[-2:] == ["–", "–"]

@@ -29,8 +29,8 @@ def test_every_network_has_a_column_of_what_it_learned_with(metrics):
 def test_where_a_network_started_is_told(metrics):
     *_, last = learning.section(metrics)
     assert last == (
-        "resnet20 started from `runs/a/peers/b.keras`; in its first 2 epochs only its last layer"
-        " learned; the layers before the last learned at 0.1 of its rate."
+        "resnet20 started from `runs/a/peers/b.keras`; only its last layer learned in the first"
+        " 2 epochs; all layers before the last learned at 0.1 times the learning rate."
     )
 
 
@@ -42,7 +42,7 @@ def test_a_run_of_an_earlier_version_has_no_such_table(metrics):
 @pytest.mark.parametrize(
     ("tops", "told"),
     [
-        ([0.50, 0.70, 0.60], "alexnet after epoch 2 (70.0 %, in the end 60.0 %)"),
+        ([0.50, 0.70, 0.60], "alexnet after epoch 2 (70.0 %, against 60.0 % at the end)"),
         ([0.50, 0.63, 0.60], ""),  # 2 sqrt(2 0.6 0.4 / 1000) = 0.044
         ([0.50, 0.60, 0.70], ""),
     ],
@@ -54,4 +54,4 @@ def test_a_network_that_was_clearly_better_before_the_end_is_told(metrics, tops,
     assert ("--keep=best keeps the best epoch" in text) == bool(told)
     assert told in text
     metrics["training"]["kept"] = {"alexnet": 2}
-    assert "there were better networks" not in "\n".join(learning.section(metrics, rows))
+    assert "some networks were better" not in "\n".join(learning.section(metrics, rows))

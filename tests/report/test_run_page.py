@@ -141,13 +141,13 @@ def test_names_appear_exactly_as_they_are_and_never_as_markup(tmp_path):
 def test_a_report_warns_of_files_that_are_there_twice_and_tells_how_folders_were_read(tmp_path):
     text = Run(epochs=0).write(tmp_path).read_text()
     assert "Warning: 1 group of identical files, in two splits or under two labels." in text
-    assert "looked into that." in text
+    assert "so that folder was read." in text
     groups = [["left out", [f"train/cat/{i}.png"]] for i in range(60)]
     said = "\n".join(run_page._duplicates(groups))
     assert "Left out: 60 files with the same content" in said
     assert "train/cat/49.png" in said
     assert "train/cat/50.png" not in said
-    assert "RUN/data.json has all 60." in said
+    assert "RUN/data.json lists all 60 groups." in said
 
 
 LONG = tuple(f"network_of_thirty_characters_{i}" for i in range(8))

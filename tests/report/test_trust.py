@@ -35,9 +35,9 @@ def test_reasons_to_doubt_a_temperature_are_told():
     metrics["peers"][second]["calibrated"] = {"ece": 0.077, "brier": 0.1, "cross_entropy": 0.2}
     text = "\n".join(trust.section(metrics, {}))
     for told in (
-        "The temperatures rest on 40 validation images, which is few. Where a data set has no",
-        f"ECE on the test images is larger for {second} (6.9 to 7.7 %).",
-        f"20 is the largest temperature that is tried; the probabilities of {first} say next",
+        "The temperatures were fitted on only 40 validation images. Where a data set has no",
+        f"ECE on the test images is worse for {second} (6.9 to 7.7 %).",
+        f"20 is the highest temperature that is tried; the probabilities of {first} say next",
     ):
         assert told in text
         assert told.partition(second)[0] not in plain
@@ -49,8 +49,8 @@ def test_thresholds_say_how_much_they_let_through_and_how_often_that_is_right():
     files = [{"file": "a", "threshold": found}, {"file": "b", "threshold": None}, {"file": "c"}]
     files.append({"file": "d", "threshold": earlier})
     text = "\n".join(trust.thresholds({"artifacts": files, "examples": {"test": 100}}))
-    assert "so that the wanted share of the answers above it" in text
-    assert "| file | wanted % | threshold | rests on | answered % |" in text
+    assert "the lowest at which the requested share" in text
+    assert "| file | requested % | threshold | rests on | answered % |" in text
     assert "| a | 95 | 0.812 | 40 | 80.0 | 95.0 | 88 – 98 |" in text  # Wilson: 0.878 to 0.980
     assert "| b | – | – | – | – | – | – |" in text
     assert "| d | 80 | 0.812 | – | 80.0 |" in text

@@ -195,7 +195,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(two_cpus, monkeypatch)
     with pytest.raises(InputError, match=r"^batch_size: received 51; valid: a multiple of the 2 "):
         building.set_up(Config(batch_size=51))
     assert building.set_up(Config()) is two_cpus  # the data will say
-    with pytest.raises(InputError, match=r"^jit_compile: received on; XLA .* of 2 devices"):
+    with pytest.raises(InputError, match=r"^jit_compile: received on, but XLA .* of 2 devices"):
         building.set_up(Config(jit_compile="on"))
 
 

@@ -129,7 +129,7 @@ def test_a_checkpoint_of_other_peers_is_refused_and_changes_nothing(tmp_path):
     checkpoint.save(tmp_path, cohort(), [{}])
     other = cohort(width=5)
     before = state(other)
-    with pytest.raises(InputError, match="is of other peers or optimizers"):
+    with pytest.raises(InputError, match="was saved with other peers or optimizers"):
         checkpoint.restore(tmp_path, other)
     for a, b in zip(before, state(other), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -173,5 +173,5 @@ def test_a_file_system_without_locks_is_told_and_one_process_may_use_it(
         (tmp_path / "here").touch()
     warning = f"warning: '{tmp_path}' is on a file system without locks"
     assert capsys.readouterr().out.startswith(warning)
-    with pytest.raises(InputError, match="without locks, which processes that share"):
+    with pytest.raises(InputError, match="without locks, which processes need"):
         files.turn(tmp_path).__enter__()

@@ -148,7 +148,7 @@ def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_rea
     assert got["examples"] == 1
     (line,) = got["about"]
     assert line.startswith("left out because it cannot be read: 7/b.png (")
-    with pytest.raises(InputError, match=r"^split: folder:.* has no images in train"):
+    with pytest.raises(InputError, match=r"^split: folder:.* has no images in split train"):
         evaluation.evaluate_run(run[0], dataset=name, split="train", skip_unreadable=True)
 
 
@@ -168,10 +168,10 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "runs/birds/report.html").touch()
-    with pytest.raises(InputError, match="holds no finished run") as caught:
+    with pytest.raises(InputError, match="contains no finished run") as caught:
         records.finished(tmp_path / asked)
-    hint = f" holds no finished run, '{tmp_path / near}' does; valid: "
-    assert (hint if near else " holds no finished run; valid: ") in str(caught.value)
+    hint = f" contains no finished run, but '{tmp_path / near}' does; valid: "
+    assert (hint if near else " contains no finished run; valid: ") in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_a_damaged_metrics_file_is_told_and_is_no_missing_run(tmp_path, content,
 def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
     data = {"image_shape": [8, 8, 3], "fingerprint": "0"}
     (tmp_path / "metrics.json").write_text(json.dumps({"data": data}))
-    with pytest.raises(InputError, match=r"config\.flags is missing, which says how"):
+    with pytest.raises(InputError, match=r"config\.flags is missing, which records how"):
         records.finished(tmp_path)
 
 
 def test_evaluate_names_what_it_does_not_know(run, tmp_path):
     with pytest.raises(InputError, match=r"^peer: unknown value 'plan'\. Did you mean 'plain'"):
         evaluation.evaluate_run(run[0], ["plan"])
-    with pytest.raises(InputError, match="holds no finished run"):
+    with pytest.raises(InputError, match="contains no finished run"):
         evaluation.evaluate_run(tmp_path)
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/broken.keras").write_bytes(b"PK no")

@@ -98,7 +98,7 @@ def test_a_gates_run_goes_on_where_it_was_interrupted(tmp_path, data_dir):
         ),
         (
             {"image_size": 24},
-            r"^teacher_run: '.*' knows 10 classes of digits, images \[32",
+            r"^teacher_run: '.*' was trained on 10 classes of digits, images \[32",
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_teacher_that_does_not_fit_is_told_before_training(
 
 
 def test_a_teacher_run_that_is_none_is_told(tmp_path, data_dir):
-    with pytest.raises(InputError, match=r"^teacher_run: '.*there' holds no finished run"):
+    with pytest.raises(InputError, match=r"^teacher_run: '.*there' contains no finished run"):
         train.train_and_evaluate(taught(tmp_path / "run", data_dir, tmp_path / "there"))
 
 

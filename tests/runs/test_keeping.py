@@ -132,18 +132,18 @@ def test_a_run_in_which_nothing_gets_better_ends_and_is_not_begun_again(data_dir
     config = small_runs.configuration(tmp_path, data_dir, peer=(FLAT,), epochs=9, patience=2)
     metrics = training.run(config)
     assert (metrics["training"]["epochs"], metrics["training"]["steps"]) == (3, 12)
-    assert "no network became better in 2 epochs: training has ended" in capsys.readouterr().out
+    assert "stopped early: no network improved in 2 epochs" in capsys.readouterr().out
     (tmp_path / "metrics.json").unlink()  # as if killed before it was written
     again = train.train_and_evaluate(config)
     assert again["training"]["epochs"] == 3
     assert again["peers"]["plain"]["cross_entropy"] == metrics["peers"]["plain"]["cross_entropy"]
     report = (tmp_path / "report.md").read_text()
-    assert "Training ended after 3 of 9 epochs: no network became better on the valid" in report
+    assert "Training stopped early, after 3 of 9 epochs: no network improved on the valid" in report
 
 
 def test_an_epoch_whose_file_is_gone_is_told(tmp_path):
     cohort = Cohort([linear("a")])
-    with pytest.raises(InputError, match=r"best-a-0001.npz: is gone or damaged .*; restore it"):
+    with pytest.raises(InputError, match=r"best-a-0001.npz: is missing or damaged .*; restore it"):
         keeping.put(tmp_path, cohort, rows((0.5, 1.0)))
 
 

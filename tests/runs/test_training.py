@@ -44,7 +44,7 @@ def test_a_damaged_record_of_the_images_is_written_anew(data_dir, tmp_path):
 
 def test_a_directory_of_other_things_is_refused(data_dir, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(InputError, match="is not empty and not a run"):
+    with pytest.raises(InputError, match="is neither empty nor a run"):
         training.run(configuration(tmp_path, data_dir))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -124,7 +124,7 @@ def test_a_network_that_draws_at_random_is_not_told_to_answer_otherwise():
 def test_a_network_that_answers_otherwise_after_loading_is_told_before_training():
     models = [keras.Sequential([keras.Input([2]), Forgetful(by)]) for by in (1.0, 3.0)]
     rundir.check_loads("x", models[0])
-    with pytest.raises(InputError, match=r"^peer: 'x' answers otherwise after it was saved"):
+    with pytest.raises(InputError, match=r"^peer: 'x' gives other outputs after saving"):
         rundir.check_loads("x", models[1])
 
 
@@ -173,7 +173,7 @@ def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
 
 def test_a_network_that_is_trained_alone_is_told_that_it_has_no_teacher(data_dir, tmp_path, capsys):
     training.run(configuration(tmp_path / "run", data_dir, epochs=1, peer=(PLAIN,)))
-    assert "note: one network alone has no teacher, and learns as with" in capsys.readouterr().out
+    assert "note: a single network has no teacher and learns as with" in capsys.readouterr().out
 
 
 def test_the_history_has_the_windows_of_mcod(data_dir, tmp_path):
@@ -189,8 +189,10 @@ def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, c
     options = {"distill_growth": "cosine", "distill_duty": 0.25, "peer": peer}
     training.run(configuration(tmp_path / "run", data_dir, epochs=1, **options))
     out = capsys.readouterr().out
-    assert "note: --distill_growth has no effect on --method=xkd; it is for mcod and ramp" in out
-    assert "note: --distill_duty has no effect on --method=xkd; it is for mcod\n" in out
+    assert (
+        "note: --distill_growth has no effect on --method=xkd; it applies to mcod and ramp" in out
+    )
+    assert "note: --distill_duty has no effect on --method=xkd; it applies to mcod\n" in out
     assert "note: exits=... of a --peer has no effect without --exits" in out
 
 
@@ -231,13 +233,15 @@ def test_few_images_on_each_of_several_devices_are_told(data_dir, tmp_path, devi
         distribute_strategy=strategy, **{name: getattr(own, name) for name in names}
     )
     notes = list(training._notes(config, cohort, data, 9))
-    assert any(line.startswith("each device gets 15 images of a step") for line in notes) == told
+    assert any(line.startswith("each device gets 15 images per step") for line in notes) == told
 
 
 def test_a_worker_with_other_images_than_the_chief_is_refused(data_dir, tmp_path):
     data = rundir.load_dataset(configuration(tmp_path / "run", data_dir))
     training._check_same(data, data.fingerprint, "digits")
-    with pytest.raises(InputError, match=r"^dataset: this worker has other images .* in 'digits'"):
+    with pytest.raises(
+        InputError, match=r"^dataset: this worker and the chief have .* in 'digits'"
+    ):
         training._check_same(data, data.fingerprint[::-1], "digits")
 
 
@@ -297,7 +301,7 @@ def test_the_same_network_twice_starts_from_two_initialisations(data_dir):
         ({"peer": ("tests.small_peers:one_too_many",)}, InputError, "11"),
         ({"dataset": "folder:/no/such/place"}, InputError, "does not exist"),
         ({"peer": ()}, FlagError, "peer: missing."),
-        ({"train_examples": 5, "batch_size": 5}, InputError, "train_examples: 5 is out of range"),
+        ({"train_examples": 5, "batch_size": 5}, InputError, "train_examples: received 5; valid"),
         (
             {"class_weights": "sqrt", "sampling": "balanced"},
             *(FlagError, "class_weights: is sqrt and --sampling is balanced"),

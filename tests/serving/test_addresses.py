@@ -110,7 +110,9 @@ def test_a_unix_socket_replaces_one_that_was_left_and_nothing_else(tmp_path, mon
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("left")
     for name in ("file", "folder", "link"):
-        with pytest.raises(ConfigError, match=f"received '{name}', which is no socket; valid: a"):
+        with pytest.raises(
+            ConfigError, match=f"received '{name}', which is not a socket; valid: a"
+        ):
             ports.unix_address(name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
 
@@ -135,5 +137,5 @@ def test_channel_arguments_are_numbers_where_they_look_so(text, wanted):
 
 @pytest.mark.parametrize("value", ["2147483648", "9" * 5000, "-2147483649"])
 def test_a_channel_argument_of_more_than_32_bits_is_told(value):
-    with pytest.raises(ConfigError, match=r"^a: received .{1,20}; valid: 32 bits\.$"):
+    with pytest.raises(ConfigError, match=r"^a: received .{1,20}; valid: a number of 32 bits\.$"):
         ports.channel_arguments(f"a={value}")

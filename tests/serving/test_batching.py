@@ -121,7 +121,7 @@ def test_pieces_of_a_large_request_are_padded_no_further_than_a_call_may_be(last
         (
             "max_batch_size { value: 8 } enable_large_batch_splitting { value: true }"
             " max_execution_batch_size { value: 9 }",
-            "max_execution_batch_size: received 9; valid: up to max_batch_size, 8",
+            "max_execution_batch_size: received 9; valid: at most max_batch_size, 8",
         ),
     ],
 )

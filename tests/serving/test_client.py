@@ -53,7 +53,7 @@ def test_whatever_holds_bytes_is_sent_and_nothing_else(served, rest):
         kind(each) for each, kind in ((RED, bytearray), (GREEN, memoryview))
     ) == (wanted)
     assert client.classify([]) == []
-    with pytest.raises(TypeError, match=r"^images: received one; valid: a list"):
+    with pytest.raises(TypeError, match=r"^images: received a single one; valid: a list"):
         client.classify(RED)
     with pytest.raises(TypeError, match=r"^images: received 'photo.jpg'; valid: bytes"):
         client.classify(["photo.jpg"])
@@ -158,7 +158,7 @@ def test_where_no_server_is_the_first_wait_is_the_last(run, tmp_path, monkeypatc
         (tmp_path / f"{i}.png").write_bytes(RED)
     code, printed, errors = run(tmp_path, port=9)
     assert (code, printed) == (1, "")
-    assert errors.startswith(f"error: {tmp_path / '0.png'} and what follows it: 127.0.0.1:9: ")
+    assert errors.startswith(f"error: {tmp_path / '0.png'} and all images after it: 127.0.0.1:9: ")
     assert len(errors.splitlines()) == 1
     assert len(waits) == 4
 
@@ -171,7 +171,7 @@ def test_a_port_that_cannot_be_is_told(run):
 def test_what_is_not_there_is_told(run, tmp_path):
     with pytest.raises(command.MistakeError, match="No such file"):
         run(tmp_path / "no.png")
-    with pytest.raises(command.MistakeError, match=r"holds no images; valid: \.bmp"):
+    with pytest.raises(command.MistakeError, match=r"contains no images; valid: \.bmp"):
         run(tmp_path)
 
 
@@ -215,5 +215,5 @@ def test_no_proxy_leads_to_this_machine(served, rest, monkeypatch):
 
 def test_a_server_without_tls_is_not_taken_for_one_that_is_not_there(served):
     one = client.Client("m", served.url.replace("http:", "https:"), rest=True, wait=60)
-    with pytest.raises(client.RefusedError, match=r"no TLS with it \(.*; valid: http:// where"):
+    with pytest.raises(client.RefusedError, match=r"TLS failed \(.*; valid: http:// if"):
         one.classify([RED])

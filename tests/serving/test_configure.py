@@ -185,7 +185,7 @@ def test_flags_in_what_is_written_are_flags_of_the_server(export, write):
 
 
 def test_an_export_without_models_is_told(tmp_path, write):
-    with pytest.raises(command.MistakeError, match="holds no SavedModels; valid: RUN/export"):
+    with pytest.raises(command.MistakeError, match="contains no SavedModels; valid: RUN/export"):
         write(export_dir=str(tmp_path / "no"))
 
 

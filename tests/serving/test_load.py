@@ -83,7 +83,7 @@ def test_inputs_have_the_shapes_and_dtypes_of_the_signature():
 
 @pytest.mark.parametrize("text", ["", "a", "1,0", "-1", "1.5", "inf"])
 def test_loads_that_are_none_are_told(text):
-    with pytest.raises(command.MistakeError, match=r"valid: whole numbers from 1, as 1,8,32"):
+    with pytest.raises(command.MistakeError, match=r"valid: whole numbers from 1, such as 1,8,32"):
         load.numbers("concurrency", text)
     assert load.numbers("rate", "1.5,20") == [1.5, 20]
 
@@ -126,7 +126,7 @@ def test_an_address_that_was_copied_with_its_scheme_is_taken(run):
     code, _ = run(rest=True, host="http://127.0.0.1", concurrency="1")
     assert code == 0
     for rest in (True, False):
-        with pytest.raises(command.MistakeError, match=r"^--host: .*'https://h'; valid: HOST,"):
+        with pytest.raises(command.MistakeError, match=r"^--host: .*'https://h'; valid: HOST;"):
             run(rest=rest, host="https://h")
 
 
@@ -141,7 +141,10 @@ def test_an_address_that_was_copied_with_its_scheme_is_taken(run):
         ({"image": "/no"}, "--image: /no: No such file"),
         ({"plot": "/no/p.svg", "seconds": 1e9}, "--plot: cannot write to '/no/p.svg'"),
         ({"json": "/", "seconds": 1e9}, "--json: cannot write to '/'"),
-        ({"plot": "p.pdf", "seconds": 1e9}, r"--plot: received 'p\.pdf'; valid: a \.svg or \.png"),
+        (
+            {"plot": "p.pdf", "seconds": 1e9},
+            r"--plot: received 'p\.pdf'; valid: a name ending",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_told(run, rest, given, message):

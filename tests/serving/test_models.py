@@ -104,7 +104,7 @@ def test_a_configuration_file_that_becomes_wrong_changes_nothing(
     monkeypatch.setattr("absl.logging.error", lambda text, *values: told.append(text % values))
     rewrite(file, text.replace("{base}", str(half)))
     served_models.wait_for(lambda: len(told) >= 2)  # and it goes on looking
-    assert told[0].startswith("--model_config_file: the old one stays: ")
+    assert told[0].startswith("--model_config_file: keeping the previous configuration: ")
     assert states(server, "a") == [("1", "AVAILABLE")]
     rewrite(file, listed(("a", half), ("c", half)))
     served_models.wait_for(lambda: states(server, "c") == [("1", "AVAILABLE")])

@@ -70,7 +70,7 @@ def test_a_server_that_waits_for_a_model_says_why_and_does_not_say_that_it_serve
     for line in process.stderr:
         if "waiting" in line:
             break
-    assert line.endswith(f"that is asked for; did you mean {tmp_path / 'half'}?\n")
+    assert line.endswith(f"; did you mean {tmp_path / 'half'}?\n")
     process.terminate()
     shown, _ = process.communicate(timeout=300)
     assert shown == "finishing the requests under way ...\n"

@@ -41,7 +41,7 @@ def test_a_base_path_without_a_model_is_told_and_the_others_answer(served, half,
         why = f"there is no directory {base}"
     elif kind == "empty":
         base.mkdir()
-        why = f"{base} holds no version"
+        why = f"{base} contains none of the requested versions"
     elif kind == "file":
         base.touch()
         why = f"there is no directory {base}"
@@ -68,7 +68,7 @@ def test_a_zero_byte_in_a_base_path_is_told(served):
     code, details = error(served.reload, reload(("new", "/a\0b")))
     assert (code, details) == (
         CODES.INVALID_ARGUMENT,
-        "model new: its base_path holds a zero byte",
+        "model new: its base_path contains a zero byte",
     )
 
 

@@ -66,7 +66,7 @@ def test_models_answer_side_by_side_with_labels_and_latencies(page):
     assert answers["größer"].get_attribute("data-answer") == "rot"
     lines = answers["small"].text.splitlines()
     assert lines[1:3] == ["red", "100.0 %"]
-    assert "ms a request (median of 5; at best" in lines[-1]
+    assert "ms per request (median of 5; minimum" in lines[-1]
 
 
 def test_labels_are_text_and_no_markup(page):

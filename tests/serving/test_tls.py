@@ -81,7 +81,7 @@ def proxy(tmp_path):
 def test_a_proxy_with_tls_is_reached_where_its_authority_is_known(proxy, tmp_path, monkeypatch):
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(RefusedError, match=r"no TLS with it \(certificate verify failed"):
+    with pytest.raises(RefusedError, match=r"TLS failed \(certificate verify failed"):
         Client("m", proxy, rest=True, retries=0).classify([b""])
     ca_file = str(tmp_path / "ca.pem")
     known = Client("m", proxy, rest=True, ca_file=ca_file)
@@ -91,7 +91,7 @@ def test_a_proxy_with_tls_is_reached_where_its_authority_is_known(proxy, tmp_pat
 
 
 def test_an_authority_that_nothing_asks_for_is_told(tmp_path):
-    with pytest.raises(MistakeError, match=r"^--ca_file: is for gRPC and https://"):
+    with pytest.raises(MistakeError, match=r"^--ca_file: works with gRPC and https://"):
         Client("m", "http://a", rest=True, ca_file="ca.pem")
     with pytest.raises(MistakeError, match=r"^--ca_file: .*no\.pem: No such file"):
         Client("m", "https://a", rest=True, ca_file=str(tmp_path / "no.pem"))

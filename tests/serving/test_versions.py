@@ -259,6 +259,6 @@ def test_why_there_is_no_version_is_told_once_and_again_when_it_changes(tmp_path
     model.refresh()
     assert [line.removeprefix("m: waiting for a version: ") for line in told] == [
         f"there is no directory {base}",
-        f"{base} holds no version (a directory named by a number) that is asked for",
+        f"{base} contains none of the requested versions (directories named by a number)",
         f"{base} is a version itself; valid: the directory that holds it",
     ]

@@ -78,7 +78,7 @@ def test_a_file_of_the_run_that_is_damaged_is_told_before_any_work(run_dir, file
 def test_a_file_in_the_place_of_the_export_is_told_before_any_work(run_dir):
     shutil.rmtree(run_dir / "export")
     (run_dir / "export").write_text("x")
-    with pytest.raises(InputError, match="export: is a file; valid: a directory, or nothing"):
+    with pytest.raises(InputError, match="export: is a file; valid: a directory, or a path"):
         artifacts.export(run_dir)
 
 
@@ -101,7 +101,7 @@ def test_a_keras_file_whose_weights_are_lost_is_told_with_a_remedy(run_dir):
     [
         ((["plane"],), "^peer: unknown value 'plane'. Did you mean 'plain'"),
         (([], ["int9"]), "^variant: unknown value 'int9'. Did you mean 'int8'"),
-        (([], [], 1), r"^version: received 1, and .*plain/1 exists; valid: another number"),
+        (([], [], 1), r"^version: received 1, but .*plain/1 exists; valid: another number"),
     ],
 )
 def test_a_wrong_request_changes_nothing(run_dir, arguments, message):
@@ -113,7 +113,7 @@ def test_a_wrong_request_changes_nothing(run_dir, arguments, message):
 
 def test_an_unfinished_run_is_refused(run_dir):
     (run_dir / "metrics.json").unlink()
-    with pytest.raises(InputError, match="holds no finished run"):
+    with pytest.raises(InputError, match="contains no finished run"):
         artifacts.export(run_dir)
 
 
@@ -129,8 +129,16 @@ def test_a_damaged_network_is_refused_and_nothing_changes(run_dir):
 @pytest.mark.parametrize(
     ("shape", "classes", "message"),
     [
-        ((8, 8, 3), 10, r"\(None, 10\) of \(None, 8, 8, 3\), and the run's make .*32, 32, "),
-        ((32, 32, 3), 3, r"it makes \(None, 3\) of .*, and the run's make \(None, 10\) of "),
+        (
+            (8, 8, 3),
+            10,
+            r"maps \(None, 8, 8, 3\) to \(None, 10\), but this run's .* map .*32, ",
+        ),
+        (
+            (32, 32, 3),
+            3,
+            r"it maps .* to \(None, 3\), but this run's .* to \(None, 10\);",
+        ),
         ((32, 32, 3), 10, r"plain\.keras: has a top-1 of .* not the network of this run; restore"),
     ],
 )
@@ -240,7 +248,7 @@ def test_the_command_prints_a_table_and_the_advice(run_dir):
     done = command("xkd_keras.export", f"--run_dir={run_dir}", "--peer=plain", "--variant=int8")
     assert (done.returncode, done.stderr) == (0, "")
     assert "gzip MB" in done.stdout
-    assert "\nNo file is advised: the 179 validation images are too few" in done.stdout
+    assert "\nNo file is recommended: 179 validation images are too few" in done.stdout
     wrong = command("xkd_keras.export", f"--run_dir={run_dir}", "--peer=pain")
     assert wrong.returncode == 1
     assert "plain" in wrong.stderr

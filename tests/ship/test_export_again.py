@@ -37,7 +37,7 @@ def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, c
 
     def failing(directory, variant, images):
         if variant == "int8":
-            raise InputError("int8: cannot be made of this network: no")
+            raise InputError("int8: cannot be made from this network: no")
         return convert(directory, variant, images)
 
     monkeypatch.setattr(lite, "_convert", failing)
@@ -45,7 +45,7 @@ def test_one_variant_that_fails_does_not_lose_the_others(run_dir, monkeypatch, c
     (failed,) = manifest["failed"]
     assert failed["file"] == "tflite/plain-int8.tflite"
     assert "tflite/plain-int8.tflite  FAILED: int8: cannot be made" in capsys.readouterr().out
-    assert "What could not be made" in (run_dir / "report.md").read_text()
+    assert "These files could not be made" in (run_dir / "report.md").read_text()
     # It stays listed, and is no failure of what is asked for later.
     later = artifacts.export(run_dir, ["normalised"], ["float32"])
     assert later["failed"] == [failed]

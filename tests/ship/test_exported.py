@@ -111,7 +111,9 @@ def test_a_shipped_file_is_evaluated_as_the_manifest_says(exported, file):
 
 def test_what_cannot_be_evaluated_is_told(exported, tmp_path):
     copied = shutil.copy(export_dir(exported) / "tflite/plain-int8.tflite", tmp_path)
-    with pytest.raises(FlagError, match=r"^dataset: missing; the model is not in a run"):
+    with pytest.raises(
+        FlagError, match=r"^dataset: missing; give it, as the model is not in a run"
+    ):
         evaluate_file.evaluate_model(Path(copied), None, "", "test")
     (tmp_path / "x.tflite").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"x\.tflite: is not a TFLite model"):

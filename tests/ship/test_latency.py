@@ -48,14 +48,14 @@ def test_a_file_that_cannot_be_opened_or_run_costs_no_other_its_latency(tmp_path
     good, torn, failing, other = latency._timed(paths, np.zeros((1, 1, 3)))
     assert good["median"] >= 1.0
     assert other["median"] >= 1.0
-    assert torn.startswith("is not a TFLite model that runs here")
+    assert torn.startswith("is not a TFLite model that can run here")
     assert failing == "Node number 3 failed to invoke."
 
 
 @pytest.mark.parametrize(
     ("code", "stderr", "reason"),
     [
-        (-9, "", "measuring failed: the system ended it, perhaps for want of memory"),
+        (-9, "", "measuring failed: the system killed it, perhaps for lack of memory"),
         (1, "Traceback\nMemoryError: no more", "measuring failed: MemoryError: no more"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_network_without_an_int8_form_is_refused():
     with (
         lite.converters(model) as convert,
         pytest.raises(
-            InputError, match="cannot be made of this network: TFLite has no operation Erfinv"
+            InputError, match="cannot be made from this network: TFLite has no operation Erfinv"
         ),
     ):
         convert("int8", images(4, (8, 8, 3)))
@@ -110,7 +110,7 @@ def test_a_network_without_an_int8_form_is_refused():
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\0\0\0\0TFL3" + b"\0" * 40])
 def test_what_is_no_tflite_file_is_told(content):
-    line = r"is not a TFLite model that runs here \(.+\); valid: a file of"
+    line = r"is not a TFLite model that can run here \(.+\); valid: a file of"
     with pytest.raises(InputError, match=line):
         lite.Lite(content)
 
@@ -119,7 +119,7 @@ def test_a_tflite_file_of_something_else_is_told():
     inputs = keras.Input((7,))
     with lite.converters(keras.Model(inputs, keras.layers.Dense(2)(inputs))) as convert:
         content = convert("float32", None)
-    with pytest.raises(InputError, match="is not an image classifier of ours"):
+    with pytest.raises(InputError, match="is not an image classifier made by"):
         lite.Lite(content)
 
 

@@ -152,7 +152,7 @@ def test_packing_changes_no_answer_and_is_repeatable(model, packed):
 
 
 def test_a_file_without_labels_is_told(model):
-    with pytest.raises(InputError, match="holds no labels; valid: a file made by"):
+    with pytest.raises(InputError, match="contains no labels; valid: a file made by"):
         metadata.labels(model)
 
 

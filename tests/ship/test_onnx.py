@@ -44,7 +44,7 @@ def shipped(exported, tmp_path_factory):
 
 def test_without_the_extra_a_line_says_how_to_install_it(without):
     needs = "onnx needs absent_onnx and absent_runtime; run"
-    needs += " `pip install 'absent_onnx>=1,<2' 'absent_runtime<3'`. Valid without: savedmodel,"
+    needs += " `pip install 'absent_onnx>=1,<2' 'absent_runtime<3'`; valid without it: savedmodel,"
     fails(here("export", "--run_dir=x", "--variant=onnx"), 1, f"--variant: {needs}")
     with pytest.raises(InputError, match=r"^variant: onnx needs absent_onnx"):
         artifacts.check_variants(["onnx"])
@@ -60,7 +60,7 @@ def test_what_is_to_be_installed_is_the_extra_of_the_project():
 
 def test_the_ensemble_has_no_onnx_file():
     words = ["--run_dir=x", "--peer=ensemble", "--variant=onnx"]
-    fails(here("export", *words), 2, "the ensemble has no TFLite and no ONNX files")
+    fails(here("export", *words), 2, "the ensemble has no TFLite or ONNX files")
 
 
 def test_onnx_is_made_only_if_asked_for(exported):
@@ -155,7 +155,7 @@ def test_a_layer_that_onnx_lacks_is_listed_as_failed_and_loses_nothing(
     listed = artifacts.export(run_dir, ["plain"], ["onnx", "float32"])
     (failed,) = listed["failed"]
     assert failed["file"] == "onnx/plain.onnx"
-    assert failed["reason"] == "onnx: cannot be made of this network: no such operation"
+    assert failed["reason"] == "onnx: cannot be made from this network: no such operation"
     assert {e["file"] for e in listed["artifacts"]} == FILES
 
 

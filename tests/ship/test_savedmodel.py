@@ -152,7 +152,7 @@ def test_a_version_is_never_written_over(path, tmp_path):
     base, made = path.parent, tmp_path / "made"
     made.mkdir()
     before = (path / "saved_model.pb").read_bytes()
-    with pytest.raises(InputError, match=r"^version: .*birds/1 is there already; valid: a new"):
+    with pytest.raises(InputError, match=r"^version: .*birds/1 already exists; valid: a new"):
         savedmodel.place(made, base, 1)
     assert (path / "saved_model.pb").read_bytes() == before
     assert savedmodel.versions(base) == [1]

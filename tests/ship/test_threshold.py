@@ -59,7 +59,7 @@ def test_it_is_in_what_a_server_answers_and_in_the_report(asked):
         answer["threshold"], [entries["savedmodel"]["threshold"]["score"]] * 2, rtol=1e-6
     )
     text = (Path(run_dir) / "report.md").read_text()
-    assert "so that the wanted share of the answers above it" in text
+    assert "the lowest at which the requested share" in text
     assert f"| {entries['tflite']['file'].replace('_', chr(92) + '_')} | 25 | " in text
 
 

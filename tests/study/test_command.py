@@ -47,7 +47,7 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     result = subprocess.run(line, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert f"run: 4 runs, {done} of them there already" in result.stdout
+    assert f"run: 4 runs, {done} of them already done" in result.stdout
     whole = command(tmp_path / "whole", data_dir, *flags)
     subprocess.run(whole, cwd=ROOT, env=ENV, capture_output=True, check=True)
     tops = [measured(tmp_path / name) for name in ("killed", "whole")]
@@ -132,7 +132,7 @@ def wait_for(there):
         pytest.param(
             ["--train_examples=2000"],
             1,
-            ["every run failed", "train_examples: 2000 is out of range"],
+            ["every run failed", "train_examples: received 2000; valid"],
             marks=pytest.mark.slow,
         ),
         (["--batch_size=200"], 2, ["--batch_size: 200 is out of range for --train_examples=100"]),
@@ -165,5 +165,5 @@ def test_what_the_study_cannot_show_is_a_warning_at_its_end(tmp_path, data_dir, 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path, data_dir):
     (tmp_path / "letter.txt").write_text("dear")
-    fails(here(*words(tmp_path, data_dir)), 1, "is not empty and not a study")
+    fails(here(*words(tmp_path, data_dir)), 1, "is neither empty nor a study")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["letter.txt"]

@@ -37,7 +37,7 @@ def test_a_finished_study_is_not_run_again_and_more_seeds_are_added(copy, capsys
     files = [plan.directory / "runs" / "mcod" / f"seed-{seed}.json" for seed in plan.seeds]
     before = [path.stat().st_mtime_ns for path in files]
     more = orchestration.run(dataclasses.replace(plan, seeds=(0, 1, 2)))
-    assert "9 runs, 6 of them there already" in capsys.readouterr().out
+    assert "9 runs, 6 of them already done" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in files] == before
     assert more["summary"]["networks"]["plain"]["mcod"]["n"] == 3
 
@@ -84,12 +84,12 @@ def test_a_study_says_once_which_files_it_left_out(tmp_path, capsys):
     left_out = "left out because it cannot be read: "
     assert len([line for line in lines if line.startswith(left_out)]) == 1
     assert len([line for line in lines if line.startswith("warning: 12 test images: ")]) == 1
-    assert "warning: one seed proves nothing; five show differences of some points" in lines
+    assert "warning: one seed proves nothing; five can show differences of a few points" in lines
     # The batch that suits 42 images is said by no flag, and is the runs' own all the same.
     result = json.loads((plan.directory / "runs/mcod/seed-0.json").read_text())
     assert result["config"]["batch_size"] == 8
     orchestration.run(plan)
-    assert "run: 2 runs, 2 of them there already" in capsys.readouterr().out
+    assert "run: 2 runs, 2 of them already done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_teacher_is_waited_for_where_only_its_numbers_are_there(copy):
 def test_another_search_is_refused_before_anything_is_touched(copy):
     before = {path: path.read_bytes() for path in copy.directory.rglob("*") if path.is_file()}
     other = dataclasses.replace(copy, grid=parse_grid(["temperature=1:9"]))
-    with pytest.raises(InputError, match="holds another search"):
+    with pytest.raises(InputError, match="contains another search"):
         orchestration.run(other)
     assert before == {path: path.read_bytes() for path in before}
 
@@ -138,11 +138,11 @@ def test_a_method_that_comes_later_is_searched_for_alone(copy, capsys):
     found = orchestration.run(more)
     out = capsys.readouterr().out
     assert "search: 2 runs\n" in out
-    assert "run: 4 runs, 3 of them there already" in out
+    assert "run: 4 runs, 3 of them already done" in out
     assert set(found["sweep"]["methods"]) == {"kd", "mcod", "dml"}
     assert found["left_out"] == 3  # the second seed of three methods
     report = (copy.directory / "report.md").read_text()
-    assert "left out: 3 finished runs of methods or seeds not asked for" in report
+    assert "left out: 3 finished runs of methods or seeds that were not requested" in report
 
 
 def test_images_that_have_changed_are_not_mixed_in(copy):
@@ -174,5 +174,5 @@ def test_a_study_of_an_earlier_version_goes_on_with_its_learning_options(copy, c
         result["config"] |= usual
         path.write_text(json.dumps(result))
     orchestration.run(copy)
-    assert "there already" in capsys.readouterr().out
+    assert "already done" in capsys.readouterr().out
     assert "--learning_rate=0.1\n" in (copy.directory / "study.flags").read_text()

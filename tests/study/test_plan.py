@@ -158,7 +158,7 @@ def test_a_study_trains_every_method_to_the_same_end(flag, value):
     options.define(values)
     given = ["--run_dir=x", "--dataset=digits", "--peer=alexnet", "--compare=solo"]
     values(["study", *given, f"--{flag}={value}"])
-    with pytest.raises(FlagError, match=f"^{flag}: is not for studies; valid: to leave it out"):
+    with pytest.raises(FlagError, match=f"^{flag}: does not apply to studies; valid: leave it out"):
         options.plan(values)
 
 
@@ -167,7 +167,9 @@ def test_machines_share_a_study_by_its_runs_and_not_by_batches():
     options.define(values)
     given = ["--run_dir=x", "--dataset=digits", "--peer=alexnet", "--compare=solo"]
     values(["study", *given, "--strategy=multiworker"])
-    with pytest.raises(FlagError, match=r"^strategy: is multiworker, .* and --shard to divide"):
+    with pytest.raises(
+        FlagError, match=r"^strategy: received multiworker, .* and --shard to divide"
+    ):
         options.plan(values)
 
 
@@ -235,12 +237,12 @@ def test_variants_of_mcod_are_ablations_and_the_rest_are_methods():
         (["mcod,epochs=2"], r"unknown option 'epochs'"),
         (["mcod,temperature=hot"], r"temperature: received 'hot'; valid: a number"),
         (["mcod,temperature=1,temperature=2"], r"received 'temperature=2'; valid: .*once"),
-        (["mcod", "mcod,temperature=2"], r"'mcod' is there already; set name="),
-        (["mcod,name=A", "mcod,name=a"], r"'A' is there already; set name="),
+        (["mcod", "mcod,temperature=2"], r"'mcod' is compared already; set name="),
+        (["mcod,name=A", "mcod,name=a"], r"'A' is compared already; set name="),
         (["mcod,name=a/b,temperature=2"], r"name: received 'a/b'; valid: up to 60 letters"),
-        (["mcod,name=dml"], r"'dml' is a method; give another name"),
-        (["mcod,name=DML"], r"'DML' is a method; give another name"),
-        (["solo,temperature=2"], r"'solo' is a method; give another name"),
+        (["mcod,name=dml"], r"'dml' is the name of a method; set another name"),
+        (["mcod,name=DML"], r"'DML' is the name of a method; set another name"),
+        (["solo,temperature=2"], r"'solo' is the name of a method; set another name"),
     ],
 )
 def test_a_wrong_comparison_is_one_line_that_says_what_is_valid(compare, line):

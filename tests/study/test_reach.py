@@ -33,7 +33,7 @@ def test_it_says_what_its_seeds_can_show_and_what_the_difference_seen_would_need
     assert found == pytest.approx(0.8, abs=0.03)
     assert int(seeds) > 5
     assert "seeds for resnet20" not in line  # that difference is shown already
-    assert "points to a difference; 11,000 images would add no more than one)" in text
+    assert "points to a difference; 11,000 images would add one point at most)" in text
     images, again = re.search(
         r"up to ([\d,]+) test images for alexnet \((.*?) points\)", line
     ).groups()
@@ -64,7 +64,7 @@ def test_a_command_warns_where_seeds_or_images_cannot_show_what_was_seen():
     assert "do not show the observed difference of mcod from kd" in seeds
     assert images.startswith("361 test images are few for the observed difference of mcod from kd")
     (images,) = warned(effects={"mcod": (4.0, 0.05)}, noise=0.0, images=100_000, seeds=3)
-    assert "takes more than 1,000,000 test images for resnet20 (+0.05 points)" in images
+    assert "would take more than 1,000,000 test images for resnet20 (+0.05 points)" in images
     assert warned(noise=0.0, seeds=3) == []  # of no difference at all, nothing is told
 
 
@@ -93,7 +93,7 @@ def test_few_test_images_are_told_of_and_many_are_not():
     # 1.96 sqrt(2 / 4 / 361) = 0.0729; 1.96^2 / 2 / 0.01^2 = 19,208
     assert line == (
         "warning: 361 test images: their choice alone may add up to 7.3 points to a difference;"
-        " 20,000 images would add no more than one"
+        " 20,000 images would add one point at most"
     )
     assert reach.few_images(10_000, [0.9, 0.5]) == []
 
@@ -105,5 +105,5 @@ def test_seeds_that_cancel_out_still_say_what_they_could_show():
             run["peers"]["alexnet"]["top1"] += 0.01 - 0.02 * run["seed"]
     summary = statistics.summarize(content)
     (text,) = reach.bullets(content, summary, statistics.verdict(content, summary))
-    assert re.search(r"of at least \d+\.\d points for alexnet is found", text)
+    assert re.search(r"of at least \d+\.\d points for alexnet is detected", text)
     assert "seeds for" not in text

@@ -44,7 +44,7 @@ def test_the_first_sentence_says_what_was_built_in(effect, expected, tmp_path, u
 
 def test_training_alone_is_not_missed_where_it_is_all_that_ran(tmp_path, unpictured):
     text = Study(main=("solo",), images=5000).write(tmp_path)
-    assert "nothing is compared with solo" in bold(text)
+    assert "no method is compared with solo" in bold(text)
     assert "was not measured" not in text
 
 
@@ -75,7 +75,7 @@ def test_networks_that_learned_nothing_are_told(tmp_path, unpictured):
     content = Study(base=(10.0, 89.0), noise=0.1).content
     document.write(tmp_path, content)
     text = (tmp_path / "report.md").read_text()
-    assert "alexnet is not clearly better than guessing with any method: train longer" in text
+    assert "alexnet is not clearly better than guessing with any method; train longer" in text
     assert "resnet20 is not clearly" not in text
 
 
@@ -85,9 +85,9 @@ def test_a_method_in_which_nobody_was_taught_is_told(tmp_path, unpictured):
         run["lambda_max"] = 0.0 if run["method"] in ("solo", "mcod") else 1.0
     document.write(tmp_path, content)
     text = (tmp_path / "report.md").read_text()
-    assert "nobody was taught in mcod: its weight lambda was 0 throughout" in text
-    assert "nobody was taught in solo" not in text
-    assert "nobody was taught in kd" not in text
+    assert "no network was taught in mcod, because its weight lambda was 0 throughout" in text
+    assert "no network was taught in solo" not in text
+    assert "no network was taught in kd" not in text
 
 
 def test_tables_hold_the_numbers_of_scipy_and_of_the_paper(tmp_path, unpictured):
@@ -117,7 +117,7 @@ def test_an_interval_that_is_resampled_from_a_few_pairs_is_left_out(
     row = next(line for line in text.splitlines() if line.startswith("| mcod | **"))
     assert ("…" in row.split("|")[-3]) == shown  # before the column of the paper
     assert ("that interval is too narrow" in text) == shown
-    assert "reports +5.94 for alexnet and +5.07 for resnet points. Paper: AlexNet's share" in text
+    assert "points: +5.94 for alexnet and +5.07 for resnet. “Paper %” is AlexNet's share" in text
 
 
 def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_path, unpictured):
@@ -143,11 +143,11 @@ def test_the_calibration_of_a_method_stands_beside_that_of_training_alone(tmp_pa
         mean, low, high = (figures.signed(x, digits) for x in ((mcod - solo).mean(), low, high))
         cells.append(f"{mean} ({low} … {high})")
     assert f"\n| alexnet | {' | '.join(cells)} |\n" in section
-    assert "| mcod to solo | ECE % | cross-entropy, nats | Brier score |" in section
+    assert "| mcod vs. solo | ECE % | cross-entropy, nats | Brier score |" in section
     _, brier = section.split("| Brier score | alexnet | resnet20 | ensemble |")
     assert f"| solo | {values['brier'][1].mean():.3f} ± " in brier
     text = Study(main=("kd", "mcod")).write(tmp_path / "without")
-    assert "to solo | ECE" not in text
+    assert "vs. solo | ECE" not in text
 
 
 def test_the_page_needs_no_other_file_and_embeds_every_picture(tmp_path):
@@ -174,17 +174,20 @@ def test_names_appear_exactly_as_they_are_and_never_as_markup(tmp_path):
 
 def test_the_search_is_told_as_it_was(tmp_path, unpictured):
     text = Study(sweep=True).write(tmp_path)
-    assert "with 3 seeds not used in the study; the same number of settings, 2," in text
-    assert "The test images were never used to choose." in text
+    assert "with 3 seeds not used in the study; every searched method tried the same" in text
+    assert "number of settings, 2." in text
+    assert "The test images were never used to choose options." in text
     assert "| kd | --temperature=3.0 | **14.00** | 85.30 | 1.00 | 0.500 | 3 |" in text
     content = Study(sweep=True).content
     content["sweep"]["seeds"], content["sweep"]["split"] = [0, 1, 100], "test"
     content["sweep"]["methods"] |= {"kd": content["sweep"]["methods"]["kd"][1:]}
     document.write(tmp_path, content)
     text = (tmp_path / "report.md").read_text()
-    assert "ALSO used in the study: 0 and 1; not as many for each: kd 1 and mcod 2." in text
+    assert (
+        "ALSO used in the study: 0 and 1; methods tried different numbers of settings: kd 1" in text
+    )
     assert "never used" not in text
-    assert "No search" in Study().write(tmp_path)
+    assert "There was no search" in Study().write(tmp_path)
 
 
 LONG = {f"network_of_thirty_characters_{i}": f"vgg{i}:build" for i in range(2)}
@@ -193,8 +196,8 @@ ODD = {
     "one peer": (Study(peers={"net": "vgg11"}), "training alone for net ("),
     "no solo": (Study(main=("kd", "mcod"), variants=("growth_only",)), "from kd for alexnet"),
     "no mcod": (Study(main=("solo", "kd"), history=False), "kd shows no detectable difference"),
-    "only solo": (Study(main=("solo",), history=False), "nothing is compared with solo"),
-    "only mcod": (Study(main=("mcod",), history=False), "nothing is compared with mcod"),
+    "only solo": (Study(main=("solo",), history=False), "no method is compared with solo"),
+    "only mcod": (Study(main=("mcod",), history=False), "no method is compared with mcod"),
     "many": (Study(LONG, main=(*MAIN, *(f"m{i}" * 9 for i in range(4))), seeds=2), "On digits"),
     "none": (Study(broken={(m, s): None for m in MAIN for s in range(20)}), "None of 100 runs"),
     "all right": (Study(base=(110.0, 110.0), history=False), "shows no detectable difference"),
@@ -215,26 +218,26 @@ def test_studies_of_every_shape_are_written_without_a_warning(study, expected, t
 @pytest.mark.parametrize("variants", [(), ("growth_only",)])
 def test_no_method_is_compared_with_itself(variants, tmp_path, unpictured):
     text = Study(main=("solo",), variants=variants, seeds=3, history=False).write(tmp_path)
-    assert "solo changes compared with solo" not in text
+    assert "Differences of solo from solo" not in text
     assert "Which part of growth_only" not in text
 
 
 def test_where_there_are_variants_alone_the_last_is_compared_with_solo_too(tmp_path, unpictured):
     text = Study(main=("solo",), variants=("growth_only", "ramp"), seeds=3).write(tmp_path)
-    part = text[text.index("Which part of ramp helps") :]
-    table = part[: part.index("Top-1 %:")].split("to solo")[-1]
+    part = text[text.index("Which parts of ramp help") :]
+    table = part[: part.index("Top-1 %:")].split("vs. solo")[-1]
     named = re.findall(r"^\| ([\w\\]+) \| alexnet", table, re.MULTILINE)
     assert [name.replace("\\", "") for name in named] == ["ramp", "growth_only"]
 
 
 def test_a_teacher_from_elsewhere_and_parts_of_a_study_are_told(tmp_path, unpictured):
     study = Study(main=("solo", "kd"), seeds=3)
-    assert "whatever images" not in study.write(tmp_path / "a")
+    assert "other images" not in study.write(tmp_path / "a")
     content = study.content
     content["config"]["teacher_run"], content["shards"] = "runs/teacher", 4
     document.write(tmp_path / "b", content)
     text = (tmp_path / "b" / "report.md").read_text()
-    assert "The teacher of kd is `runs/teacher`, whatever images it was trained on." in text
+    assert "The teacher of kd is `runs/teacher`; it may have been trained on other images." in text
     assert "one run at a time in each of 4 parts (--shard)" in text
 
 
@@ -273,7 +276,7 @@ def test_the_table_is_aligned_and_says_what_the_report_says(tmp_path, unpictured
     assert [row[:3] for row in rows[1:3]] == [["alexnet", "solo", "6"], ["alexnet", "mcod", "6"]]
     runs = [run for run in study.content["runs"] if run["method"] == "mcod"]
     error = np.mean([run["peers"]["alexnet"]["ece"] for run in runs])
-    assert rows[0][3:] == ["top-1 %", "ECE %", "to solo (95 %)", "Holm p"]
+    assert rows[0][3:] == ["top-1 %", "ECE %", "vs. solo (95 %)", "Holm p"]
     assert rows[2][4] == f"{100 * error:.1f}"
     assert f"| {rows[2][5]} |" in study.write(tmp_path)
     assert "solo" not in document.table(Study(main=("kd", "mcod")).content)

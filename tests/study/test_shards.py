@@ -166,7 +166,7 @@ def test_a_process_that_is_killed_loses_no_run(tmp_path):
     killed = start(tmp_path, "0/2", "method4")  # its third
     processes.until(killed, "method2")
     other = start(tmp_path, "1/2")
-    processes.until(other, "waiting for what other parts do; 1 to go")
+    processes.until(other, "waiting for runs that other parts are doing; 1 left")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     die(tmp_path, 0)

@@ -31,7 +31,7 @@ def activate(make: Maker, x, name: str, part: str = "", **options):
         simple["gelu"] = blocks.Gelu, {}
     kind, config = simple.get(name, (_kinds.Activation, {"activation": name}))
     if kind is _kinds.Activation and not hasattr(tf_keras.activations, name):
-        raise make.error(f"has the activation '{name}', which tf_keras has not")
+        raise make.error(f"has the activation '{name}', which tf_keras does not have")
     return make(kind, part, **config)(x)
 
 

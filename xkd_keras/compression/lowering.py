@@ -90,7 +90,7 @@ def _apply(make: Maker, x, activation, part: str = ""):
         return lowered(make.inner, x)
     name = getattr(activation, "__name__", str(activation))
     if getattr(keras.activations, name, None) is not activation:
-        raise make.error(f"has the activation '{name}', which is not of Keras")
+        raise make.error(f"has the activation '{name}', which is not one of Keras's")
     return activations.activate(make, x, name, part)
 
 
@@ -130,7 +130,7 @@ def _arithmetic(make: Maker, a, b, *, kind: str):
     if constant is None or constant.size not in (1, constant.shape[-1:] and x.shape[-1]):
         raise make.error("combines what is neither two equal layers nor a layer and a constant")
     if kind == "Divide" and not tensors[0]:
-        raise make.error("divides by a layer, which int8 cannot")
+        raise make.error("divides by a layer, which int8 does not support")
     sign = -1.0 if kind == "Subtract" and not tensors[0] else 1.0
     scale, offset = {
         "Add": (1.0, constant),
@@ -157,7 +157,7 @@ def _normalization(make: Maker, x):
     )
     deviation = np.maximum(deviation, keras.config.epsilon())
     if max(mean.size, deviation.size) not in (1, x.shape[-1]):
-        raise make.error("normalises other axes than that of the channels")
+        raise make.error("normalises an axis other than the channels")
     if layer.invert:
         return affine(make, x, deviation, mean, "")
     return affine(make, x, 1 / deviation, -mean / deviation, "")
@@ -207,7 +207,7 @@ def _separable(make: Maker, x, **_):
 def _mean(make: Maker, x):
     """keras.ops.mean over an image: global average pooling."""
     if len(x.shape) != 4 or sorted(axis % 4 for axis in make.layer.axis or ()) != [1, 2]:
-        raise make.error("averages other axes than height and width")
+        raise make.error("averages axes other than height and width")
     return make(_kinds.GlobalAveragePooling2D, "", keepdims=make.layer.keepdims)(x)
 
 

@@ -114,7 +114,7 @@ def _warn(entry: dict, tested: Tested) -> None:
     own = tested.top1(entry["network"])
     if own - entry["top1"] > LOSS:
         print(
-            f"warning: {entry['file']} has {100 * entry['top1']:.2f} % top-1, the network"
+            f"warning: {entry['file']} reaches {100 * entry['top1']:.2f} % top-1, but the network"
             f" {100 * own:.2f} %; try another --learning_rate, more --epochs, a milder recipe.",
             flush=True,
         )

@@ -165,9 +165,9 @@ def readable(name: str) -> Iterator[None]:
         damaged = any(text in str(error) for text in _DAMAGED)
         if not damaged and not isinstance(error, _OF_FILES):
             raise
-        remedy = "to restore it"
+        remedy = "restore it"
         if not names.is_folder(name):
-            remedy += ", or to delete what was prepared in data_dir for it to be prepared again"
+            remedy += ", or delete the prepared copy in data_dir so that it is prepared again"
         raise InputError(
             f"{name}: a file is damaged or gone ({_reason(error)}); valid: {remedy}.",
             argument="dataset",
@@ -229,7 +229,7 @@ def _check_values(request: Request, train_examples: int) -> None:
         ("cache_gib", request.cache_bytes / 2**30, request.cache_bytes >= 0, "0 or more"),
     ):
         if not fits:
-            raise FlagError(f"{value} is out of range. Valid: {valid}.", argument=flag)
+            raise FlagError(f"received {value}; valid: {valid}.", argument=flag)
 
 
 def _subset(content: Content, count: int, seed: int) -> Split:
@@ -238,8 +238,8 @@ def _subset(content: Content, count: int, seed: int) -> Split:
     classes, pool = len(np.unique(content.train.labels)), len(content.train)
     if not classes <= count <= pool:
         raise InputError(
-            f"{count} is out of range. Valid: {classes} (one per class) to {pool} "
-            f"(what is left of train beside validation), or 0 for all.",
+            f"received {count}; valid: {classes} (one per class) to {pool} (the training images"
+            " without validation), or 0 for all.",
             argument="train_examples",
         )
     return content.train.part(stratified_subset(content.train.labels, count, seed))

@@ -73,8 +73,8 @@ def decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies
         except (OSError, ValueError, tf.errors.OpError) as error:
             if getattr(error, "errno", None) in _PASSING:
                 raise InputError(
-                    f"{printable(str(file.path))}: {error.strerror}; the file may be sound: try"
-                    " again.",
+                    f"{printable(str(file.path))}: {error.strerror}; the file may be intact, so"
+                    " try again.",
                     argument="dataset",
                 ) from None
             return _reason(file.path, error)

@@ -42,8 +42,8 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
         raise InputError(_explain(name, data_dir, error), argument="dataset") from error
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise InputError(
-            f"{name} is prepared there as {builder.info.file_format.value}. "
-            f"Valid: tfrecord; give another directory to prepare it again.",
+            f"{name} is prepared there as {builder.info.file_format.value}; valid: tfrecord, or"
+            " another directory, where it is prepared again.",
             argument="data_dir",
         )
     return builder
@@ -56,7 +56,9 @@ def _prepared_once(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             if not files.locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 print(f"warning: {files.without_locks(data_dir)}", file=sys.stderr)
         except BlockingIOError:
-            print(f"waiting for another process that prepares data in {data_dir}", file=sys.stderr)
+            print(
+                f"waiting for another process that is preparing data in {data_dir}", file=sys.stderr
+            )
             files.locked(file, fcntl.LOCK_EX)  # ends with the process, however that ends
         builder = _builder(name, data_dir)  # one made before knows nothing of what is there now
         if not builder.is_prepared():
@@ -75,8 +77,9 @@ def _lock_file(data_dir: str) -> io.TextIOBase:
         return open(path, "a+" if mine else "r")  # another user's can be locked as well
     except OSError as error:
         raise InputError(
-            f"cannot write to '{data_dir}' ({error.strerror}); valid: a directory that can be made"
-            " or written; where none is given, it is tensorflow_datasets in the home directory.",
+            f"cannot write to '{data_dir}' ({error.strerror}); valid: a directory that exists or"
+            " can be created, and is writable; the default is tensorflow_datasets in the home"
+            " directory.",
             argument="data_dir",
         ) from None
 
@@ -127,18 +130,18 @@ def _check_reachable(base: str, downloads: pathlib.Path) -> None:
         try:
             socket.getaddrinfo(host, 443)
         except OSError as error:
-            raise ConnectionError(f"host {host} is not known here") from error
+            raise ConnectionError(f"the host {host} cannot be found") from error
 
 
 def _explain(name: str, data_dir: str, error: Exception) -> str:
     reason = one_line(error, 400, end="...")
     if isinstance(error, AssertionError) and "manual" in str(error).lower():
         manual = os.path.join(data_dir, "downloads", "manual")
-        return f"{name} must be fetched by hand into {manual}: {reason}"
+        return f"{name} must be downloaded by hand into {manual}: {reason}"
     if isinstance(error, OSError):
         return (
-            f"{name} is not in {data_dir} and cannot be fetched ({reason}). "
-            "Prepare it where there is a network, and give its directory as data_dir (of a run that"
-            " is finished, in its config.flags)."
+            f"{name} is not in {data_dir} and cannot be downloaded ({reason}). Prepare it"
+            " on a machine with network access, and give its directory as data_dir (for a"
+            " finished run, in its config.flags)."
         )
     return f"{name} cannot be prepared in {data_dir}: {reason}"

@@ -60,8 +60,8 @@ def refuse(name: str, found: Sequence[Duplicate], paths: Sequence[str]) -> None:
         files = " = ".join(paths[i] for i in found[0].places)
         more = f", and {len(found) - 1} more such groups" if len(found) > 1 else ""
         raise InputError(
-            f"stop: {name}: the same file is {found[0].what}: {files}{more}. "
-            "Valid: to remove them, or drop or warn.",
+            f"stop: {name}: the same file is {found[0].what}: {files}{more}; valid: drop or warn,"
+            " or a folder without such copies.",
             argument="duplicates",
         )
 

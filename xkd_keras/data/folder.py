@@ -74,8 +74,9 @@ def _enlarged(images: list[decoding.Image], side: int, asked) -> tuple[str, ...]
     if any(asked) or smaller > 0.75 * side:
         return ()
     return (
-        f"Half of the images have a side of {usual} pixels or less and are enlarged to {side}; an"
-        f" image_size of {smaller} would be {(side / smaller) ** 2:.0f} times as fast.",
+        f"Half of the images have a side of {usual} pixels or less and are enlarged to {side};"
+        f" training with an image_size of {smaller} would be {(side / smaller) ** 2:.0f} times as"
+        " fast.",
     )
 
 
@@ -143,21 +144,22 @@ def _class_names(name: str, files: list[File], asked: list[File]) -> tuple[str, 
     if lost := sorted(wanted - classes):
         noun = "class" if len(lost) == 1 else "classes"
         raise InputError(
-            f"{name}: no image of {noun} {', '.join(map(repr, lost))} is left: all are unreadable,"
-            " or copies of others. Valid: one or more; or a folder without that class.",
+            f"{name}: no image of {noun} {', '.join(map(repr, lost))} is left: all are"
+            " unreadable, or copies of others; valid: one or more, or a folder without that"
+            " class.",
             argument="dataset",
         )
     if len(classes) < 2:
         raise InputError(
-            f"{name} has {len(classes)} class with readable images to train on "
-            f"({', '.join(sorted(classes)) or 'none'}). Valid: two or more.",
+            f"{name} has {len(classes)} class with readable images to train on"
+            f" ({', '.join(sorted(classes)) or 'none'}); valid: two or more.",
             argument="dataset",
         )
     broken = [one for one in sorted(classes) if "\n" in one or "\r" in one]
     if broken:
         raise InputError(
-            f"{name}: the name of class {broken[0]!r} holds the end of a line. Valid: one line, as"
-            " files of labels have one name on each.",
+            f"{name}: the name of class {broken[0]!r} contains a line break; valid: names of one"
+            " line, as label files have one name per line.",
             argument="dataset",
         )
     for part in ("validation", "test"):
@@ -181,7 +183,9 @@ def _splits(name, files, class_names, labels, request: Request, tested: bool):
         _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
         return stratified_split(labels, three(request.validation_fraction), FIXED_SEED)
     if tested and not len(test):
-        raise InputError(f"{name}: the folder 'test' holds no readable images.", argument="dataset")
+        raise InputError(
+            f"{name}: the folder 'test' contains no readable images.", argument="dataset"
+        )
     _check_enough(name, class_names, labels[train], 1 + (not tested) + (not len(validation)))
     if not tested:
         train, test = _held_out(train, labels, TRAIN_VALIDATION_TEST[-1])
@@ -202,8 +206,8 @@ def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> Non
         smallest = class_names[int(sizes.argmin())]
         raise InputError(
             f"{name}: class '{smallest}' has {sizes.min()} readable"
-            f" image{'' if sizes.min() == 1 else 's'}, too few to cut into {parts} splits. Valid:"
-            f" {parts} or more a class.",
+            f" image{'' if sizes.min() == 1 else 's'}, too few to divide into {parts} splits;"
+            f" valid: {parts} or more per class.",
             argument="dataset",
         )
 

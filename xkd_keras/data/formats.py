@@ -96,7 +96,7 @@ def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     places = (14, 18), (28, 30), (30, 34), (66, 70)
     header, bits, packed, mask = (blocks.joined(head[a:b]) for a, b in places)
     known = (header >= 40) & ((packed == 0) | (packed == 3) & (bits == 32))
-    text = "a BMP that is compressed, or of an old kind; save it as PNG"
+    text = "a BMP that is compressed, or in an old variant; save it as PNG"
     with tf.control_dependencies([tf.debugging.Assert(known, [text])]):
         encoded = tf.identity(encoded)
 

@@ -73,7 +73,7 @@ def find(
         notes += _beside(top) if top else []
     if not pictures:
         raise refusal(
-            f"{name} holds no folders with images. Valid: one folder of images per class."
+            f"{name} contains no folders with images; valid: one folder of images per class."
         )
     return pictures, tuple(tops), tuple(dict.fromkeys(notes))
 
@@ -134,9 +134,11 @@ def _parts(name: str, root: Path, known: Collection[str], notes: list[str]) -> d
     if unclear:
         raise refusal(f"{name}{unclear}")
     if not known and "test" not in map(tree.part_of, found):
-        notes.append("There is no folder 'test': a fifth of the training images are held out.")
+        notes.append(
+            "There is no folder 'test', so a fifth of the training images are held out for it."
+        )
     if others:
-        notes.append(f"Not used, as it is beside '{found[0].name}': {listed(others)}.")
+        notes.append(f"Not used beside '{found[0].name}': {listed(others)}.")
     return {part: each for part in tree.PARTS for each in found if tree.part_of(each) == part}
 
 
@@ -155,8 +157,8 @@ def _refuse_parts_of_other_names(name: str, folders: list[Path], known: Collecti
     if len(shared) < 2 or "train" not in called or len(called) < 2:
         return
     raise refusal(
-        f"{name}: {listed(map(tree.name_of, alike))} look like splits, as they hold the same"
-        f" folders ({listed(shared, most=3)}). Valid: PATH/train/CLASS and PATH/test/CLASS, so"
+        f"{name}: {listed(map(tree.name_of, alike))} look like splits, as they contain the same"
+        f" folders ({listed(shared, most=3)}); valid: PATH/train/CLASS and PATH/test/CLASS, so"
         " rename them; if they are classes, give them other names."
     )
 
@@ -187,28 +189,28 @@ def _unclear(
         known: Whether the classes are known.
     """
     names = listed(map(tree.name_of, found))
-    valid = "Valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
+    valid = "; valid: PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS."
     if others and not train:
         return (
-            f": {names} are names of splits, but no folder for training holds folders of classes."
-            f" {valid} If they are classes beside {listed(others)}, rename them."
+            f": {names} are names of splits, but no folder for training contains folders of classes"
+            f"{valid} If they are classes beside {listed(others)}, rename them."
         )
     if len(bare) == len(found) or (bare and not known):
-        verb = "hold" if len(bare) > 1 else "holds"
-        return f": {listed(map(tree.name_of, bare))} {verb} no folders of classes. {valid}"
+        verb = "contain" if len(bare) > 1 else "contains"
+        return f": {listed(map(tree.name_of, bare))} {verb} no folders of classes{valid}"
     for part in tree.PARTS:
         same = [each.name for each in found if tree.part_of(each) == part]
         if len(same) > 1:
-            return f": {listed(same)} are both for {part}. Valid: one of them."
+            return f": {listed(same)} are both for {part}; valid: one of them."
     if not train and not known:
-        return f" has a folder {names} but no folder 'train' beside it. {valid}"
+        return f" has a folder {names} but no folder 'train' beside it{valid}"
     return ""
 
 
 def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) -> list[Path]:
     paths = list(filter(tree.called_picture, files))
     if not paths and not may_be_empty:
-        raise refusal(f"{name}: the folder of class '{folder.name}' holds no images ({folder}).")
+        raise refusal(f"{name}: the folder of class '{folder.name}' contains no images ({folder}).")
     return paths
 
 
@@ -222,7 +224,7 @@ def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
     ]
     if not others:
         return []
-    return [f"Not used, as their names have no extension of images: {listed(others, most=3)}."]
+    return [f"Not used, because their names have no image extension: {listed(others, most=3)}."]
 
 
 def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
@@ -236,8 +238,8 @@ def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:
     if not within:
         return []
     return [
-        f"The classes are {listed(map(tree.name_of, classes))}; folders within them are part of"
-        f" their class ({listed(dict.fromkeys(within))})."
+        f"The classes are {listed(map(tree.name_of, classes))}; subfolders belong to their class"
+        f" ({listed(dict.fromkeys(within))})."
     ]
 
 
@@ -248,7 +250,8 @@ def _alike(classes: list[Path]) -> list[str]:
         words = name.casefold().replace("_", " ").replace("-", " ").split()
         named.setdefault(" ".join(words), []).append(name)
     return [
-        f"{listed(names)} are {len(names)} classes, though their names are nearly the same."
+        f"{listed(names)} are {len(names)} different classes, though their names are nearly the"
+        " same."
         for names in named.values()
         if len(names) > 1
     ]
@@ -262,7 +265,7 @@ def _beside(top: Path) -> list[str]:
     mine = [each for each in dotted if each.name not in _COPIES]
     hidden = [each.name for each in mine if _holds_pictures(each)]
     if hidden:
-        notes.append(f"Not used, as names that begin with a dot are hidden: {listed(hidden)}.")
+        notes.append(f"Not used, because names that begin with a dot are hidden: {listed(hidden)}.")
     return notes
 
 

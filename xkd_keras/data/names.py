@@ -58,8 +58,8 @@ def sides(image_size: int | str | Sequence[int]) -> tuple[int, int]:
     height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 1)
     if bool(height) != bool(width):
         raise FlagError(
-            f"received {typed}; valid: a number of pixels, or HEIGHTxWIDTH as 96x128; 0: the"
-            " dataset's usual.",
+            f"received {typed}; valid: a number of pixels, or HEIGHTxWIDTH such as 96x128; 0: the"
+            " dataset's usual size.",
             argument="image_size",
         )
     return height, width
@@ -88,7 +88,9 @@ def parts(augment: str) -> dict[str, tuple[int, ...]]:
     for text in names:
         name, colon, numbers = text.partition(":")
         if name in ("auto", "none"):
-            raise FlagError(f"'{augment}': {name} stands alone.", argument="augment")
+            raise FlagError(
+                f"'{augment}': {name} cannot be combined with other parts.", argument="augment"
+            )
         if name not in PARTS:
             raise FlagError.unknown("augment", name, (*AUGMENTS, *PARTS[2:]))
         if name in found and name != "flip":
@@ -98,7 +100,7 @@ def parts(augment: str) -> dict[str, tuple[int, ...]]:
         found[name] = _numbers(text, numbers) if name == "randaugment" else ()
     if {"crop", "inception"} <= set(found):
         raise FlagError(
-            f"'{augment}' crops in two ways; valid: crop or inception.", argument="augment"
+            f"'{augment}' crops in two ways; valid: either crop or inception.", argument="augment"
         )
     return {name: found[name] for name in PARTS if name in found}
 
@@ -111,8 +113,8 @@ def _numbers(text: str, numbers: str) -> tuple[int, ...]:
         return _RANDAUGMENT
     if not (1 <= count <= 8 and magnitude <= 10):
         raise FlagError(
-            f"received '{text}'; valid: randaugment:N:M, N of 1 to 8 operations of magnitude M of 0"
-            " to 10, as randaugment:2:9.",
+            f"received '{text}'; valid: randaugment:N:M, with N from 1 to 8 operations and M,"
+            " their magnitude, from 0 to 10, such as randaugment:2:9.",
             argument="augment",
         )
     return count, magnitude
@@ -203,7 +205,7 @@ def tfds_base(name: str) -> str:
 def _check_folder(name: str, path: str) -> None:
     if not os.path.isdir(path):
         what = "is a file" if os.path.exists(path) else "does not exist"
-        raise InputError(f"{name}: {path!r} {what}; give a folder of images.", argument="dataset")
+        raise InputError(f"{name}: {path!r} {what}; valid: a folder of images.", argument="dataset")
 
 
 def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
@@ -216,9 +218,9 @@ def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
     if base in known or os.path.isdir(os.path.join(prepared, base)):
         return
     near = nearest(base, known)
-    hint = f" Did you mean 'tfds:{near}'?" if near else ""
+    hint = f". Did you mean 'tfds:{near}'?" if near else ";"
     raise FlagError(
-        f"unknown value '{name}'.{hint} Valid: tfds: and one of the {len(known)} names "
-        f"that `tfds.list_builders()` gives.",
+        f"unknown value '{name}'{hint} valid: tfds: and one of the {len(known)} names that"
+        " `tfds.list_builders()` gives.",
         argument="dataset",
     )

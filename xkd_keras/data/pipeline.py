@@ -32,8 +32,8 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
     if not 1 <= batch_size <= len(dataset.train):
         n = len(dataset.train)
         raise InputError(
-            f"{batch_size} is out of range for {dataset.name}, which has {n} training images."
-            f" Valid: 1 to {n}; for so few, {usual_batch(n)} is usual.",
+            f"{batch_size} is out of range for {dataset.name}, which has {n} training images;"
+            f" valid: 1 to {n}; for so few images, {usual_batch(n)} is usual.",
             argument="batch_size",
         )
     return len(dataset.train) // batch_size
@@ -80,8 +80,8 @@ def train_batches(
     positions, balanced = on_cpu(dataset.train.positions), dataset.sampling == "balanced"
     if balanced and not isinstance(source, RandomAccess):
         raise InputError(
-            "balanced draws single images, and these are read as a stream; valid: plain, or a"
-            " cache_gib that holds all images.",
+            "balanced draws single images, but this dataset is read as a stream; valid: plain, or"
+            " a cache_gib large enough for all images.",
             argument="sampling",
         )
     root = on_cpu(np.array([seed % 2**63, 0], np.int64))

@@ -42,11 +42,11 @@ def about(sizes: Mapping[str, int], serving: Mapping[str, str]) -> Iterator[str]
     unused = [split for split in sizes if split not in serving.values()]
     test, train = serving["test"], serving.get("train")
     if test not in (*PARTS["test"], train):
-        yield f"Test images are its '{test}'."
+        yield f"The test images are its split '{test}'."
     elif test == train and unused:
-        yield f"Test images are a fifth of its '{train}'."
+        yield f"The test images are a fifth of its split '{train}'."
     if unused:
-        yield f"Splits that are not used: {', '.join(sorted(unused))}."
+        yield f"These splits are not used: {', '.join(sorted(unused))}."
 
 
 def about_classes(splits: Sequence[Split], class_names: Sequence[str]) -> Iterator[str]:
@@ -56,8 +56,8 @@ def about_classes(splits: Sequence[Split], class_names: Sequence[str]) -> Iterat
     if len(train) and len(unknown):
         first = ", ".join(class_names[i] for i in unknown[:3])
         yield (
-            f"{len(unknown)} classes of the test images have no training image ({first}...): their"
-            " images cannot be recognised."
+            f"{len(unknown)} classes of the test images have no training image ({first}...):"
+            " images of these classes cannot be recognised."
         )
 
 

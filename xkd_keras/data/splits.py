@@ -18,7 +18,8 @@ def three(validation: float) -> tuple[float, float, float]:
     test = TRAIN_VALIDATION_TEST[-1]
     if validation >= 1 - test:
         raise InputError(
-            f"received {validation:g}; valid: below {1 - test:g}, as {test:g} is for the test.",
+            f"received {validation:g}; valid: below {1 - test:g}, because {test:g} is held out"
+            " for the test.",
             argument="validation_fraction",
         )
     return round(1 - test - validation, 9), validation, test

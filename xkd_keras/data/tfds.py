@@ -22,7 +22,10 @@ from xkd_keras.data.sources import Arrays, Encoded, Source, as_written, side_by_
 from xkd_keras.errors import InputError
 
 _BATCH = 256  # examples that are read, and digested, together
-_SORTED = "batches will have few classes. Shuffle them when they are written, or allow more memory."
+_SORTED = (
+    "Its records are sorted by class and too large for cache_gib, so batches will have few classes."
+    " Shuffle the records when they are written, or set a larger cache_gib."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,7 @@ def read(name: str, request: Request) -> Content:
     class_names = tuple(task.label.names)
     notes = (*roles.about(sizes, serving), *roles.about_classes(splits, class_names))
     if fits == "records" and in_order(splits[0].source.labels):
-        notes += ("Its records are sorted by class, and too large for cache_gib: " + _SORTED,)
+        notes += (_SORTED,)
     return Content(class_names, chosen, *splits, digest.hexdigest(), notes=notes)
 
 
@@ -99,7 +102,7 @@ def _task(name: str, builder) -> _Task:
             return _Task(*pair, image, label)
     raise InputError(
         f"{name} is not for image classification: its features are {', '.join(features)}, its"
-        f" supervised keys {keys}. Valid: data sets of 8-bit images, each with one class label.",
+        f" supervised keys {keys}; valid: data sets of 8-bit images, each with one class label.",
         argument="dataset",
     )
 

@@ -39,7 +39,7 @@ def folders(folder: Path) -> list[Path]:
         if _leads_nowhere(child) and not called_picture(child):  # it may have been a class
             raise refusal(
                 f"folder:{folder}: '{child.name}' is a link to '{child.readlink()}', which does"
-                " not exist. Valid: links to folders; or a folder without it."
+                " not exist; valid: links to existing folders, or a folder without this link."
             )
     return [child for child in children if child.is_dir()]
 
@@ -76,7 +76,9 @@ def unwrapped(folder: Path, known: Collection[str], notes: list[str], part: str 
             return folder
         if not part_of(inside[0]) and not folders(inside[0]):
             return folder  # the folder of a class
-        notes.append(f"'{folder.name}' holds nothing but '{inside[0].name}': looked into that.")
+        notes.append(
+            f"'{folder.name}' contains nothing but '{inside[0].name}', so that folder was read."
+        )
         folder = inside[0]
 
 

@@ -63,14 +63,14 @@ def _multiworker() -> tf.distribute.Strategy:
         resolver = _slurm()
     else:
         raise InputError(
-            "multiworker finds neither TF_CONFIG nor a step of Slurm (srun) in the"
-            f" environment; valid: TF_CONFIG='{_SHAPE}' with each worker's own index.",
+            "multiworker found neither TF_CONFIG nor a Slurm step (srun) in the environment;"
+            f" valid: TF_CONFIG='{_SHAPE}' with each worker's own index.",
             argument="strategy",
         )
     cluster = resolver.cluster_spec()
     count = sum(cluster.num_tasks(kind) for kind in cluster.jobs)
     own = f"{resolver.task_type} {resolver.task_id}"
-    print(f"{own}, one of {count}, waits for the others", file=sys.stderr, flush=True)
+    print(f"{own}, one of {count}, is waiting for the others", file=sys.stderr, flush=True)
     try:
         with _waiting():
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
@@ -122,8 +122,8 @@ def _tpu() -> tf.distribute.Strategy:
     except (ValueError, tf.errors.OpError):
         name = os.environ.get("TPU_NAME", "")
         raise InputError(
-            f"tpu finds none (TPU_NAME in the environment is '{name}'); valid: on a machine with a"
-            " TPU and a TensorFlow built for it, where TPU_NAME is 'local' or its name; else auto.",
+            f"no TPU was found (TPU_NAME is '{name}'); valid: tpu on a machine with a TPU and a"
+            " TensorFlow built for it, with 'local' or the TPU's name in TPU_NAME; else auto.",
             argument="strategy",
         ) from None
 
@@ -152,8 +152,8 @@ def _split_cpu(count: int) -> None:
     except RuntimeError:  # TensorFlow has started: fine if it has these devices already
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise InputError(
-                f"received {count} after TensorFlow has started with"
-                " fewer; valid: set it in a new process.",
+                f"received {count}, but TensorFlow has already started with fewer; valid: set it"
+                " in a new process.",
                 argument="logical_cpus",
             ) from None
 

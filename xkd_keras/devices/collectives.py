@@ -79,7 +79,7 @@ def agreed(strategy: tf.distribute.Strategy) -> Iterator[None]:
         raise
     failed, stopped = total(strategy, np.array([0, 0])) if several(strategy) else (0, 0)
     if failed:
-        raise InputError("another worker could not go on; its own output says why.")
+        raise InputError("another worker failed; its output says why.")
     if stopped:
         raise PreemptedError("another worker was stopped")
 
@@ -95,7 +95,7 @@ def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
         own = isinstance(error, tf.errors.InternalError) and _OF_A_GPU.search(first_line(error))
         if not several(strategy) or not isinstance(error, gone) or own:
             raise
-        raise PreemptedError(f"another worker has gone ({first_line(error)[:200]})") from None
+        raise PreemptedError(f"another worker is gone ({first_line(error)[:200]})") from None
 
 
 def distribute(strategy: tf.distribute.Strategy, batches):

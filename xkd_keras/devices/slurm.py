@@ -42,8 +42,8 @@ class Step:
             return slice(0, seen)
         if seen < self.beside:
             raise InputError(
-                f"{self.beside} tasks of Slurm share {many(seen, 'GPU')} of a node; valid: a task"
-                " for every GPU, or fewer.",
+                f"{self.beside} Slurm tasks share {many(seen, 'GPU')} of a node; valid: one task"
+                " per GPU, or fewer.",
                 argument="strategy",
             )
         return slice(*(seen * place // self.beside for place in (self.place, self.place + 1)))
@@ -68,8 +68,8 @@ def step(environ: Mapping[str, str]) -> Step:
     except (KeyError, ValueError, IndexError) as error:
         told = {name: environ.get(name) for name in _NAMES}
         raise InputError(
-            f"multiworker cannot read the step of Slurm ({type(error).__name__}: {error}) from"
-            f" {told}; valid: start it by srun, or set TF_CONFIG.",
+            f"multiworker cannot read the Slurm step ({type(error).__name__}: {error}) from"
+            f" {told}; valid: start it with srun, or set TF_CONFIG.",
             argument="strategy",
         ) from None
     return Step([f"{host}:{PORT + place}" for host, place, _ in places], rank, place, beside)

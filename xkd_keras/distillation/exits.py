@@ -121,7 +121,7 @@ def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.
     """Return the outputs of a peer's layers of these names."""
     if layers and not operations.has_graph(peer):
         raise InputError(
-            f"'{name}' is not a functional model; valid: no exits for it.", argument="exits"
+            f"'{name}' is not a functional model; valid: no exits for this peer.", argument="exits"
         )
     calls, found = inside.calls(peer) if layers else {}, []
     for layer in layers:
@@ -137,7 +137,7 @@ def _outputs(name: str, peer: keras.Model, layers: Sequence[str]) -> list[keras.
         if more or len(output.shape) != 4:
             raise InputError(
                 f"layer '{layer}' of '{name}' does not return [batch, height, width, channels];"
-                " valid: one that does.",
+                " valid: a layer that does.",
                 argument="exits",
             )
         found.append(output)

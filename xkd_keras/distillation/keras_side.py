@@ -42,7 +42,7 @@ class KerasSide(keras.Model):
         """
         own = {*(_OWN & set(kwargs)), *(["loss"] if more or loss is not None else [])}
         if own:
-            raise InputError("a Cohort has its own; valid: to leave it out.", argument=min(own))
+            raise InputError("is set by the Cohort; valid: leave it out.", argument=min(own))
         self.nonfinite = nonfinite.Nonfinite(self.peers, on_nonfinite)
         kwargs.setdefault("jit_compile", False)
         if not isinstance(optimizer, optimizers.CohortOptimizer):
@@ -111,8 +111,8 @@ class KerasSide(keras.Model):
     def export(self, *args, **kwargs):
         """Refuse: each peer is a Keras model that exports itself."""
         raise InputError(
-            f"a Cohort is not exported as one; valid: cohort.peers['{next(iter(self.peers))}']"
-            ".export(PATH), for each peer."
+            "a Cohort cannot be exported as one model; valid:"
+            f" cohort.peers['{next(iter(self.peers))}'].export(PATH), for each peer."
         )
 
     def get_config(self):

@@ -30,14 +30,15 @@ def named(
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(
-                f"the name '{twice[0]}' is used twice; give a dict by name.", argument="peers"
+                f"the name '{twice[0]}' is used twice; valid: a dict by name.", argument="peers"
             )
         peers = dict(zip(names, peers, strict=True))
     if not peers:
         raise InputError("received none; valid: one or more Keras models.", argument="peers")
     if "ensemble" in peers:
         raise InputError(
-            "the name 'ensemble' is taken by the peers' mean; choose another.", argument="peers"
+            "the name 'ensemble' is taken by the peers' mean; valid: another name.",
+            argument="peers",
         )
     return dict(peers)
 
@@ -54,7 +55,8 @@ def classes(
     counts = {name: _logits(name, member) for name, member in members.items()}
     if len(set(counts.values())) > 1:
         raise InputError(
-            f"the numbers of logits differ: {counts}; valid: one for all.", argument="peers"
+            f"the numbers of logits differ: {counts}; valid: the same number for all.",
+            argument="peers",
         )
     return next(iter(counts.values()))
 

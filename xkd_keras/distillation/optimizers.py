@@ -107,7 +107,7 @@ def check(by_peer: Mapping[str, keras.optimizers.Optimizer], may_skip: bool) -> 
             )
         if may_skip and optimizer.gradient_accumulation_steps:
             raise InputError(
-                f"'{name}' has gradient_accumulation_steps, and a step may be skipped"
+                f"'{name}' has gradient_accumulation_steps, but a step may be skipped"
                 " (on_nonfinite='skip', or float16); valid: without it, or on_nonfinite='stop'"
                 " and float32.",
                 argument="optimizer",

@@ -37,7 +37,8 @@ def forward(
         return lambda images: keras.tree.flatten(whole(images, training=True))
     if not operations.has_graph(peer):
         raise InputError(
-            f"'{peer.name}' is not a functional model; valid: none of it.", argument="recompute"
+            f"'{peer.name}' is not a functional model; valid: no layers of it.",
+            argument="recompute",
         )
     calls = inside.calls(peer)
     for name in at:
@@ -57,8 +58,8 @@ def _segment(peer, start, end, wanted) -> tuple[Callable, list[int]]:
     if nodes is None:
         made = end._keras_history.operation.name
         raise InputError(
-            f"what comes before '{start._keras_history.operation.name}' of '{peer.name}' is read"
-            f" after it, too, for '{made}'; valid: layers through which everything goes.",
+            f"'{made}' also uses what was computed before '{start._keras_history.operation.name}'"
+            f" in '{peer.name}'; valid: layers that every path passes through.",
             argument="recompute",
         )
     there = {id(tensor) for each in nodes for tensor in each.output_tensors}

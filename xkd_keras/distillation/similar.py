@@ -47,7 +47,7 @@ class Similarity:
 
     def __init__(self, peers: Mapping[str, keras.Model], exits, at: Mapping[str, Sequence[str]]):
         if exits:
-            raise InputError("does not go together with exits; valid: 0.", argument="similarity")
+            raise InputError("cannot be combined with exits; valid: 0.", argument="similarity")
         self._forward = []
         for name, peer in peers.items():
             found = _features(peer)

@@ -22,7 +22,7 @@ def run(main: Callable[[], None]) -> None:
         signals.handle_interrupt()
         try:
             if len(argv) > 1:
-                raise FlagError(f"received '{argv[1]}'; valid: flags only, as --name=value.")
+                raise FlagError(f"received '{argv[1]}'; valid: flags only, such as --name=value.")
             main()
         except InputError as error:
             _exit(parsing.as_typed(error), error.exit_code)

@@ -37,7 +37,8 @@ class Config(fields.Fields):
                 help_text = fields.field(name).metadata["help"]
                 if name == "peer":  # whose help is long, as it names every network
                     help_text = (
-                        "A network, or several: --peer=alexnet --peer=resnet20. --help has all."
+                        "Give one network or several: --peer=alexnet --peer=resnet20. --help"
+                        " lists all."
                     )
                 raise FlagError(f"missing. {help_text}", argument=name)
 
@@ -57,7 +58,7 @@ class Config(fields.Fields):
         names = [peer.name for peer in parsed]
         if len({name.lower() for name in names}) < len(names):
             raise FlagError(
-                f"two have one name, of {', '.join(names)}; set name=...", argument="peer"
+                f"two peers have the same name ({', '.join(names)}); set name=...", argument="peer"
             )
         return parsed
 

@@ -42,4 +42,4 @@ def without(config: Fields, own: Mapping[str, float]) -> Iterator[str]:
         if getattr(config, name) not in (flag.default, flag.metadata["usual"], own.get(name)):
             frozen = name == "distill_adapt" and config.teacher == "frozen"
             what = "--teacher=frozen" if frozen else f"--method={config.method}"
-            yield f"--{name} has no effect on {what}; it is for {users(name)}"
+            yield f"--{name} has no effect on {what}; it applies to {users(name)}"

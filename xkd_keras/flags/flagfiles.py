@@ -58,10 +58,10 @@ def find(text: str) -> Path:
     if name in known:
         return known[name]
     near = nearest(name, known)
-    hint = f" Did you mean '{near}'?" if near else ""
+    hint = f". Did you mean '{near}'?" if near else ";"
     raise FlagError(
-        f"--flagfile: '{text}' cannot be found, and no configuration has this name.{hint}"
-        " Valid: a path from where you are, or a name that `python -m xkd_keras` lists."
+        f"--flagfile: '{text}' cannot be found, and no configuration has this name{hint} valid:"
+        " a path from the current directory, or a name that `python -m xkd_keras` lists."
     )
 
 
@@ -85,10 +85,12 @@ def expanded(arguments: Sequence[str], within: tuple[Path, ...] = ()) -> list[st
             continue
         text = next(rest, "") if directive[1] is None else directive[1].strip()
         if not text:
-            raise FlagError("--flagfile: missing. A file of flags, one on each line.")
+            raise FlagError("--flagfile: missing. Give a file of flags, one on each line.")
         path = find(text)
         if path.resolve() in within:
-            raise FlagError(f"--flagfile: '{text}' reads itself; valid: files in one direction.")
+            raise FlagError(
+                f"--flagfile: '{text}' includes itself; valid: flag files without cycles."
+            )
         words += expanded(list(_lines(path)), (*within, path.resolve()))
     return words
 

@@ -64,7 +64,9 @@ def check(where: str, value: Any, facts) -> None:
 def check_epochs(where: str, text: str | None) -> None:
     """Raise FlagError where text is not epochs joined by colons."""
     if text and not re.fullmatch(r"\d+(\.\d+)?(:\d+(\.\d+)?)*", text):
-        raise FlagError(f"{where}: received '{text}'; valid: epochs joined by colons, as 81:122.")
+        raise FlagError(
+            f"{where}: received '{text}'; valid: epochs joined by colons, such as 81:122."
+        )
     epochs = [float(part) for part in text.split(":")] if text else []
     if epochs != sorted(set(epochs)) or 0.0 in epochs:
         raise FlagError(
@@ -80,8 +82,8 @@ def path(text: str, argument: str = "") -> str:
     """
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
         raise FlagError(
-            f"received '{text}', which is not in a file system; valid: a path, such as one at which"
-            " that storage is mounted.",
+            f"received '{text}', which is not in a file system; valid: a path, such as the one"
+            " where that storage is mounted.",
             argument=argument,
         )
     return os.path.expanduser(text)  # ~nobody/x stays what it is

@@ -65,7 +65,7 @@ def parse_peer(text: str, config: Fields) -> Peer:
         if option not in (*extra, *LEARNING):
             raise FlagError.unknown(f"peer={text}", option, (*extra, *LEARNING), "option")
         if not equals or not value:
-            raise FlagError(f"{where}: has no value; valid: {option}=VALUE.")
+            raise FlagError(f"{where}: received no value; valid: {option}=VALUE.")
         if option in extra:
             kind = type(extra[option])
             extra[option] = value if kind is str else parsing.number(where, value, kind)
@@ -93,7 +93,7 @@ def _check(text: str, builder: str, extra: dict[str, Any]) -> None:
     trained = peers.starts(builder, extra["start"])
     for name in ("freeze", "start_rate"):
         if extra[name] != _OWN[name] and not trained:
-            raise FlagError(f"--peer={text}: {name}: is for start=... and file:PATH only.")
+            raise FlagError(f"--peer={text}: {name}: needs start=... or file:PATH.")
 
 
 # Options that are no flags, where they are not given.

@@ -53,8 +53,8 @@ def define(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_string(
         "preset",
         "",
-        "Values for flags that are not given, which suit a kind of data. One of"
-        f" {', '.join(PRESETS)}: a folder of photographs. RUN/config.flags has them all.",
+        "Choose values for the flags that are not given, to suit a kind of data. One of"
+        f" {', '.join(PRESETS)}: a folder of photographs. RUN/config.flags records them all.",
         flag_values=values,
         module_name=sys.argv[0],
     )

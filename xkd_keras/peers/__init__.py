@@ -96,13 +96,13 @@ def check(name: str, start: str = "", pixels: str = "") -> None:
     if pixels and pixels not in PIXELS:
         raise InputError.unknown("pixels", pixels, PIXELS)
     if pixels and not starts(name, start):
-        raise InputError("is for start=... and file:PATH only.", argument="pixels")
+        raise InputError("needs start=... or file:PATH.", argument="pixels")
 
 
 def _check_start(name: str, start: str) -> None:
     if name.startswith(FILE):
         raise InputError(
-            "a saved model starts from itself; valid: to leave it out.", argument="start"
+            "file:PATH already has trained weights; valid: leave start out.", argument="start"
         )
     if start != "imagenet":
         _check_file("start", start)
@@ -111,8 +111,8 @@ def _check_start(name: str, start: str) -> None:
             each for each in EXPECTED if each.lower() == name.partition("_")[2].replace("_", "")
         ]
         raise InputError(
-            f"'imagenet' is for networks of keras.applications, and there are no such weights of"
-            f" '{name}'; valid: {APPLICATIONS}{(near or ['NAME'])[0]}, or a file.",
+            f"'imagenet' works for networks of keras.applications only, and '{name}' is none of"
+            f" them; valid: {APPLICATIONS}{(near or ['NAME'])[0]}, or a file.",
             argument="start",
         )
 
@@ -120,12 +120,12 @@ def _check_start(name: str, start: str) -> None:
 def _check_file(argument: str, path: str) -> None:
     if not path.endswith(SUFFIXES):
         raise InputError(
-            f"received '{path}'; valid: a file that ends in {' or '.join(SUFFIXES)}.",
+            f"received '{path}'; valid: a file ending in {' or '.join(SUFFIXES)}.",
             argument=argument,
         )
     if not pathlib.Path(path).is_file():
         raise InputError(
-            f"there is no file '{path}'; valid: one that Keras saved.", argument=argument
+            f"there is no file '{path}'; valid: a file saved by Keras.", argument=argument
         )
 
 
@@ -178,7 +178,9 @@ def build(
     label = _check_label(label_of(name) if label is None else label)
     image_shape = _check_image_shape(image_shape)
     if not _is_int(num_classes) or num_classes < 2:
-        raise InputError(f"num_classes: received {num_classes!r}; give a whole number from 2 up.")
+        raise InputError(
+            f"num_classes: received {num_classes!r}; valid: a whole number, 2 or more."
+        )
     mean = _per_channel("mean", MIDDLE if mean is None else mean, image_shape[-1], -math.inf)
     std = _per_channel("std", MIDDLE if std is None else std, image_shape[-1], 0.0)
 
@@ -266,8 +268,8 @@ def _logits(name, x, num_classes):
 def _check_label(label):
     if not isinstance(label, str) or not LABEL.fullmatch(label):
         raise InputError(
-            f"label: received {label!r}; a peer's label names files and layers: "
-            "letters, digits, '_', '.' and '-', starting with a letter or digit."
+            f"label: received {label!r}; valid, as it names files and layers: letters, digits,"
+            " '_', '.' and '-', starting with a letter or digit."
         )
     return label
 
@@ -279,7 +281,7 @@ def _check_image_shape(shape):
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise InputError(f"image_shape: received {shape!r}; give (height, width, channels).")
+        raise InputError(f"image_shape: received {shape!r}; valid: (height, width, channels).")
     return (int(height), int(width), int(channels))
 
 
@@ -298,7 +300,7 @@ def _per_channel(argument, value, channels, above):
     if len(values) != channels or not all(math.isfinite(v) and v > above for v in values):
         bound = " above 0" if above == 0.0 else ""
         raise InputError(
-            f"{argument}: received {value!r}; give one number{bound}, or {channels} "
-            f"(one a channel), in units of pixels."
+            f"{argument}: received {value!r}; valid: one number{bound}, or {channels} (one per"
+            " channel), in units of pixels."
         )
     return values

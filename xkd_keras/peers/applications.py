@@ -79,7 +79,7 @@ def trained(name: str) -> keras.Model:
     except Exception as error:  # a download may fail in any way
         raise InputError(
             f"'imagenet': Keras could not get the weights of {name} ({_sentence(error)}); valid:"
-            " a connection, or a file of weights.",
+            " a network connection, or a file of weights.",
             argument="start",
         ) from None
 

@@ -50,13 +50,13 @@ def scaling_of(model: keras.Model, path: str, kind: str) -> graphs.Scaling:
     own = graphs.input_scaling(model)
     if own and kind:
         raise InputError(
-            f"received '{kind}', and '{path}' normalises pixels itself; valid: to leave it out.",
+            f"received '{kind}', but '{path}' normalises pixels itself; valid: leave pixels out.",
             argument="pixels",
         )
     if not own and not kind:
         raise InputError(
             f"missing. '{path}' does not begin with Rescaling, Normalization or `normalize`, so"
-            f" say what pixels it was trained on; valid: {', '.join(catalogue.PIXELS)}.",
+            f" say which pixels it was trained on; valid: {', '.join(catalogue.PIXELS)}.",
             argument="pixels",
         )
     return own or graphs.Scaling.of_kind(kind)
@@ -84,8 +84,8 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     shapes = () if model is None else (len(model.input_shape), len(model.output_shape))
     if shapes != (4, 2) or not graphs.leaves(model):
         raise InputError(
-            f"'{path}' is no graph from images to classes; valid: a functional or Sequential model"
-            " from [batch, height, width, channels] to [batch, classes].",
+            f"'{path}' is not a graph from images to classes; valid: a functional or Sequential"
+            " model from [batch, height, width, channels] to [batch, classes].",
             argument="peer",
         )
     scaling, head = scaling_of(model, path, kind), graphs.head(model)
@@ -115,7 +115,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
         )
         raise InputError(
             f"'{path}' is for images of {made} and cannot take {given}"
-            f" ({one_line(error, 120)}); valid: images of its size.",
+            f" ({one_line(error, 120)}); valid: images of the size it was made for.",
             argument="peer",
         ) from None
 

@@ -75,7 +75,7 @@ def _other(start, name, leaf, arrays) -> InputError:
     here = " and ".join(str(tuple(each.shape)) for each in leaf.weights)
     return InputError(
         f"'{start}' has {there} where '{leaf.name}' of {name} has {here}; valid: weights of"
-        f" {name}, of the same image size where it flattens.",
+        f" {name}, for the same image size if it flattens its features.",
         argument="start",
     )
 
@@ -93,7 +93,8 @@ def _known(peer, name: str, start: str, kind: str) -> Known:
             model = _filled(application, peer, start)
         if model is None:
             raise InputError(
-                f"'{start}' is not of {name}; valid: weights that Keras has saved of it.",
+                f"'{start}' does not fit {name}; valid: weights that Keras saved from this"
+                " network.",
                 argument="start",
             )
     else:
@@ -150,7 +151,8 @@ def _fill(model: keras.Model, path: str) -> list[keras.Layer]:
             model.load_weights(path, skip_mismatch=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"'{path}' cannot be read ({one_line(error)}); valid: a file of model.save_weights.",
+            f"'{path}' cannot be read ({one_line(error)}); valid: a file"
+            " written by model.save_weights.",
             argument="start",
         ) from None
     return [leaf for leaf in leaves if not _arrays(leaf)]

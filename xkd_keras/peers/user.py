@@ -18,7 +18,9 @@ def find(name):
     """Return the function that `module:function` names, looking in the current directory first."""
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
-        raise InputError(f"peer: received '{name}'; your own network is 'your_module:build_fn'.")
+        raise InputError(
+            f"peer: received '{name}'; valid for a network of your own: 'your_module:build_fn'."
+        )
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -29,8 +31,8 @@ def find(name):
         near = nearest(module_name, stems)
         hint = f" Did you mean '{near}'?" if near and near != module_name else ""
         raise InputError(
-            f"peer: cannot import module '{module_name}' of '{name}' ({_reason(error)}); "
-            f"give a module of the current directory or an installed one.{hint}"
+            f"peer: cannot import module '{module_name}' of '{name}' ({_reason(error)}); valid:"
+            f" a module in the current directory, or an installed one.{hint}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -79,7 +81,8 @@ def _call(name, shape, num_classes):
         ) from error
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"peer: {name} returned {type(model).__name__}; it must return a Keras model of logits."
+            f"peer: {name} returned {type(model).__name__}; valid: a Keras model that returns"
+            " logits."
         )
     return model
 
@@ -111,7 +114,7 @@ def _check_no_softmax(name, model, shape):
     # Half precision adds up to one within a few thousandths.
     if (y >= 0).all() and np.allclose(y.sum(axis=1), 1.0, atol=4e-3):
         raise InputError(
-            f"peer: the outputs of {name} are probabilities; return logits: remove the softmax."
+            f"peer: the outputs of {name} are probabilities; valid: logits, so remove the softmax."
         )
 
 
@@ -121,8 +124,8 @@ def _check_savable(name, peer):
         keras.saving.serialize_keras_object(peer)
     except Exception as error:
         raise InputError(
-            f"peer: the model of {name} cannot be saved ({_reason(error)}); "
-            "give its classes get_config(), or build it from Keras layers."
+            f"peer: the model of {name} cannot be saved ({_reason(error)}); valid: Keras"
+            " layers, or classes with get_config()."
         ) from error
 
 

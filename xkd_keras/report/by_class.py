@@ -76,7 +76,7 @@ def _number(value: float | None) -> str:
 def section(
     metrics: Mapping, labels: np.ndarray, given: Mapping[str, np.ndarray], network: str
 ) -> list[str]:
-    """Return the table of one network's classes, the least found first.
+    """Return the table of one network's classes, those with the lowest recall first.
 
     Args:
         metrics: What RUN/metrics.json holds.
@@ -101,14 +101,14 @@ def section(
         ]
         for i in order[:_SHOWN]
     ]
-    more = f" The {_SHOWN} least found of {len(names):,}." if len(names) > _SHOWN else ""
+    more = f" The table shows {_SHOWN} of {len(names):,} classes." if len(names) > _SHOWN else ""
     return [
         "## Class by class",
         *_balance(metrics),
-        f"Answers of {escape(network)} on the test images, the least found class first.{more}"
-        " Recall is the share of a class's images that are found, precision the share of its"
-        " answers that are right, F1 their harmonic mean. `classes.csv` has every class of every"
-        " network and file.",
+        f"Answers of {escape(network)} on the test images, the class with the lowest recall"
+        f" first.{more} Recall is the share of a class's images that are recognised, precision"
+        " the share of the answers naming the class that are right, F1 their harmonic mean."
+        " `classes.csv` lists every class for every network and file.",
         grid([*headings, "recall %", "95 %", "precision %", "95 %", "F1 %"], cells),
     ]
 
@@ -136,7 +136,8 @@ def _balance(metrics: Mapping) -> list[str]:
     text = (
         f"**The classes are uneven:** {many(train[most], 'training image')} of"
         f" {escape(names[most])}, {train[least]:,} of {escape(names[least])}. Top-1 says little"
-        " about rare classes; balanced accuracy, the mean of the recalls, counts all alike."
+        " about rare classes; balanced accuracy, the mean of the recalls, counts all classes"
+        " alike."
     )
     helped = config.get("class_weights", "none") != "none" or config.get("sampling") == "balanced"
     if not helped:

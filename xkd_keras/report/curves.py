@@ -50,9 +50,9 @@ def charts(
 
     distances = keys(peers, "distillation")
     distillation = Panel("distillation term\n(nats)", distances, log=True, height=2.5)
-    agreement = Panel("peers' agreement\n(%)", {"agreement": "agreement"}, scale=100, height=2.2)
+    agreement = Panel("networks'\nagreement (%)", {"agreement": "agreement"}, scale=100, height=2.2)
     rates = Panel("learning rate", keys(peers, "learning_rate"), log=True, height=2.6)
-    heard = Panel("heard, of its\nteachers (%)", keys(peers, "heard"), scale=100, height=2.2)
+    heard = Panel("teacher heard\n(%)", keys(peers, "heard"), scale=100, height=2.2)
     weight = Panel("λ, weight\nof the teacher", {}, height=1.5)
     teaching = [
         *([distillation] if any(map(any, run.values(distillation))) else []),

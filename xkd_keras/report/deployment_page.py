@@ -15,8 +15,8 @@ from xkd_keras.report.page import escape, grid, picture
 
 SHOWN = 15  # points below the best that the picture shows
 _EXPLAINED = (
-    " “zeros %” is the share of zero weights in convolutions and dense layers; “values” is the"
-    " largest number of different weights in an output channel."
+    " “Zeros %” is the share of zero weights in convolutions and dense layers; “values” is the"
+    " largest number of distinct weights in an output channel."
 )
 PICTURE = "deployment.svg"
 _HEADINGS = (
@@ -79,29 +79,31 @@ def advice(manifest: Mapping) -> str:
     if not any(each["kind"] == "tflite" for each in manifest["artifacts"]):
         return ""
     if not findings.timed(manifest["artifacts"]):
-        return "No file is advised: no latency could be measured."
+        return "No file is recommended, because no latency could be measured."
     if entry is None:
         return (
-            f"No file is advised: the {n:,} validation images are too few to compare files that"
-            f" differ by little; the advice needs {findings.ENOUGH} of them. {findings.MORE}"
+            f"No file is recommended: {n:,} validation images are too few to compare files that"
+            f" differ little; at least {findings.ENOUGH} are needed. {findings.MORE}"
         )
     if findings.guesses(entry["top1"], manifest):
         return (
-            f"No file is advised: {entry['file']}, the fastest of the best, has a top-1 of"
-            f" {100 * entry['top1']:.2f} %, not clearly better than {headline.guess(manifest)}."
+            f"No file is recommended: {entry['file']}, the fastest of the most accurate files,"
+            f" has a top-1 of {100 * entry['top1']:.2f} %, not clearly better than"
+            f" {headline.guess(manifest)}."
         )
     return (
-        f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f} MB"
-        f" and {_milliseconds(entry)} ms. It is the fastest of the TFLite files that"
-        f" come within {100 * findings.NEAR:g} points of the most accurate on the {n:,}"
-        f" validation images{_where(manifest)}; measure on your device, where another may be."
+        f"Take {entry['file']}: {100 * entry['top1']:.2f} % top-1 in {entry['bytes'] / 1e6:.2f}"
+        f" MB and {_milliseconds(entry)} ms. It is the fastest of the TFLite files within"
+        f" {100 * findings.NEAR:g} points of the most accurate one on the {n:,} validation"
+        f" images{_where(manifest)}; measure on your own device, where another file may be the"
+        " fastest."
     )
 
 
 def _where(manifest: Mapping) -> str:
     """Say on which machine latency was measured, if it is known."""
     machine = manifest.get("machine")
-    return f", on the machine that exported ({machine})" if machine else ""
+    return f", timed on the machine that exported ({machine})" if machine else ""
 
 
 def draw(manifest: Mapping) -> dict[str, bytes]:
@@ -185,14 +187,15 @@ def section(manifest: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
     headings, *rows = _rows(manifest)
     parts += [
         grid(headings, [[escape(row[0]), *row[1:]] for row in rows]),
-        f"In export/. Accuracy is on all {manifest['examples']['test']:,} test images; “same as"
-        " Keras” is how many of them get the trained network's answer; the difference is that of"
-        " probabilities. Milliseconds are of one image on one thread of the machine that exported,"
-        " all files measured in turn. The line joins the files that no other file beats in both."
-        + (_EXPLAINED if "values" in headings else ""),
+        f"The files are in export/. Accuracy is measured on all {manifest['examples']['test']:,}"
+        " test images. “Same as Keras” is the share of them on which a file gives the same answer"
+        " as the trained network; “largest difference” is the largest difference between their"
+        " probabilities. Latency is for one image on one thread of the machine that exported, all"
+        " files measured in turn. The line joins the files that no other file beats in both"
+        " accuracy and cost." + (_EXPLAINED if "values" in headings else ""),
     ]
     parts += trust.thresholds(manifest)
     if manifest["failed"]:
         rows = [[escape(e["file"]), escape(e["reason"])] for e in manifest["failed"]]
-        parts += ["What could not be made:", grid(["file", "reason"], rows, words=2)]
+        parts += ["These files could not be made:", grid(["file", "reason"], rows, words=2)]
     return parts

@@ -10,7 +10,10 @@ MATRIX = 30  # classes that a person can still read in one matrix; of more, the 
 MOST_CONFUSED = 20
 NEAR = 0.005  # of top-1: half a point, which nobody will notice
 ENOUGH = 200  # validation images: of fewer, half a point is not even one
-MORE = "Where a data set has no validation images of its own, --validation_fraction holds more out."
+MORE = (
+    "Where a data set has no validation images of its own, a larger --validation_fraction gives"
+    " more."
+)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -57,8 +57,8 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         interval = f"{100 * low:.1f} – {100 * high:.1f}"
         rows.append([escape(name), cells[0], interval, *cells[1:]])
     agreement = (
-        f" Two peers give the same answer on {100 * metrics['agreement']:.1f} % of the test images"
-        f"{' (the mean over all pairs)' if len(peers) > 2 else ''}."
+        f" Two networks give the same answer on {100 * metrics['agreement']:.1f} % of the test"
+        f" images{' (the mean over all pairs)' if len(peers) > 2 else ''}."
     )
     return [
         f"# {escape(title(metrics))}",
@@ -72,8 +72,9 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         "## Result",
         grid(["", headings[0], "95 % interval", *headings[1:]], rows),
         f"Measured on {n:,} test images{_largest(metrics)}.{_trained_on(metrics['data'])} The"
-        " interval is Wilson's for top-1: how far the choice of test images may have moved it."
-        f" Parameters are the trainable ones.{agreement if len(peers) > 1 else ''}",
+        " interval is Wilson's 95 % interval for top-1: how much the choice of test images may"
+        " have changed it. Parameters are the trainable"
+        f" ones.{agreement if len(peers) > 1 else ''}",
     ]
 
 
@@ -90,14 +91,14 @@ def _trained_on(data: Mapping) -> str:
         return ""
     most, least = max(counts), min(counts)
     if most == least:
-        return f" Every class has {many(most, 'training image')}."
+        return f" Each class has {many(most, 'training image')}."
     first, last = (escape(data["class_names"][counts.index(n)]) for n in (most, least))
     return f" Training images by class: at most {most:,} ({first}), at least {least:,} ({last})."
 
 
 def _skipped(counts: Mapping[str, int]) -> str:
-    told = [f"{escape(name)} sat out {many(n, 'step')}" for name, n in counts.items() if n]
-    return f" {both(told)}: loss or gradients were not finite." if told else ""
+    told = [f"{escape(name)} skipped {many(n, 'step')}" for name, n in counts.items() if n]
+    return f" {both(told)}, because loss or gradients were not finite." if told else ""
 
 
 def sentence(metrics: Mapping) -> str:
@@ -108,18 +109,19 @@ def sentence(metrics: Mapping) -> str:
     """
     peers, ensemble = metrics["peers"], metrics["ensemble"]
     best = max(peers, key=lambda name: (peers[name]["top1"], -peers[name]["parameters"]))
-    together = f"; the ensemble of {len(peers)} peers {100 * ensemble['top1']:.1f} %"
+    together = f"; the ensemble of {len(peers)} networks reaches {100 * ensemble['top1']:.1f} %"
     together = together if len(peers) > 1 else ""
     if findings.guesses(peers[best]["top1"], metrics["data"]):
         return (
             f"No network is clearly better than {escape(guess(metrics['data']))}: the most"
             f" accurate, {escape(best)}, reaches {100 * peers[best]['top1']:.1f} % top-1 on"
-            f" {escape(metrics['dataset'])}{together}. Train longer, or look at the learning rates."
+            f" {escape(metrics['dataset'])}{together}. Train longer, or change the learning"
+            " rates."
         )
     balanced = ""
     if findings.uneven(metrics["data"]) and "balanced_accuracy" in peers[best]:
         share = 100 * peers[best]["balanced_accuracy"]
-        balanced = f" ({share:.1f} % where every class counts alike)"
+        balanced = f" ({share:.1f} % if every class counts alike)"
     return (
         f"**{escape(best)}** reaches **{100 * peers[best]['top1']:.1f} %** top-1{balanced} on"
         f" {escape(metrics['dataset'])} with {peers[best]['parameters'] / 1e6:.2f} M parameters"

@@ -26,7 +26,7 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
         [name.replace("_", " "), *(_cell(name, own) for own in peers.values())] for name in names
     ]
     return [
-        "What each network learned with: what was given, else what suits it.",
+        "Learning options of each network: those given, else its own defaults.",
         grid(["", *map(escape, peers)], cells),
         *[_begun(name, own) for name, own in peers.items() if own.get("start")],
         *_ended(metrics),
@@ -41,13 +41,13 @@ def _ended(metrics: Mapping) -> list[str]:
     if kept := training.get("kept"):
         epochs = both([f"{escape(name)} from epoch {epoch}" for name, epoch in kept.items()])
         lines.append(
-            f"Kept, out of {training['epochs']} epochs: {epochs}. Each is the network's best on the"
-            " validation images (by top-1, then by cross-entropy)."
+            f"Kept, out of {training['epochs']} epochs: {epochs}. Each is the network's best"
+            " epoch on the validation images (by top-1, then by cross-entropy)."
         )
     if training["epochs"] < config.get("epochs", 0):
         lines.append(
-            f"Training ended after {training['epochs']} of {config['epochs']} epochs: no network"
-            f" became better on the validation images in {many(config['patience'], 'epoch')}."
+            f"Training stopped early, after {training['epochs']} of {config['epochs']} epochs: no"
+            f" network improved on the validation images in {many(config['patience'], 'epoch')}."
         )
     return lines
 
@@ -65,13 +65,13 @@ def _fell(metrics: Mapping, rows: Sequence[Mapping]) -> list[str]:
         mean = (then + last) / 2
         if then - last > 2 * math.sqrt(2 * mean * (1 - mean) / images):
             told.append(
-                f"{escape(name)} after epoch {epoch} ({100 * then:.1f} %, in the end"
-                f" {100 * last:.1f} %)"
+                f"{escape(name)} after epoch {epoch} ({100 * then:.1f} %, against"
+                f" {100 * last:.1f} % at the end)"
             )
     if not told:
         return []
     return [
-        f"On the validation images, there were better networks before the end: {both(told)}."
+        f"On the validation images, some networks were better before the end: {both(told)}."
         " --keep=best keeps the best epoch of each."
     ]
 
@@ -90,12 +90,12 @@ def _cell(name: str, own: Mapping) -> str:
 
 def _begun(name: str, own: Mapping) -> str:
     frozen = (
-        f"; in its first {many(own['freeze'], 'epoch')} only its last layer learned"
+        f"; only its last layer learned in the first {many(own['freeze'], 'epoch')}"
         if own["freeze"]
         else ""
     )
     slower = (
-        f"; the layers before the last learned at {own['start_rate']:g} of its rate"
+        f"; all layers before the last learned at {own['start_rate']:g} times the learning rate"
         if own["start_rate"] != 1
         else ""
     )

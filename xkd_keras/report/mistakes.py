@@ -57,10 +57,10 @@ def confusions(
     if "confusion.svg" in pictures:
         if len(names) > findings.MATRIX:
             shown = len(findings.classes_shown(counts))
-            parts.append(f"The {shown} classes most often confused, of {len(names):,}:")
+            parts.append(f"The {shown} most often confused of {len(names):,} classes:")
         parts.append(picture("confusion.svg", f"Confusion matrix of {escape(network)}"))
     if not pairs:
-        return [*parts, f"Nothing: it is right on all {len(labels):,} test images."]
+        return [*parts, f"It confuses nothing: all {len(labels):,} test images are right."]
     rows = []
     for true, answer, _ in pairs[:_PAIRS]:
         same = [np.sum((labels == true) & (answer_of == answer)) for answer_of in given.values()]
@@ -68,7 +68,7 @@ def confusions(
     return [
         *parts,
         f"The most frequent of its {many(sum(pair[2] for pair in pairs), 'mistake')}, and how"
-        " often each network makes the same one:",
+        " often each network makes the same mistake:",
         grid(["true", "answered", *map(escape, given)], rows, words=2),
         *_of_ensemble(pictures),
     ]
@@ -77,7 +77,7 @@ def confusions(
 def _of_ensemble(pictures: Mapping) -> list[str]:
     name = "confusion_ensemble.svg"
     words = "Confusion matrix of the ensemble"
-    return ["The ensemble beside it:", picture(name, words)] if name in pictures else []
+    return ["For comparison, the ensemble:", picture(name, words)] if name in pictures else []
 
 
 def disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
@@ -85,7 +85,7 @@ def disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
     parts = ["## Where the networks differ"]
     disputed = answers.disagreements(labels, given)
     if not disputed.size:
-        return [*parts, "Nowhere: every peer gives the ensemble's answer on every test image."]
+        return [*parts, "Nowhere: every network gives the ensemble's answer on every test image."]
     teacher = given["ensemble"]
     rows = []
     for name, answer in given.items():
@@ -96,8 +96,8 @@ def disputes(labels: np.ndarray, given: Mapping[str, np.ndarray]) -> list[str]:
             rows.append([escape(name), *(f"{count.sum():,}" for count in counts)])
     return [
         *parts,
-        f"On {disputed.size:,} of {len(labels):,} test images a peer differs from the ensemble.",
-        grid(["", "differs", "peer right", "ensemble right", "both wrong"], rows),
-        "Those on which the most peers differ (✓ right, ✗ wrong):",
-        picture("disagreements.png", "Test images with what every network answered"),
+        f"On {disputed.size:,} of {len(labels):,} test images a network differs from the ensemble.",
+        grid(["", "differs", "network right", "ensemble right", "both wrong"], rows),
+        "The images on which the most networks differ (✓ right, ✗ wrong):",
+        picture("disagreements.png", "Test images with the answer of every network"),
     ]

@@ -23,7 +23,7 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
     names = metrics["data"]["class_names"]
     title = f"Surest mistakes on {metrics['dataset']}"
     if not mistakes.files:
-        text = f"# {escape(title)}\n\nNone: every held-out image got the right answer."
+        text = f"# {escape(title)}\n\nThere are none: every held-out image got the right answer."
         return page.whole(title, text, {})
     held = sum(metrics["data"]["examples"][split] for split in ("validation", "test"))
     peers = [name for name in mistakes.given if name != "ensemble"]
@@ -35,11 +35,12 @@ def write(metrics: Mapping, mistakes: Mistakes) -> str:
     headings = ["", "file", "label", "ensemble", *map(escape, peers), "confidence"]
     parts = [
         f"# {escape(title)}",
-        "Held-out images that the ensemble gets wrong, the most confident mistakes first. Some of"
-        " the labels may be wrong; correct them, or move the file. Confidence is the probability"
-        " of the answer, calibrated on the validation images.",
-        f"These are validation and test images, {held:,} in all: wrong labels among the training"
-        " images do not show here. All answers to held-out images are in `predictions.csv`.",
+        "These are the held-out images that the ensemble gets wrong, the most confident mistakes"
+        " first. Some of the labels may be wrong; then correct the label, or move the file."
+        " Confidence is the probability of the answer, calibrated on the validation images.",
+        f"There are {held:,} held-out images, for validation and test; wrong labels among the"
+        " training images do not show here. All answers to held-out images are in"
+        " `predictions.csv`.",
         picture(PICTURE, "The images with label and answer"),
         grid(headings, rows, words=3 + len(peers) + 1),
     ]

@@ -39,9 +39,9 @@ from xkd_keras.report.page import (
 from xkd_keras.runs import answers, history
 
 _MISTAKES = (
-    "`mistakes.html` shows the mistakes that the ensemble is surest of, on validation and test"
-    " images, with their files: wrong labels are often among them. `predictions.csv` has every"
-    " answer to every one of these images."
+    "`mistakes.html` shows the most confident mistakes of the ensemble on validation and test"
+    " images, with their files; wrong labels are often among them. `predictions.csv` lists every"
+    " network's answer to each of these images."
 )
 _SHOWN = 50  # rows of a table that could have thousands
 
@@ -144,9 +144,9 @@ def _use(metrics: Mapping, network: str) -> list[str]:
     return [
         "## Use a model",
         "Run this in the run's directory; it needs only Keras and Pillow. A model takes plain"
-        f" pixels, 0..255, in images of {height} × {width} × {channels}. As in evaluation, an image"
-        f" is turned upright, laid on white, cropped at its centre to these proportions{share}, and"
-        " scaled:",
+        f" pixels, 0..255, in images of {height} × {width} × {channels}. As in evaluation, the"
+        " code turns an image upright, lays it on white, crops its centre to these"
+        f" proportions{share}, and scales it:",
         code(
             "import json\n"
             "\n"
@@ -178,24 +178,28 @@ def _training(
     alone = len(metrics["peers"]) == 1 and not metrics["config"].get("teacher_run")
     if curves.varies(distill_weights) and not alone:
         teaching = (
-            f"The shaded parts are when the teacher taught: {many(len(plots.spans(on)), 'window')},"
+            f"Shading marks when the teacher taught: {many(len(plots.spans(on)), 'window')},"
             f" {100 * on.mean():.0f} % of {len(on):,} steps, with a weight λ of up to {most:g}."
         )
     elif most and not alone:
-        teaching = f"The peers were taught in all {len(on):,} steps, with a weight λ of {most:g}."
+        teaching = (
+            f"The networks were taught in all {len(on):,} steps, with a weight λ of {most:g}."
+        )
     elif most:
-        teaching = "One network has nobody to teach it: it learned from labels alone."
+        teaching = "A single network has no teacher: it learned from the labels alone."
     else:
-        teaching = "The teacher's weight λ was 0 throughout: every peer learned from labels alone."
+        teaching = (
+            "The teacher's weight λ was 0 throughout: every network learned from the labels alone."
+        )
     if any(name.endswith("_heard") for row in rows for name in row):
         teaching += (
-            " The better its teachers fit their training images, the more a network learns from"
+            " The better its teachers fit the training images, the more a network learns from"
             " their logits: λ is multiplied by the share that is drawn as “heard”."
         )
     words = {
         "accuracy.svg": "Top-1 accuracy over the epochs",
         "cross_entropy.svg": "Cross-entropy over the epochs",
-        "teaching.svg": "What each peer was taught, how far it heard its teacher, agreement",
+        "teaching.svg": "What each network was taught, how far it heard its teacher, and agreement",
         "learning_rate.svg": "Learning rate over the epochs",
     }
     drawn = [picture(name, alt) for name, alt in words.items() if name in pictures]
@@ -231,12 +235,12 @@ def _duplicates(groups: Sequence) -> list[str]:
     dropped = all(what == "left out" for what, _ in groups)
     kind = many(len(groups), "file" if dropped else "group")
     text = (
-        f"Left out: {kind} with the same content as another one, or under two labels."
+        f"Left out: {kind} with the same content as another file, or under two labels."
         if dropped
         else f"Warning: {kind} of identical files, in two splits or under two labels. Files in"
         " both train and test make the result look better than it is; --duplicates=drop removes"
         " them."
     )
     shown = [[escape(" = ".join(paths)), escape(what)] for what, paths in groups[:_SHOWN]]
-    more = [f"RUN/data.json has all {len(groups)}."] if len(groups) > _SHOWN else []
+    more = [f"RUN/data.json lists all {len(groups)} groups."] if len(groups) > _SHOWN else []
     return [text, grid(["files", "what is wrong"], shown, words=2), *more]

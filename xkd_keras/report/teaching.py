@@ -23,23 +23,23 @@ def section(metrics: Mapping, rows: Sequence[Mapping] = ()) -> list[str]:
     told = any(values.get("told") for values in worth.values())
     gated = any(values["gate"] < 0.9995 for values in worth.values())
     return [
-        "## What the teachers were worth",
+        "## How good the teachers were",
         " ".join(_sentence(name, values, rows) for name, values in worth.items()),
         *_features(metrics, worth),
         *_exits(metrics),
         _table(worth, weighted, gated),
-        f"Measured on {count:,} validation images, of the networks as they are kept. Cross-entropy"
-        " and ECE (calibration error) are the teacher's; agreement is the share of images on which"
-        " the network and its teacher name the same class."
-        + (" The gate is the share on which the teacher may teach." if gated else "")
+        f"Measured on {count:,} validation images, with the final networks. Cross-entropy and ECE"
+        " (calibration error) are the teacher's; agreement is the share of images on which the"
+        " network and its teacher name the same class."
+        + (" Gate is the share of images on which the teacher may teach." if gated else "")
         + (
-            " A teacher that is made with the labels has no accuracy of its own (–)."
+            " A teacher that is computed from the labels has no accuracy of its own (–)."
             if told
             else ""
         )
         + (
-            " Heard is the share of λ at the end of training: how far the teacher has learned the"
-            " training images, times the network's own `distill`."
+            " Heard is the share of λ that counts at the end of training: how well the teacher"
+            " fits the training images, times the network's own `distill`."
             if weighted
             else ""
         ),
@@ -62,8 +62,8 @@ def _compare(metrics: Mapping) -> list[str]:
     words += ["--compare=solo", f"--compare={method}", "--seeds=5"]
     line = shlex.join(words).replace("xkd_keras.train", "xkd_keras.study", 1)
     return [
-        "Whether teaching made them better, only training alone can tell. This compares both, with"
-        " five seeds each, which takes about ten times as long as this run:",
+        "Only a comparison with training alone shows whether teaching helped. This command"
+        " compares both, with five seeds each, and takes about ten times as long as this run:",
         code(line),
     ]
 
@@ -92,7 +92,7 @@ def _sentence(name: str, values: Mapping, rows: Sequence[Mapping]) -> str:
         text += f" on {_percent(gate)} of the images"
         text += ", on average over the epochs" if gates else ""
     elif values.get("told"):
-        text += ", which is made with the labels"
+        text += ", which is computed from the labels"
     else:
         text += f", {'which together are' if several else 'which is'} {_compared(values)}"
     end = values.get("heard", 1.0)
@@ -132,8 +132,9 @@ def _exits(metrics: Mapping) -> list[str]:
     """Return what heads on inner stages did, where there were any."""
     count = (metrics.get("config") or {}).get("exits", 0)
     text = (
-        f"During training, heads on inner layers of each network (--exits={count}) also learned,"
-        " from the labels and from the other networks’ heads. What is saved has none."
+        f"During training, each network had additional heads on inner layers (--exits={count}),"
+        " which learned from the labels and from the other networks’ heads. The saved networks"
+        " have none."
     )
     return [text] if count else []
 
@@ -146,6 +147,6 @@ def _features(metrics: Mapping, worth: Mapping) -> list[str]:
     weight = metrics["config"]["distill_similarity"]
     return [
         f"{both(names)} also learned from {'each other’s' if len(names) > 1 else 'the others’'}"
-        f" features which images are alike (--distill_similarity={weight:g}). There the teachers"
-        " count in full, whatever they have learned."
+        f" features which images are alike (--distill_similarity={weight:g}). In this term the"
+        " teachers count in full, however well they fit the training images."
     ]

@@ -79,8 +79,8 @@ def section(metrics: Mapping, pictures: Mapping[str, bytes]) -> list[str]:
     parts = [
         "## How far to trust the probabilities",
         "Each network's logits are divided by a temperature that was fitted on the validation"
-        " images (Guo et al., 2017). No answer changes, only how sure it is. Exported files hold"
-        " the temperature; `peers/*.keras` do not.",
+        " images (Guo et al., 2017). This changes no answer, only its probability. Exported files"
+        " contain the temperature; `peers/*.keras` do not.",
         grid(["", "temperature", *(h for kind in _KINDS for h in (kind, "exported"))], rows),
         *_doubts(networks, metrics["data"]["examples"]["validation"]),
     ]
@@ -98,7 +98,7 @@ def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
     lines = []
     if images < findings.ENOUGH:
         lines.append(
-            f"The temperatures rest on {many(images, 'validation image')}, which is few."
+            f"The temperatures were fitted on only {many(images, 'validation image')}."
             f" {findings.MORE}"
         )
     worse = [
@@ -107,11 +107,11 @@ def _doubts(networks: Mapping[str, Mapping], images: int) -> list[str]:
         if row["calibrated"]["ece"] > row["ece"] + _WORSE
     ]
     if worse:
-        lines.append(f"At these temperatures, ECE on the test images is larger for {both(worse)}.")
+        lines.append(f"With these temperatures, ECE on the test images is worse for {both(worse)}.")
     last = [name for name, row in networks.items() if row["temperature"] > 0.99 * calibration.HIGH]
     if last:
         lines.append(
-            f"{calibration.HIGH:g} is the largest temperature that is tried; the probabilities of"
+            f"{calibration.HIGH:g} is the highest temperature that is tried; the probabilities of"
             f" {both(map(escape, last))} say next to nothing."
         )
     return [" ".join(lines)] if lines else []
@@ -147,16 +147,16 @@ def thresholds(manifest: Mapping) -> list[str]:
                 *(f"{100 * taken / n:.1f}", share, f"{100 * low:.0f} – {100 * high:.0f}"),
             ]
         )
-    told = "No threshold is enough for the precision that was asked for."
+    told = "No threshold reaches the requested precision."
     if any(entry["threshold"] for entry in asked):
         told = (
-            "Below its threshold an answer counts as none of the classes. It was chosen so that the"
-            " wanted share of the answers above it on the validation images is right; “rests on” is"
-            " the number of these answers. On the test images:"
+            "An answer below the threshold counts as none of the classes. The threshold is the"
+            " lowest at which the requested share of the validation answers above it is right;"
+            " “rests on” is how many answers those are. On the test images:"
         )
     headings = [
         "file",
-        "wanted %",
+        "requested %",
         "threshold",
         "rests on",
         "answered %",

@@ -94,7 +94,7 @@ def exits(
         if not ends:
             raise InputError(
                 f"'{peer.name}' has no stage before its final one; valid: 0, or"
-                f" --peer={peer.builder},exits=LAYER with a layer of it.",
+                f" --peer={peer.builder},exits=LAYER with one of its layers.",
                 argument="exits",
             )
         found[peer.name] = ends
@@ -199,8 +199,8 @@ def set_up(config: configs.Config) -> tf.distribute.Strategy:
         check_shared(config.batch_size, replicas)
     if config.jit_compile == "on" and replicas > 1:
         raise InputError(
-            f"received on; XLA cannot compile a step of {replicas} devices; valid: auto or off, or"
-            " --strategy=one.",
+            f"received on, but XLA cannot compile a step of {replicas} devices; valid: auto or"
+            " off, or --strategy=one.",
             argument="jit_compile",
         )
     return strategy
@@ -270,8 +270,8 @@ def frozen_teacher(config: configs.Config, data: datasets.Dataset) -> teachers.F
     there = metrics["data"]["class_names"], metrics["data"]["image_shape"]
     if there != (list(data.class_names), list(data.image_shape)):
         raise InputError(
-            f"'{run_dir}' knows {len(there[0])} classes of {metrics['dataset']},"
-            f" images {there[1]}; valid: a run on the same classes and image size as this one"
+            f"'{run_dir}' was trained on {len(there[0])} classes of {metrics['dataset']}, images"
+            f" {there[1]}; valid: a run with the same classes and image size as this one"
             f" ({len(data.class_names)} classes, {list(data.image_shape)}).",
             argument="teacher_run",
         )

@@ -150,11 +150,16 @@ def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
                 about = json.loads(str(file["about"]))
                 arrays = [file[f"{i:05d}"] for i in range(about["variables"])]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            print(f"warning: {path} is damaged ({error}); trying the one before", file=sys.stderr)
+            print(
+                f"warning: {path} is damaged ({error}); trying the previous checkpoint",
+                file=sys.stderr,
+            )
             continue
         shapes = [tuple(variable.shape) for variable in variables]
         if shapes != [array.shape for array in arrays][: len(shapes)]:
-            raise InputError(f"{path}: is of other peers or optimizers than this configuration's.")
+            raise InputError(
+                f"{path}: was saved with other peers or optimizers than this configuration has."
+            )
         return about, arrays
     if paths:
         raise InputError(f"{directory}: every checkpoint is damaged; delete it to start over.")

@@ -54,13 +54,13 @@ def _check_content(config: configs.Config, run_dir: Path) -> None:
         before = whereabouts.followed(_recorded(run_dir), config, run_dir)
         if differences := before.differences(config):
             raise InputError(
-                f"'{run_dir}' holds a run with another configuration:"
+                f"'{run_dir}' contains a run with another configuration:"
                 f" {'; '.join(differences)}. Choose another directory, or delete it.",
                 argument="run_dir",
             )
     elif not flag_file.exists() and any(path.name[0] != "." for path in run_dir.iterdir()):
         raise InputError(
-            f"'{run_dir}' is not empty and not a run; valid: a new or empty directory.",
+            f"'{run_dir}' is neither empty nor a run; valid: a new or empty directory.",
             argument="run_dir",
         )
 
@@ -173,8 +173,8 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
     for name in names:
         path = run_dir / "peers" / f"{name}.keras"
         remedy = (
-            f"delete {run_dir / 'metrics.json'} and start the training command again: it writes the"
-            " file anew from the last checkpoint in RUN/checkpoints."
+            f"delete {run_dir / 'metrics.json'} and run the training command again: it rewrites"
+            " the file from the last checkpoint in RUN/checkpoints."
         )
         if path.is_file():
             path.open("rb").close()  # what may not be read is not damaged
@@ -223,8 +223,9 @@ def check_loads(name: str, model: keras.Model) -> None:
             ) from None
     if _alike(model, model) and not _alike(model, loaded):  # some draw at random
         raise InputError(
-            f"'{name}' answers otherwise after it was saved and loaded; valid: layers whose"
-            " get_config() has all that they were made with, and whose weights are Keras' own.",
+            f"'{name}' gives other outputs after saving and loading; valid: layers whose"
+            " get_config() returns every constructor argument and whose weights come from"
+            " add_weight().",
             argument="peer",
         )
 
@@ -242,8 +243,8 @@ def _check_shapes(path: Path, model: keras.Model, data: dict) -> None:
     shapes = tuple(model.input_shape), tuple(model.output_shape)
     if shapes != own:
         raise InputError(
-            f"{path}: is not a network of this run: it makes {shapes[1]} of {shapes[0]}, and the"
-            f" run's make {own[1]} of {own[0]}; restore the file."
+            f"{path}: is not a network of this run: it maps {shapes[0]} to {shapes[1]}, but this"
+            f" run's networks map {own[0]} to {own[1]}; restore the file."
         )
 
 
@@ -298,8 +299,8 @@ def load_run(
     )
     if own and data.fingerprint != metrics["data"]["fingerprint"]:
         raise InputError(
-            f"the images of '{config.dataset}' have changed since the run; restore them,"
-            " or evaluate a copy in another place.",
+            f"the images of '{config.dataset}' have changed since the run; restore them, or"
+            " evaluate a copy elsewhere.",
             argument="dataset",
         )
     return Run(run_dir, config, metrics, data, models, weights)

@@ -174,8 +174,8 @@ def doubts(run_dir: Path, data: datasets.Dataset, dataset: str, split: str) -> l
         learned = False
     if learned:
         return [
-            "warning: the run was trained on some of these images, which makes its numbers too"
-            " good; valid: other images, or without --dataset the run's own test images"
+            "warning: the run was trained on some of these images, so its numbers are too good;"
+            " use other images, or leave --dataset out for the run's own test images"
         ]
     if split in ("validation", "test") and _held_out(dataset, split):
         return []
@@ -183,7 +183,7 @@ def doubts(run_dir: Path, data: datasets.Dataset, dataset: str, split: str) -> l
         return []
     return [
         "warning: these are the images that the run was trained on; if they have moved, write"
-        f" their place into {run_dir / 'config.flags'} (--dataset={dataset})"
+        f" their new place into {run_dir / 'config.flags'} (--dataset={dataset})"
     ]
 
 
@@ -221,7 +221,7 @@ def filled(data: datasets.Dataset, split: str) -> list[str]:
     """Return the splits that `split` names, "all" or one, without empty ones; some are left."""
     names = [each for each in rundir.SPLITS if split in (each, "all") and len(getattr(data, each))]
     if not names:
-        raise InputError(f"{data.name} has no images in {split}.", argument="split")
+        raise InputError(f"{data.name} has no images in split {split}.", argument="split")
     return names
 
 

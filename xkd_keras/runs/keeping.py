@@ -70,7 +70,8 @@ def put(directory: Path, cohort: Cohort, rows: Sequence[Mapping]) -> dict[str, i
                 arrays = [file[f"{i:05d}"] for i, _ in variables]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{path}: is gone or damaged ({error}); restore it, or train in another directory."
+                f"{path}: is missing or damaged ({error}); restore it, or train in another"
+                " directory."
             ) from None
         for (_, variable), array in zip(variables, arrays, strict=True):
             variable.assign(array)

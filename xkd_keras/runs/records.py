@@ -17,8 +17,8 @@ def finished(run_dir: Path, argument: str = "run_dir") -> tuple[configs.Config, 
     except (FileNotFoundError, NotADirectoryError):
         near = whereabouts.near(run_dir)
         raise InputError(
-            f"'{run_dir}' holds no finished run{f', {near!r} does' if near else ''}; valid: a"
-            " directory that xkd_keras.train has completed (it has a metrics.json).",
+            f"'{run_dir}' contains no finished run{f', but {near!r} does' if near else ''};"
+            " valid: a directory that xkd_keras.train has completed (it has a metrics.json).",
             argument=argument,
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -35,7 +35,7 @@ def configuration(run_dir: Path) -> configs.Config:
     path = run_dir / "config.flags"
     if not path.is_file():
         raise InputError(
-            f"{path} is missing, which says how the run was trained. Put it back, or train again"
-            " into another directory."
+            f"{path} is missing, which records how the run was trained. Restore it, or train"
+            " again in another directory."
         )
     return whereabouts.located(configs.read(path), run_dir)

@@ -82,8 +82,8 @@ def _check_same(data: datasets.Dataset, of_chief: str, name: str) -> None:
     """Raise InputError in a worker whose images are not the chief's: some may be test images."""
     if data.fingerprint != of_chief:
         raise InputError(
-            f"this worker has other images than the chief in '{name}'"
-            f" ({len(data.train)} for training); valid: the same files on every machine.",
+            f"this worker and the chief have different images in '{name}' (here {len(data.train)}"
+            " for training); valid: the same files on every machine.",
             argument="dataset",
         )
 
@@ -158,7 +158,7 @@ def _train(
                     verbose=0,
                 )
     if cluster.is_chief(strategy) and len(done.history) < config.epochs:
-        print(f"no network became better in {config.patience} epochs: training has ended")
+        print(f"stopped early: no network improved in {config.patience} epochs")
     return done.history
 
 
@@ -173,7 +173,7 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
     )
     if cluster.kind(cohort.distribute_strategy) == "CPU" and machine.gpu():
         print(
-            "note: TensorFlow finds no GPU, though this machine has an NVIDIA one: see that its"
+            "note: TensorFlow finds no GPU, though this machine has an NVIDIA one: check that its"
             " driver works, and install with `pip install '.[gpu]'`"
         )
     for peer in config.peers():
@@ -187,8 +187,11 @@ def _tell(config, run_dir: Path, cohort: Cohort, data, steps: int, done) -> None
         print(f"resuming after epoch {first} of {config.epochs}{within}")
     if first < config.epochs:
         hearing = cohort.mastery and config.method != "solo"
-        heard = " times how far the teachers have learned" if hearing else ""
-        print(f"each line: weight of teaching (lambda{heard}), top-1 on validation images")
+        heard = " times how well the teachers fit the training images" if hearing else ""
+        print(
+            f"each line shows the weight of teaching (lambda{heard}) and the top-1 on validation"
+            " images"
+        )
 
 
 def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
@@ -197,31 +200,33 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     if splits.uneven(counts) and (config.class_weights, config.sampling) == ("none", "plain"):
         most, least = (data.class_names[f(counts)] for f in (np.argmax, np.argmin))
         yield (
-            f"uneven classes: {counts.max()} training images of {most}, {counts.min()} of {least};"
-            " --sampling=balanced or --class_weights=balanced make rare ones count more"
+            f"uneven classes: {counts.max()} training images of {most}, {counts.min()} of"
+            f" {least}; --sampling=balanced or --class_weights=balanced makes rare classes count"
+            " more"
         )
     each = config.batch_size // cohort.distribute_strategy.num_replicas_in_sync
     if each < min(16, config.batch_size) and not config.sync_batch_norm:
         yield (
-            f"each device gets {many(each, 'image')} of a step, few for batch normalisation; a"
-            " larger --batch_size, --sync_batch_norm or --strategy=one make more of them"
+            f"each device gets {many(each, 'image')} per step, which is few for batch"
+            " normalisation; use a larger --batch_size, --sync_batch_norm or --strategy=one"
         )
     reach = 1 / (1 - config.ema) if config.ema else 0
     if 5 * reach > total:
         yield (
-            f"--ema={config.ema:g} averages the weights of the last {reach:.0f} of {total} steps,"
-            " so the networks lag behind; choose a smaller one, or more epochs"
+            f"--ema={config.ema:g} averages the weights of about {reach:.0f} steps, and the run"
+            f" has only {total}, so the averages lag behind; choose a smaller --ema, or more"
+            " epochs"
         )
     members = cohort.peers.items() if cohort.similarity else ()
     unread = [name for name, peer in members if similar.features(peer) is None]
     if unread:
-        yield f"features of {', '.join(unread)} cannot be read, so only logits are compared"
+        yield f"the features of {', '.join(unread)} cannot be read, so only logits are compared"
     for peer in config.peers():
         again = graphs.normalises_again(cohort.peers[peer.name])
         if again and peers.is_own(peer.builder):
             yield (
-                f"{peer.name} normalises pixels by its layer '{again}', and is given normalised"
-                " ones: leave that layer out"
+                f"{peer.name} normalises pixels in its layer '{again}', but receives normalised"
+                " pixels: remove that layer"
             )
     yield from effects.without(config, {"distill_adapt": methods.own(config.method, "adapt", None)})
     if config.exits and methods.own(config.method, "similarity", None):
@@ -229,6 +234,9 @@ def _notes(config, cohort: Cohort, data, total: int) -> Iterator[str]:
     if not config.exits and any(peer.exits for peer in config.peers()):
         yield "exits=... of a --peer has no effect without --exits"
     if len(cohort.peers) == 1 and config.method != "solo" and not config.teacher_run:
-        yield "one network alone has no teacher, and learns as with --method=solo; add a --peer"
+        yield "a single network has no teacher and learns as with --method=solo; add a --peer"
     if config.method != "solo" and not building.distill_weights(cohort.schedule, total).any():
-        yield "lambda is 0 throughout; shorten --distill_period or --distill_start"
+        yield (
+            "lambda is 0 throughout, so nothing is taught; shorten --distill_period or"
+            " --distill_start"
+        )

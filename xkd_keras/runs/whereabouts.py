@@ -66,7 +66,7 @@ def changed(config: configs.Config, run_dir: Path) -> InputError:
     if was and was != now:
         return InputError(
             f"the images of '{config.dataset}' are not those that '{run_dir}' was started with"
-            f" (in '{was}'); valid: these in their new place, or another directory.",
+            f" (in '{was}'); valid: those images in their new place, or another directory.",
             argument="dataset",
         )
     return InputError(
@@ -92,7 +92,7 @@ def check(config: configs.Config, run_dir: Path) -> None:
     """Raise InputError where the folder that a run was trained on has gone."""
     if _missing(config):
         raise InputError(
-            f"the images of '{run_dir}' are not in '{names.folder_path(config.dataset)}' any more;"
+            f"the images of '{run_dir}' are no longer in '{names.folder_path(config.dataset)}';"
             f" put them back, or write their new place into {run_dir / 'config.flags'}"
             " (--dataset=folder:PATH).",
             argument="dataset",

@@ -123,8 +123,8 @@ def _version(run_dir: Path, name: str, asked: int) -> int:
     there = savedmodel.versions(base)
     if asked and asked in there:
         raise InputError(
-            f"received {asked}, and {base / str(asked)} exists; valid: another number,"
-            " or none for the next.",
+            f"received {asked}, but {base / str(asked)} exists; valid: another number, or none"
+            " for the next one.",
             argument="version",
         )
     return asked or max(there, default=0) + 1
@@ -301,7 +301,7 @@ def publish(tested: Tested, stage: Path, fresh: Sequence[dict], failed: Sequence
     if never := [entry["file"] for entry in fresh if entry.get("threshold", 0) is None]:
         print(
             f"note: no threshold reaches a precision of {tested.precision:g} on the validation"
-            f" images; never 'none of these': {', '.join(never)}"
+            f" images, so these never answer 'none of these': {', '.join(never)}"
         )
     return listed
 

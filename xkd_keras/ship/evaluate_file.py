@@ -83,7 +83,9 @@ def _onnx(path: Path) -> onnx_file.Onnx:
 def _data(run_dir, dataset: str, size, labels, skip_unreadable, ratio) -> datasets.Dataset:
     """Return the images, cropped as in the run, or without one as the file says by its `ratio`."""
     if run_dir is None and not dataset:
-        raise FlagError("missing; the model is not in a run's directory.", argument="dataset")
+        raise FlagError(
+            "missing; give it, as the model is not in a run's directory.", argument="dataset"
+        )
     crops = {None: "auto", 1.0: "none"}.get(ratio, "inception")
     config = records.finished(run_dir)[0] if run_dir else configs.Config(augment=crops)
     return rundir.load_dataset(config, dataset, tuple(size), tuple(labels), skip_unreadable)

@@ -42,7 +42,7 @@ def measure(paths: Sequence[Path], image: np.ndarray) -> list[dict[str, float] |
         env=environment,
     )
     if done.returncode:
-        killed = "the system ended it, perhaps for want of memory"
+        killed = "the system killed it, perhaps for lack of memory"
         reason = killed if done.returncode < 0 else (done.stderr.strip() or "unknown")
         return [f"measuring failed: {reason.splitlines()[-1]}"] * len(paths)
     return json.loads(done.stdout)

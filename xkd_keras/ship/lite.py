@@ -85,11 +85,11 @@ def _convert(directory: str, variant: str, images: np.ndarray) -> bytes:
         with quiet():
             model = converter.convert()
     except Exception as error:  # the converter's own error is a plain one
-        raise InputError(f"{variant}: cannot be made of this network: {_reason(error)}") from None
+        raise InputError(f"{variant}: cannot be made from this network: {_reason(error)}") from None
     if variant in INTEGER and (left := floats(model)):
         raise InputError(
-            f"{variant}: {len(left)} tensors stay float, the first '{left[0]}'; an int8 processor"
-            " could not run it."
+            f"{variant}: {len(left)} tensors stay float, the first is '{left[0]}'; an int8"
+            " processor could not run this file."
         )
     return model
 
@@ -151,8 +151,8 @@ class Lite:
             self._interpreters = [_opened(content)]
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"is not a TFLite model that runs here ({first_line(error)[:200]}); valid: a file"
-                " of xkd_keras.export."
+                f"is not a TFLite model that can run here ({first_line(error)[:200]}); valid: a"
+                " file of xkd_keras.export."
             ) from None
         inputs = self._interpreters[0].get_input_details()
         outputs = self._interpreters[0].get_output_details()
@@ -162,8 +162,8 @@ class Lite:
         same &= inputs[0]["shape"][0] == 1 and len(outputs[0]["shape"]) == 2
         if not same or {inputs[0]["dtype"], outputs[0]["dtype"]} != {np.float32}:
             raise InputError(
-                "is not an image classifier of ours: its inputs or outputs differ; valid: a file of"
-                " xkd_keras.export."
+                "is not an image classifier made by xkd_keras.export, because its inputs or"
+                " outputs differ; valid: a file of xkd_keras.export."
             )
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
 
@@ -196,5 +196,5 @@ def _opened(content: bytes) -> interpreter.Interpreter:
 def read(path: Path) -> bytes:
     """Return the content of a .tflite file; raises InputError where there is none."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; valid: one that xkd_keras.export made.")
+        raise InputError(f"{path}: there is no such file; valid: a file of xkd_keras.export.")
     return path.read_bytes()

@@ -79,8 +79,8 @@ def as_lines(labels: Sequence[str]) -> str:
     for label in labels:
         if "\n" in label or "\r" in label:
             raise InputError(
-                f"received {label!r}; valid: names without the end of a line, as files of labels"
-                " have one on each.",
+                f"received {label!r}, which contains a line break; valid: names of one line, as"
+                " label files have one name per line.",
                 argument="class_names",
             )
     return "".join(f"{label}\n" for label in labels)
@@ -102,7 +102,7 @@ def labels(model: bytes) -> tuple[str, ...]:
             return from_lines(archive.read(LABELS).decode())
     except (zipfile.BadZipFile, KeyError):
         raise InputError(
-            "holds no labels; valid: a file made by xkd_keras.export, with its metadata."
+            "contains no labels; valid: a file made by xkd_keras.export, with its metadata."
         ) from None
 
 

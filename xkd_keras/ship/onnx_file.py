@@ -65,7 +65,7 @@ def convert(
             onnx.checker.check_model(made, full_check=True)
         except Exception as error:  # tf2onnx's own errors are plain ones
             reason = first_line(error)[:200]
-            raise InputError(f"onnx: cannot be made of this network: {reason}") from None
+            raise InputError(f"onnx: cannot be made from this network: {reason}") from None
     return made.SerializeToString()
 
 
@@ -129,7 +129,7 @@ class Onnx:
             self.crop_ratio = float(known.get("crop_ratio", 1.0))
         except Exception:  # the runtime's errors are plain ones; KeyError: none of ours
             raise InputError(
-                "is not an ONNX file of ours; valid: a file of xkd_keras.export."
+                "is not an ONNX file made by xkd_keras.export; valid: a file of xkd_keras.export."
             ) from None
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -168,7 +168,7 @@ def place(directory: Path, base: Path, version: int) -> Path:
             raise
         shutil.rmtree(directory, ignore_errors=True)
         raise InputError(
-            f"{target} is there already; valid: a new number.", argument="version"
+            f"{target} already exists; valid: a new number.", argument="version"
         ) from None
     return target
 

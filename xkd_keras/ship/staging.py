@@ -17,7 +17,7 @@ def opened(run_dir: Path) -> Iterator[Path]:
     """Hold the run and give a directory on its disk to make things in; it is gone afterwards."""
     export = run_dir / "export"
     if export.exists() and not export.is_dir():
-        raise InputError(f"{export}: is a file; valid: a directory, or nothing.")
+        raise InputError(f"{export}: is a file; valid: a directory, or a path that does not exist.")
     with files.lock(run_dir):
         for left in run_dir.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)

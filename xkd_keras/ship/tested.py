@@ -71,7 +71,7 @@ class Tested:
         if abs(measured - recorded) > max(OWN, 1.5 / len(self.run.data.test)):
             raise InputError(
                 f"{self.run.directory / 'peers' / name}.keras: has a top-1 of"
-                f" {100 * measured:.2f} on the test images, and metrics.json says"
+                f" {100 * measured:.2f} on the test images, but metrics.json says"
                 f" {100 * recorded:.2f}: it is not the network of this run; restore the file."
             )
 

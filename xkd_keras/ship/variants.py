@@ -14,9 +14,9 @@ VARIANTS = {
     "int16x8": "weights int8, activations int16 (post-training)",
 }
 PRECISION = (
-    "Share of answers that should be right, such as 0.95. A threshold is chosen for it on the"
-    " validation images; less certain answers count as none of the classes; 0: no threshold. Where"
-    " not given: as in the last export."
+    "Share of answers that should be right, such as 0.95. A threshold for it is chosen on the"
+    " validation images; less certain answers count as none of the classes; 0: no threshold."
+    " Default: as in the last export."
 )
 SAVED_MODEL = "savedmodel"
 # What a network is exported as where nothing is chosen. int16x8 is 20 times slower than int8 where
@@ -38,7 +38,7 @@ def check_variants(names: Iterable[str]) -> None:
             raise FlagError.unknown("variant", name, CHOICES)
     missing = missing_for_onnx() if ONNX in names else []
     if missing:
-        line = f"{without_onnx(missing)} Valid without: {', '.join(KINDS)}."
+        line = f"{without_onnx(missing)[:-1]}; valid without it: {', '.join(KINDS)}."
         raise InputError(line, argument="variant")
 
 

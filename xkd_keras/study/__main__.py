@@ -17,7 +17,7 @@ def main() -> None:
     """Run the study that the flags describe; print the table and where the report is."""
     plan = options.plan(flags.FLAGS)
     signals.restartable()
-    command_line.tell(f"comparing {many(len(plan.arms), 'method')}, into {plan.directory}")
+    command_line.tell(f"comparing {many(len(plan.arms), 'method')}; results in {plan.directory}")
     train.check_own(plan.base)
     from xkd_keras.study import orchestration, report  # slow: after what may be wrong with flags
 

@@ -38,9 +38,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "compare",
         [],
-        "A method, repeated: METHOD[,name=NAME][,option=value...]. METHOD is one of"
-        f" {', '.join(fields.METHODS)}. Options: {', '.join(effects.TEACHING)}; a second variant"
-        " of a method needs a name.",
+        "A method to compare; repeat the flag for several: METHOD[,name=NAME][,option=value...]."
+        f" METHOD is one of {', '.join(fields.METHODS)}. Options: {', '.join(effects.TEACHING)};"
+        " a second variant of a method needs a name.",
         **kwargs,
     )
     flags.DEFINE_string(
@@ -52,22 +52,27 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "sweep",
         [],
-        "OPTION=VALUE:VALUE..., repeated: every method but solo tries all combinations on"
-        " validation images first, and takes its best.",
+        "OPTION=VALUE:VALUE..., may be repeated: every method but solo first tries all"
+        " combinations on validation images, and uses its best.",
         **kwargs,
     )
     flags.DEFINE_string(
         "shard",
         "",
-        "INDEX/COUNT: this process' part of the runs, where several share --run_dir;"
+        "INDEX/COUNT: which part of the runs this process does, where several share --run_dir;"
         " auto in a Slurm array, auto/COUNT in a Kubernetes Indexed Job.",
         **kwargs,
     )
-    beside = "Runs side by side, each in its own process; 0: as many as suit the machine."
+    beside = "Runs side by side, each in its own process; 0: as many as the machine can take."
     for name, default, text, least in (
-        ("seeds", 5, "Runs of every method, from --seed on.", 1),
+        ("seeds", 5, "Number of seeds, from --seed on: runs of every method.", 1),
         ("jobs", 1, beside, 0),
-        ("sweep_seeds", 3, "Seeds of the search; they differ from those of the study.", 1),
+        (
+            "sweep_seeds",
+            3,
+            "Number of seeds of the search; its seeds differ from those of the study.",
+            1,
+        ),
     ):
         flags.DEFINE_integer(name, default, text, least, **kwargs)
 
@@ -82,11 +87,11 @@ def plan(values: flags.FlagValues) -> Plan:
     train.check_flags(dataclasses.replace(base, **alone))  # the methods are checked below
     if base.keep != "last" or base.patience:  # every method gets the same training, and all of it
         name = "keep" if base.keep != "last" else "patience"
-        raise FlagError("is not for studies; valid: to leave it out.", argument=name)
+        raise FlagError("does not apply to studies; valid: leave it out.", argument=name)
     if base.strategy == "multiworker":
         raise FlagError(
-            "is multiworker, which is for one run; valid: another, and --shard to divide a study's"
-            " runs among machines.",
+            "received multiworker, which is for a single run; valid: another strategy, and"
+            " --shard to divide a study's runs among machines.",
             argument="strategy",
         )
     if values.preset not in ("", *PRESETS):
@@ -125,7 +130,9 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         name = names[0] if names else method
         own = name == method and not (name == "solo" and options)
         if name.lower() in fields.METHODS and not own:
-            raise FlagError(f"--compare={text}: '{name}' is a method; give another name=...")
+            raise FlagError(
+                f"--compare={text}: '{name}' is the name of a method; set another name=..."
+            )
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
             raise FlagError(
                 f"--compare={text}: name: received '{name}'; valid: up to 60 letters, digits, _, -."
@@ -134,7 +141,7 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         # Names are folders: on some disks A and a would be one.
         there = arms.setdefault(name.lower(), arm)
         if there != arm:
-            raise FlagError(f"--compare={text}: '{there.name}' is there already; set name=...")
+            raise FlagError(f"--compare={text}: '{there.name}' is compared already; set name=...")
     return tuple(arms.values())
 
 
@@ -181,14 +188,14 @@ def check(plan: Plan) -> None:
         )
     taught = any(arm.method == "kd" for arm in plan.arms)
     if plan.base.teacher_peer and not taught:
-        raise FlagError("is for --compare=kd, which is not there.", argument="teacher_peer")
+        raise FlagError("needs --compare=kd, which is not given.", argument="teacher_peer")
     if taught and "solo" not in names and not plan.base.teacher_run:
         raise FlagError(
             "kd needs solo, whose networks teach; or give --teacher_run.", argument="compare"
         )
     if plan.base.teacher != "auto":
         raise FlagError(
-            f"received {plan.base.teacher} for all methods, and would make them one;"
+            f"received {plan.base.teacher} for all methods, which would make them the same;"
             " valid: --compare=METHOD,teacher=...",
             argument="teacher",
         )
@@ -212,5 +219,5 @@ def check(plan: Plan) -> None:
         raise FlagError(f"received {len(plan.seeds)}; valid: 1 to {SWEEP_SEED}.", argument="seeds")
     if plan.grid and math.prod(map(len, plan.grid.values())) > 100:
         raise FlagError(
-            "more than 100 settings for each method; valid: a small search.", argument="sweep"
+            "more than 100 settings per method; valid: a smaller search.", argument="sweep"
         )

@@ -68,7 +68,7 @@ def _claim(plan: Plan) -> None:
             known = (directory / "study.flags").exists()
             if not known and any(path.name[0] != "." for path in directory.iterdir()):
                 raise InputError(
-                    f"'{directory}' is not empty and not a study; valid: a new or empty directory.",
+                    f"'{directory}' is neither empty nor a study; valid: a new or empty directory.",
                     argument="run_dir",
                 )
             (directory / ".lock").touch()
@@ -124,7 +124,7 @@ def _chosen(asked: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> dict
         if not any(row["chosen"] for row in rows):
             reason = next(iter(errors.values()), "unknown")
             raise InputError(
-                f"no setting of {method} ran, the first with: {reason}", argument="sweep"
+                f"no setting of {method} ran; the first failed with: {reason}", argument="sweep"
             )
     return table
 
@@ -139,9 +139,9 @@ def _known_search(plan: Plan, path: Path) -> dict[str, list[dict]]:
         same = before["seeds"] == list(plan.sweep_seeds) and tried == plan.candidates(arm)
         if tried and arm.name == arm.method and not same:
             raise InputError(
-                f"'{plan.directory}' holds another search ({arm.method} has tried"
-                f" {len(tried)} settings, the first {tried[0]}, with {len(before['seeds'])} seeds)."
-                " Choose another directory, or delete it.",
+                f"'{plan.directory}' contains another search ({arm.method} has tried {len(tried)}"
+                f" settings, the first {tried[0]}, with {len(before['seeds'])} seeds). Choose"
+                " another directory, or delete it.",
                 argument="sweep",
             )
     return before["table"]
@@ -155,7 +155,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             with shards.turn(plan):
                 _say_flags(plan)  # what is there belongs to it
         word, ready = "run" if tasks[0].test else "search", len(tasks) - len(todo)
-        there = f", {ready} of them there already" if ready else ""
+        there = f", {ready} of them already done" if ready else ""
         print(f"{word}: {many(len(tasks), 'run')}{there}")
         if tasks[0].test and len(plan.seeds) == 1 and len(plan.arms) > 1:
             print(f"warning: {report.ONE_SEED}")
@@ -171,7 +171,7 @@ def _execute(plan: Plan, tasks: Sequence[Task], errors: dict[Path, str]) -> None
             if not error and count - len(errors) == 1:  # the first that has a result
                 _tell_of_images(task)
             if count == len(errors) == _HOPELESS and len(set(errors.values())) == 1 and not ready:
-                raise InputError(f"every run failed, the first with: {errors[task.result]}")
+                raise InputError(f"every run failed; the first error: {errors[task.result]}")
 
 
 def _tell_of_images(task: Task) -> None:
@@ -203,7 +203,7 @@ def _choose(runs: int) -> int:
     here = machine.here()
     jobs = here.jobs(runs)
     if runs:
-        print(f"jobs: {jobs}, threads of each: {here.cores // jobs} ({here})")
+        print(f"jobs: {jobs}, threads per job: {here.cores // jobs} ({here})")
     return jobs
 
 
@@ -233,9 +233,9 @@ def _done(plan: Plan, task: Task) -> bool:
         there = dataclasses.replace(there, teacher_run=task.config.teacher_run)
     if differences := there.differences(asked):
         raise InputError(
-            f"'{plan.directory}' holds a run of another configuration"
-            f" ({task.result.relative_to(plan.directory)}: {'; '.join(differences)})."
-            " Choose another directory, or delete it.",
+            f"'{plan.directory}' contains a run of another configuration"
+            f" ({task.result.relative_to(plan.directory)}: {'; '.join(differences)}). Choose"
+            " another directory, or delete it.",
             argument="run_dir",
         )
     return True
@@ -252,7 +252,7 @@ def _finish(plan: Plan, tasks: Sequence[Task], table, errors: dict[Path, str]) -
     study = results.study(plan, tasks, table, errors)
     if not any(run["status"] == "done" for run in study["runs"]):
         first = next(iter(errors.values()), "none has finished")
-        raise InputError(f"every run failed, the first with: {first}")
+        raise InputError(f"every run failed; the first error: {first}")
     study["summary"] = statistics.summarize(study) | {"together": together.compared(study)}
     files.write(plan.directory / "study.csv", results.table(study))
     report.write(plan.directory, study)

@@ -215,7 +215,7 @@ class Part(Alone):
     def wait(self, pipes: Sequence, left: int) -> list:
         if left and not pipes and not self._waits:
             self._waits = True
-            print(f"waiting for what other parts do; {left} to go", flush=True)
+            print(f"waiting for runs that other parts are doing; {left} left", flush=True)
         return connection.wait(pipes, POLL) if left or pipes else []
 
     def _name(self, task: Task, generation: int) -> str:

@@ -28,18 +28,22 @@ def _search(study: Mapping) -> list[str]:
     """Return how hyper-parameters were chosen."""
     sweep, head = study["sweep"], "## How hyper-parameters were chosen"
     if not sweep:
-        return [head, "No search: options are as given above, the same for every seed."]
+        return [
+            head,
+            "There was no search: the options are those given above, the same for every seed.",
+        ]
     sizes = {name: len(settings) for name, settings in sweep["methods"].items()}
     equal = (
-        f"the same number of settings, {max(sizes.values(), default=0)}, for every method searched"
+        f"every searched method tried the same number of settings, {max(sizes.values(), default=0)}"
         if len(set(sizes.values())) < 2
-        else f"not as many for each: {both(f'{escape(k)} {v}' for k, v in sizes.items())}"
+        else "methods tried different numbers of settings:"
+        f" {both(f'{escape(k)} {v}' for k, v in sizes.items())}"
     )
     shared = sorted(set(sweep["seeds"]) & set(study["seeds"]))
     seeds = (
         f"ALSO used in the study: {both(map(str, shared))}" if shared else "not used in the study"
     )
-    never = "" if sweep["split"] == "test" else "The test images were never used to choose."
+    never = "" if sweep["split"] == "test" else "The test images were never used to choose options."
     rows = [
         [escape(name), words.options(setting), *_setting(setting)]
         for name, settings in sweep["methods"].items()
@@ -48,9 +52,9 @@ def _search(study: Mapping) -> list[str]:
     return [
         head,
         f"By {escape(sweep['criterion'])}, on {escape(sweep['split'])} images, with"
-        f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. What"
-        " makes no difference to a method is not counted, and its variants take what was chosen"
-        f" for it. {never} Bold: chosen.",
+        f" {many(len(sweep['seeds']), 'seed')} {seeds}; {equal}. Options that make no difference"
+        " to a method are not counted, and a method's variants use the setting chosen for it."
+        f" {never} Bold: chosen.",
         grid([*_SETTING, "seeds"], rows, words=2),
     ]
 

@@ -18,9 +18,9 @@ def parts(study: Mapping, summary: Mapping) -> list[str]:
     table = summary["networks"]
     text = [
         "## Calibration",
-        "Expected calibration error (ECE, 15 equal-width bins; Guo et al. 2017), cross-entropy and"
-        " Brier score (Brier 1950, the sum over the classes) on the test images, mean ± half of the"
-        " 95 % interval; less is better.",
+        "Expected calibration error (ECE, 15 equal-width bins; Guo et al. 2017), cross-entropy"
+        " and Brier score (Brier 1950, the sum over the classes) on the test images, mean ± half"
+        " of the 95 % interval; lower is better.",
     ]
     for key, (heading, factor, digits) in _SHOWN.items():
         rows = [
@@ -47,8 +47,8 @@ def _to_solo(study: Mapping, table: Mapping) -> list[str]:
         for network, by in table.items()
     ]
     return [
-        f"What {ours} changes compared with solo: differences paired by seed with their 95 %"
-        " t-interval, not adjusted for their number. Below zero, the probabilities are better; an"
-        " interval that reaches above zero does not exclude that they are worse.",
-        grid([f"{ours} to solo", *(heading for heading, *_ in _SHOWN.values())], rows),
+        f"Differences of {ours} from solo, paired by seed, with their 95 % t-intervals, not"
+        " adjusted for multiple comparisons. Below zero, the probabilities are better; if an"
+        " interval reaches above zero, they may also be worse.",
+        grid([f"{ours} vs. solo", *(heading for heading, *_ in _SHOWN.values())], rows),
     ]

@@ -56,7 +56,7 @@ def write(study_dir: str | os.PathLike, study: Mapping) -> Path:
 
 def table(study: Mapping) -> str:
     """Return the result as aligned plain text: one line per network and method."""
-    rows = [["network", "method", "seeds", "top-1 %", "ECE %", "to solo (95 %)", "Holm p"]]
+    rows = [["network", "method", "seeds", "top-1 %", "ECE %", "vs. solo (95 %)", "Holm p"]]
     summary = _summary(study)
     for network, by in summary["networks"].items():
         for method, values in by.items():
@@ -114,10 +114,11 @@ def _together(study: Mapping, summary: Mapping) -> list[str]:
         rows.append([escape(method), f"{100 * error:.2f}", difference(result, 1), holm, seeds])
     return [
         "## All networks together",
-        "The geometric mean of the networks' error rates, over all finished seeds of a method; and"
-        f" which part of its errors {ours} avoids, in %, over the seeds that both have, with the"
-        " t-interval of the mean logarithm, paired by seed. Holm p: adjusted over the main methods,"
-        f" and separately over the variants. W / T / L: seeds that {ours} wins, ties, loses.",
+        "The geometric mean of the networks' error rates, over all finished seeds of a method;"
+        f" and the share of these errors that {ours} avoids, in %, over the seeds that both have,"
+        " with the t-interval of the mean logarithm, paired by seed. Holm p: adjusted over the"
+        f" main methods, and separately over the variants. W / T / L: number of seeds that {ours}"
+        " wins, ties, loses.",
         grid(["", "error %", f"fewer errors with {ours} %", "Holm p", "W / T / L"], rows),
     ]
 
@@ -147,7 +148,7 @@ def _pairs(summary: Mapping) -> int:
 
 
 def _headings(reference: str) -> list[str]:
-    return [f"to {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
+    return [f"vs. {reference}, points", "Holm p", "W / T / L", "fewer errors %"]
 
 
 def _cells(result: Mapping | None) -> list[str]:
@@ -168,22 +169,25 @@ def _explained(study: Mapping, summary: Mapping) -> str:
         return text
     text += (
         " Holm p: paired t-test, adjusted over all networks and methods compared with solo; the"
-        " ensemble is not tested, nor is a difference that is the same for every seed."
-        " W / T / L: seeds won, tied, lost. Fewer errors: the part of solo's errors that is gone"
+        " ensemble is not tested, nor is a difference that is the same for every seed. W / T / L:"
+        " seeds won, tied, lost. Fewer errors: the share of solo's errors that is avoided"
     )
     pairs = _pairs(summary)
     text += ", with a bootstrap interval (BCa, pairs resampled)." if pairs >= _RESAMPLED else "."
     if _RESAMPLED <= pairs < _BOOTSTRAP:
-        text += " With so few seeds, that interval is too narrow: trust the one of the difference."
+        text += (
+            " With so few seeds, that interval is too narrow; trust the interval of the difference."
+        )
     families = [_family(study, peer) for peer in study["peers"] if _claim(study, peer)]
     if "mcod" in study["main"] and families:
-        share = " Paper: AlexNet's share there." if "alexnet" in families else ""
+        share = " “Paper %” is AlexNet's share in the paper." if "alexnet" in families else ""
         text += (
-            f" On CIFAR-100, {paper.SOURCE}, reports {both(_gains(families))} points.{share}"
+            f" On CIFAR-100, {paper.SOURCE}, reports gains in points:"
+            f" {both(_gains(families))}.{share}"
             + (
-                " Its learning options are not fully known."
+                " The paper's learning options are not fully known."
                 if study["dataset"] == "cifar100"
-                else " Data and learning options differ: not comparable in absolute terms."
+                else " Data and learning options differ, so absolute values cannot be compared."
             )
         )
     return text
@@ -243,9 +247,9 @@ def _ablations(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]
     if not variants:
         return []
     parts = [
-        f"## Which part of {ours} helps",
-        "Variants, with the settings chosen for their method; a family of their own in Holm's"
-        " correction.",
+        f"## Which parts of {ours} help",
+        "These are variants, with the settings chosen for their method. They form a family of"
+        " their own in Holm's correction.",
     ]
     if "ablations.svg" in pictures:
         alt = f"Difference of each variant from {ours} in points, with 95 % intervals"
@@ -271,11 +275,10 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
     shown = "cost.svg" in pictures
     return [
         "## Accuracy against cost",
-        "Seconds of training all networks of a run, without start-up; the time to train a frozen"
-        " teacher is included;"
-        f" {_beside(study)}."
+        "Seconds to train all networks of a run, without start-up but with the training of a"
+        f" frozen teacher; {_beside(study)}."
         + (" Vertical bars: 95 % interval; horizontal bars: quartiles." if shown else ""),
-        *([picture("cost.svg", "Top-1 against the seconds of a run")] if shown else []),
+        *([picture("cost.svg", "Top-1 against the seconds per run")] if shown else []),
         grid(["", "median s", "quartiles", "of which teacher", "times solo"], rows),
     ]
 
@@ -283,7 +286,7 @@ def _cost(study: Mapping, summary: Mapping, pictures: Mapping) -> list[str]:
 def _beside(study: Mapping) -> str:
     """Return how the runs shared the machine, which their seconds depend on."""
     jobs, shards = study.get("jobs", 1), study.get("shards", 1)
-    each = f"{jobs} runs were side by side" if jobs > 1 else "one run at a time"
+    each = f"{jobs} runs were done side by side" if jobs > 1 else "one run at a time"
     return each + (f" in each of {shards} parts (--shard)" if shards > 1 else "")
 
 
@@ -292,6 +295,7 @@ def _diversity(pictures: Mapping) -> list[str]:
         return []
     return [
         "## Diversity",
-        "How much the networks differ on validation images: mean over seeds, 95 % interval shaded.",
+        "How much the networks differ on the validation images: mean over seeds, with the 95 %"
+        " interval shaded.",
         picture("diversity.svg", "Disagreement and pairwise KL of the networks over the epochs"),
     ]

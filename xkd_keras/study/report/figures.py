@@ -146,7 +146,7 @@ def cost(study: Mapping, summary: Mapping) -> Figure | None:
         if i % columns == 0:
             axes.set_ylabel("top-1 on test (%)")
         if i + columns >= len(table):
-            axes.set_xlabel("seconds of a run")
+            axes.set_xlabel("seconds per run")
     grid[0, 0].set_xlim(left=0, right=1.08 * max(summary["cost"][m]["high"] for m in methods))
     _legend(figure, study, methods, "")
     return figure

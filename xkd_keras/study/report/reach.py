@@ -13,11 +13,11 @@ from xkd_keras.study.report.figures import signed
 
 _POINT = 0.01
 _FEW = 0.02  # test images that may add more than this to a difference
-ONE_SEED = "one seed proves nothing; five show differences of some points"
+ONE_SEED = "one seed proves nothing; five can show differences of a few points"
 # Student's t at 97.5 %, over the root of the number: 8.98 for two seeds, 1.24 for five.
 TWO_SEEDS = (
     "two seeds give intervals about seven times as wide as five; plan five (--seeds=5 keeps these"
-    " two), and say so if you add them after a look"
+    " two), and report it if you add seeds after seeing the result"
 )
 
 
@@ -33,15 +33,19 @@ def bullets(study: Mapping, summary: Mapping, said: Mapping) -> list[str]:
     few = f" ({TWO_SEEDS})" if len(study["seeds"]) == 2 else ""
     text = (
         f"**What these seeds can show:** a difference from {escape(_rival(said))} of at least"
-        f" {both(able)} is found with a probability of 80 %, before Holm's correction{few}."
+        f" {both(able)} is detected with a power of 80 %, before Holm's correction{few}."
     )
     if more := _seeds(said):
         text += (
-            f" With it, at the same spread, the observed difference would need {both(more)}, which"
-            " is to be planned: adding seeds until it shows makes p-values too small."
+            " At the same spread and power, after Holm's correction, the observed difference"
+            f" would need {both(more)}. Plan them in advance: adding seeds until a difference"
+            " shows makes p-values too small."
         )
     if more := _images(study, summary, said):
-        text += f" To rule out that the choice of test images made it takes {both(more)}."
+        text += (
+            " Ruling out that the choice of test images caused the difference would take"
+            f" {both(more)}."
+        )
     return [text]
 
 
@@ -49,7 +53,8 @@ def of_images(study: Mapping, summary: Mapping) -> str:
     """Return how much other test images may add to a difference, in brackets; empty if unknown."""
     said = statistics.verdict(study, summary)
     alone = _accuracies(study, summary, _rival(said)).values()
-    return f" ({_moved(study['data']['examples']['test'], alone)[1]})" if alone else ""
+    moved = alone and _moved(study["data"]["examples"]["test"], alone)[1]
+    return f" (they may add {moved})" if alone else ""
 
 
 def few_images(images: int, accuracies: Iterable[float]) -> list[str]:
@@ -72,7 +77,7 @@ def _moved(images: int, accuracies: Iterable[float]) -> tuple[float, str]:
     text = f"up to {100 * moved:.1f} points to a difference"
     if moved > _POINT:
         needed = max(power.images_for(_POINT, mean) for mean in accuracies)
-        text += f"; {_rounded(needed):,} images would add no more than one"
+        text += f"; {_rounded(needed):,} images would add one point at most"
     return moved, text
 
 
@@ -85,12 +90,13 @@ def warnings(study: Mapping, summary: Mapping) -> list[str]:
     lines = [few[seeds]] if seeds in few and said["against"] else []
     if more := _seeds(said, named=str):
         lines.append(
-            f"{seeds} seeds do not show {what}; at the same spread, it would need {both(more)}"
+            f"{seeds} seeds do not show {what}; at the same spread, showing it would need"
+            f" {both(more)}"
         )
     if more := _images(study, summary, said, named=str):
         lines.append(
-            f"{many(images, 'test image')} are few for {what}; to rule out that their choice made"
-            f" it takes {both(more)}"
+            f"{many(images, 'test image')} are few for {what}; ruling out that their choice"
+            f" caused it would take {both(more)}"
         )
     return lines
 

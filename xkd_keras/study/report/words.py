@@ -71,7 +71,7 @@ def opening(study: Mapping, summary: Mapping) -> list[str]:
     """Return the title, the answer in one sentence, and what to know about it as a list."""
     said, title = statistics.verdict(study, summary), f"# {escape(study['title'])}"
     if not summary["runs"]["done"]:
-        answer = f"None of {summary['runs']['expected']:,} runs has finished: there is no result."
+        answer = f"None of {summary['runs']['expected']:,} runs has finished: no result yet."
         points = [_compared(study), _failures(study, summary, said)]
     else:
         answer = _answer(study, summary, said)
@@ -104,7 +104,7 @@ def _answer(study: Mapping, summary: Mapping, said: Mapping) -> str:
         if means:
             best = max(means, key=means.get)
             tops.append(f"{escape(best)} for {escape(network)} ({100 * means[best]:.2f} %)")
-    return f"{place}, nothing is compared with {ours}; the highest mean is that of {both(tops)}."
+    return f"{place}, no method is compared with {ours}; the highest means: {both(tops)}."
 
 
 def _clauses(judged: Mapping[str, Mapping], rival: str) -> list[str]:
@@ -136,10 +136,10 @@ def _compared(study: Mapping) -> str:
     recipe = f", {many(config['epochs'], 'epoch')}" if "epochs" in config else ""
     return (
         f"**Compared:** {both(map(escape, study['main']))}{also}; with"
-        f" {many(len(study['seeds']), 'seed')} each, {both(map(escape, study['peers']))} trained on"
-        f" {study['data']['examples']['train']:,} images{recipe}. Within a seed, all methods share"
-        " the initial weights, the order of the images and the learning options; what differs is"
-        f" how the networks teach each other.{_from_elsewhere(study)}"
+        f" {many(len(study['seeds']), 'seed')} each, {both(map(escape, study['peers']))} trained"
+        f" on {study['data']['examples']['train']:,} images{recipe}. For each seed, all methods"
+        " share the initial weights, the order of the images and the learning options; only the"
+        f" way in which the networks teach each other differs.{_from_elsewhere(study)}"
     )
 
 
@@ -148,15 +148,15 @@ def _from_elsewhere(study: Mapping) -> str:
     teacher = study["config"].get("teacher_run")
     if not teacher or not any(each["method"] == "kd" for each in study["methods"].values()):
         return ""
-    return f" The teacher of kd is `{escape(teacher)}`, whatever images it was trained on."
+    return f" The teacher of kd is `{escape(teacher)}`; it may have been trained on other images."
 
 
 def _sure(study: Mapping, summary: Mapping) -> str:
     n = study["data"]["examples"]["test"]
     images = (
-        f"All numbers are of the same {n:,} test images; one image is {100 / n:.2g} points."
-        " Intervals cover the spread over seeds only; other test images would widen them"
-        f"{reach.of_images(study, summary)}."
+        f"All numbers are measured on the same {n:,} test images; one image is {100 / n:.2g}"
+        " points. Intervals cover the spread over seeds only; other test images would widen"
+        f" them{reach.of_images(study, summary)}."
     )
     if len(study["seeds"]) < 2:
         return f"**How sure:** not at all, because one seed proves nothing. {images}"
@@ -180,7 +180,9 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
         which = "any network" if len(unshown) == len(alone) > 1 else both(unshown)
         items.append(f"{ours} is not shown to be better than {_ALONE} for {which}")
     if runs["done"] and ours != "solo" and "solo" not in said["against"]:
-        items.append(f"whether {ours} is better than {_ALONE} is not known: it was not measured")
+        items.append(
+            f"whether {ours} is better than {_ALONE} is unknown, because it was not measured"
+        )
     for rival, judged in [*said["against"].items(), *said["variants"].items()]:
         behind = {p: result for p, result in judged.items() if result["answer"] == WORSE}
         name = _ALONE if rival == "solo" else escape(rival)
@@ -190,8 +192,10 @@ def _failures(study: Mapping, summary: Mapping, said: Mapping) -> str:
             verb = "are " if what != "failed" and count > 1 else "is " if what != "failed" else ""
             items.append(f"{count:,} of {many(runs['expected'], 'run')} {verb}{what}")
     if left := study.get("left_out"):
-        items.append(f"left out: {many(left, 'finished run')} of methods or seeds not asked for")
-    return f"**What did not work:** {'; '.join(items) or 'nothing that these runs can show'}."
+        items.append(
+            f"left out: {many(left, 'finished run')} of methods or seeds that were not requested"
+        )
+    return f"**What did not work:** {'; '.join(items) or 'nothing, as far as these runs show'}."
 
 
 def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
@@ -201,16 +205,16 @@ def _nothing_learned(study: Mapping, summary: Mapping) -> list[str]:
         means = [by["mean"] for by in summary["networks"][peer].values() if by["mean"] is not None]
         if means and findings.guesses(max(means), study["data"]):
             items.append(
-                f"{escape(peer)} is not clearly better than guessing with any method: train longer,"
-                " or look at the learning rates"
+                f"{escape(peer)} is not clearly better than guessing with any method; train"
+                " longer, or change the learning rates"
             )
     done = statistics.finished(study)
     for method, about in study["methods"].items():
         strengths = [run.get("lambda_max") for (of, _), run in done.items() if of == method]
         if about["method"] != "solo" and strengths and set(strengths) == {0.0}:
             items.append(
-                f"nobody was taught in {escape(method)}: its weight lambda was 0 throughout (a"
-                " shorter --distill_period or --distill_start helps)"
+                f"no network was taught in {escape(method)}, because its weight lambda was 0"
+                " throughout (a shorter --distill_period or --distill_start helps)"
             )
     return items
 
