@@ -31,8 +31,11 @@ def whole(directory, data_dir):
 
 
 def in_process(tasks, jobs, part):
-    """Do what `workers.run_all` does here: nothing is imported or traced a second time."""
-    for task in tasks:
+    """Do what `workers.run_all` does here: nothing is imported or traced a second time.
+
+    What fails comes last: a run that fails makes every graph be forgotten.
+    """
+    for task in sorted(tasks, key=lambda task: "broken" in task.name):  # teachers stay before
         yield task, workers._attempt(measurement.run, task)
 
 

@@ -8,6 +8,7 @@ import tf_keras
 from xkd_keras import peers
 from xkd_keras.compression import twin
 from xkd_keras.errors import InputError
+from xkd_keras.peers import densenet, resnet
 
 
 def pixels(n, side=32):
@@ -34,10 +35,12 @@ def test_a_twin_has_the_logits_the_names_and_what_is_frozen(name):
     assert learned == [tuple(v.shape) for v in model.trainable_variables]
 
 
-def test_a_batch_norm_that_cannot_be_folded_gets_an_identity_before_it():
+def test_a_batch_norm_that_cannot_be_folded_gets_an_identity_before_it(monkeypatch):
+    monkeypatch.setitem(densenet.VARIANTS, "densenet-bc-40-12", (16, 12))  # small: two a block
+    monkeypatch.setitem(resnet.VARIANTS, "resnet20", 1)
     model = peers.build("densenet-bc-40-12", (32, 32, 3), 7, seed=1)
     added = [each for each in twin.twin(model).layers if each.name.endswith("_identity")]
-    # 36 convolutions follow a batch norm of what was concatenated; so do two transitions and the
+    # Six convolutions follow a batch norm of what was concatenated; so do two transitions and the
     # classifier, of which all but the bottlenecks' second batch norms have no convolution to join.
     norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
     inside = [

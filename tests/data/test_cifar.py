@@ -1,5 +1,7 @@
 """CIFAR's real TFDS builders, run on a small archive in the true binary formats."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -8,33 +10,41 @@ from xkd_keras import data
 from xkd_keras.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Each data set as it was written, prepared and loaded, by name; nobody may change it."""
+
+    def prepare(name):
+        directory, write = tmp_path_factory.mktemp(name), {"cifar10": write_cifar10}
+        with pytest.MonkeyPatch.context() as patch:
+            parts = write.get(name, write_cifar100)(directory, patch)
+            return parts, directory, data.load(name, data_dir=str(directory))
+
+    return functools.cache(prepare)
+
+
 def _sorted_pixels(images):
     return sorted(image.tobytes() for image in images)
 
 
-@pytest.mark.parametrize(
-    ("name", "write", "held_out"),
-    [("cifar10", write_cifar10, 10), ("cifar100", write_cifar100, 100)],
-)
-def test_pixels_and_labels_are_those_written(name, write, held_out, tmp_path, monkeypatch):
-    parts = write(tmp_path, monkeypatch)
-    dataset = data.load(name, data_dir=str(tmp_path))
+@pytest.mark.parametrize(("name", "held_out"), [("cifar10", 10), ("cifar100", 100)])
+def test_pixels_and_labels_are_those_written(written, name, held_out):
+    parts, _, dataset = written(name)
     images, labels = parts["train"]
-    written = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    label_of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     assert (len(dataset.train), len(dataset.validation)) == (len(labels) - held_out, held_out)
     read = []
     for split in (dataset.train, dataset.validation):
         pixels = data.images(split, range(len(split)), dataset)
         read += [image.tobytes() for image in pixels]
-        assert [written[image.tobytes()] for image in pixels] == data.labels(split).tolist()
-    assert sorted(read) == sorted(written)
+        assert [label_of[image.tobytes()] for image in pixels] == data.labels(split).tolist()
+    assert sorted(read) == sorted(label_of)
     test = data.images(dataset.test, range(len(dataset.test)), dataset)
     assert _sorted_pixels(test) == _sorted_pixels(parts["test"][0])
 
 
-def test_classes_recipe_and_statistics(tmp_path, monkeypatch):
-    write_cifar10(tmp_path, monkeypatch)
-    dataset = data.load("cifar10", data_dir=str(tmp_path))
+def test_classes_recipe_and_statistics(written):
+    *_, dataset = written("cifar10")
     assert dataset.class_names == tuple(CIFAR10_NAMES)
     assert (dataset.augment, dataset.image_shape, dataset.crop_ratio) == (
         "crop_flip",
@@ -46,18 +56,20 @@ def test_classes_recipe_and_statistics(tmp_path, monkeypatch):
     np.testing.assert_allclose(dataset.std, pixels.std(0, dtype=np.float64), rtol=1e-9)
 
 
-def test_cifar100_uses_the_fine_labels(tmp_path, monkeypatch):
-    write_cifar100(tmp_path, monkeypatch)
-    dataset = data.load("cifar100", data_dir=str(tmp_path))
+def test_cifar100_uses_the_fine_labels(written):
+    *_, dataset = written("cifar100")
     assert dataset.class_names[7] == "fine7"
     assert set(data.labels(dataset.test)) == set(range(100))
 
 
-def test_one_pixel_changes_the_fingerprint_and_nothing_else_does(tmp_path, monkeypatch):
-    prints = []
-    original = np.random.default_rng
-    for changed, options in ((0, {}), (0, {"cache_gib": 0}), (0, {"seed": 5}), (1, {})):
-        here = tmp_path / str(len(prints))
+def test_one_pixel_changes_the_fingerprint_and_nothing_else_does(written, tmp_path, monkeypatch):
+    _, directory, dataset = written("cifar10")
+    for options in ({"cache_gib": 0}, {"seed": 5}):
+        again = data.load("cifar10", data_dir=str(directory), **options)
+        assert again.fingerprint == dataset.fingerprint
+    original, prints = np.random.default_rng, []
+    for changed in (0, 1):
+        here = tmp_path / str(changed)
 
         def generator(seed, changed=changed):
             rng = original(seed)
@@ -74,15 +86,15 @@ def test_one_pixel_changes_the_fingerprint_and_nothing_else_does(tmp_path, monke
 
         monkeypatch.setattr(np.random, "default_rng", generator)
         write_cifar10(here, monkeypatch)
-        prints.append(data.load("cifar10", data_dir=str(here), **options).fingerprint)
-    assert prints[0] == prints[1] == prints[2]
-    assert prints[3] != prints[0]
+        prints.append(data.load("cifar10", data_dir=str(here)).fingerprint)
+    assert prints[0] == dataset.fingerprint
+    assert prints[1] != prints[0]
 
 
-def test_subset_is_stratified_seeded_and_beside_the_validation_images(tmp_path, monkeypatch):
-    write_cifar10(tmp_path, monkeypatch)
-    load = lambda **options: data.load("cifar10", data_dir=str(tmp_path), **options)  # noqa: E731
-    whole, first, second = load(), load(train_examples=30), load(train_examples=30, seed=1)
+def test_subset_is_stratified_seeded_and_beside_the_validation_images(written):
+    _, directory, whole = written("cifar10")
+    load = functools.partial(data.load, "cifar10", data_dir=str(directory))
+    first, second = load(train_examples=30), load(train_examples=30, seed=1)
     assert np.bincount(data.labels(first.train)).tolist() == [3] * 10
     assert set(first.train.positions) <= set(whole.train.positions)
     assert set(first.train.positions) != set(second.train.positions)

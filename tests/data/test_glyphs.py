@@ -8,6 +8,7 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from tensorflow_datasets.core.utils import gcs_utils
 
+from tests import once
 from xkd_keras import data
 from xkd_keras.data.glyph_drawing import CLASSES, COUNTS, FACES, draw, font_path, identity, shape
 from xkd_keras.data.glyphs import CHECKSUMS, Glyphs, checksum
@@ -16,20 +17,23 @@ ALL_FACES = [face for faces in FACES.values() for face in faces]
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("glyphs"))
+def directory(shared):
+    def ask(*args):
+        raise AssertionError("asked the network")
+
+    def prepare(path):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gcs_utils, "gcs_dataset_info_files", ask)
+            patch.setattr(gcs_utils, "is_dataset_on_gcs", ask)
+            patch.setattr("socket.getaddrinfo", ask)
+            data.load("glyphs", data_dir=str(path))
+
+    return str(once.made(shared, "glyphs", prepare))
 
 
 @pytest.fixture(scope="module")
 def dataset(directory):
-    def ask(*args):
-        raise AssertionError("asked the network")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gcs_utils, "gcs_dataset_info_files", ask)
-        patch.setattr(gcs_utils, "is_dataset_on_gcs", ask)
-        patch.setattr("socket.getaddrinfo", ask)
-        return data.load("glyphs", data_dir=directory)
+    return data.load("glyphs", data_dir=directory)
 
 
 @pytest.fixture(scope="module")

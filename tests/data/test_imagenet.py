@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests import once
 from tests.fake_cifar import no_network, write_imagenet
 from xkd_keras import data
 from xkd_keras.errors import InputError
@@ -12,13 +13,14 @@ OPTIONS = {"image_size": 32, "augment": "inception", "validation_fraction": 0.3}
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    path = tmp_path_factory.mktemp("imagenet")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        no_network(monkeypatch)
-        write_imagenet(path, synsets=SYNSETS)
-        data.load("imagenet2012", data_dir=str(path), **OPTIONS)
-    return str(path)
+def directory(shared):
+    def prepare(path):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            no_network(monkeypatch)
+            write_imagenet(path, synsets=SYNSETS)
+            data.load("imagenet2012", data_dir=str(path), **OPTIONS)
+
+    return str(once.made(shared, "imagenet", prepare))
 
 
 @pytest.fixture(scope="module", params=[2.0, 0.0], ids=["in_memory", "streamed"])

@@ -72,13 +72,13 @@ def test_a_head_that_is_not_finite_teaches_nobody():
 def test_the_loss_has_the_terms_of_the_exits_and_the_metrics_are_of_the_peers_alone():
     peers = pair()
     cohort = Cohort(peers, 0.5, "pairwise", temperature=2.0, distill={"b": 0.25}, exits=LAYERS)
-    cohort.compile(keras.optimizers.SGD(0.0))
-    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
+    cohort.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    z = np.stack([peer(IMAGES) for peer in peers])
     early = []
     for peer in peers:
         outputs = [peer.get_layer(layer).output for layer in LAYERS[peer.name]]
-        maps = keras.Model(peer.input, outputs).predict(IMAGES, verbose=0)
-        maps = maps if isinstance(maps, list) else [maps]
+        maps = keras.Model(peer.input, outputs)(IMAGES)
+        maps = [np.asarray(each) for each in (maps if isinstance(maps, list) else [maps])]
         heads = [head.get_weights() for head in cohort.exits.heads[peer.name]]
         early.append([m.mean((1, 2)) @ w + b for m, (w, b) in zip(maps, heads, strict=True)])
     want = 0.0
@@ -95,10 +95,11 @@ def test_the_loss_has_the_terms_of_the_exits_and_the_metrics_are_of_the_peers_al
 
 def test_a_step_moves_a_head_by_the_gradient_of_its_own_losses():
     peers = pair()
-    cohort = compiled(peers, 0.1, schedule=0.5, teacher="pairwise", temperature=1.0, exits=LAYERS)
+    options = {"schedule": 0.5, "teacher": "pairwise", "temperature": 1.0, "exits": LAYERS}
+    cohort = compiled(peers, 0.1, eager=True, **options)
     (head,) = cohort.exits.heads["a"]
     maps = keras.Model(peers[0].input, peers[0].get_layer("first").output)
-    x = maps.predict(IMAGES[:16], verbose=0).mean((1, 2))
+    x = np.asarray(maps(IMAGES[:16])).mean((1, 2))
     z = cohort.exits.logits(IMAGES[:16])
     kernel, bias = head.get_weights()
     p = softmax(x @ kernel + bias, -1)

@@ -56,9 +56,9 @@ def test_the_mean_remembers_a_fiftieth_of_each_step_and_no_step_that_is_not_fini
 
 def test_the_ensemble_is_weighted_by_mastery_and_lambda_is_that_of_the_others():
     peers = [linear("a"), linear("b")]
-    logits = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
+    logits = np.stack([peer(IMAGES) for peer in peers])
     cohort = Cohort(peers, 0.7, temperature=2.0, distill={"b": 0.5}, adapt=1.5)
-    cohort.compile(keras.optimizers.SGD(0.0))
+    cohort.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     cohort.mastery.cross_entropy.assign([0.2, 1.0])
     shown = cohort.train_on_batch(IMAGES, LABELS, return_dict=True)
     mastered = np.exp(-1.5 * np.array([0.2, 1.0]))
@@ -76,9 +76,9 @@ def test_the_ensemble_is_weighted_by_mastery_and_lambda_is_that_of_the_others():
 def test_mastery_does_not_depend_on_the_scale_of_sample_weights(scale):
     weights = np.random.default_rng(1).uniform(0.5, 1.5, 48)
     peers = [linear("a"), linear("b")]
-    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in peers])
+    z = np.stack([peer(IMAGES) for peer in peers])
     entropy = -log_softmax(z.astype("float64"), -1)[:, np.arange(48), LABELS]
-    cohort = compiled(peers, rate=0.0, adapt=1.0)
+    cohort = compiled(peers, rate=0.0, adapt=1.0, eager=True)
     fit(cohort, sample_weight=scale * weights)
     want = np.full(2, np.log(4.0))
     for rows in (slice(0, 16), slice(16, 32), slice(32, 48)):
@@ -87,7 +87,7 @@ def test_mastery_does_not_depend_on_the_scale_of_sample_weights(scale):
 
 
 def test_a_step_whose_images_all_have_weight_0_says_nothing_of_mastery():
-    cohort = compiled([linear("a"), linear("b")], adapt=1.0)
+    cohort = compiled([linear("a"), linear("b")], adapt=1.0, eager=True)
     fit(cohort, sample_weight=np.zeros(48))
     np.testing.assert_allclose(cohort.mastery.cross_entropy, np.log([4.0, 4.0]), rtol=1e-6)
 
@@ -96,7 +96,7 @@ def test_a_step_whose_images_all_have_weight_0_says_nothing_of_mastery():
 def test_a_replica_without_an_image_says_nothing_of_mastery(two_cpus):
     with two_cpus.scope():
         cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0)
-    z = np.stack([peer.predict(IMAGES, verbose=0) for peer in cohort.peers.values()])
+    z = np.stack([peer(IMAGES) for peer in cohort.peers.values()])
     entropy = -log_softmax(z, -1)[:, np.arange(48), LABELS]
     want = np.full(2, np.log(4.0))
     cohort.fit(IMAGES[:17], LABELS[:17], batch_size=16, shuffle=False, verbose=0)
@@ -111,9 +111,10 @@ def test_what_mixed_labels_leave_open_is_no_lack_of_mastery():
     lost = scipy_entropy(parts, axis=1)
     np.testing.assert_allclose(losses.entropy(parts.astype("float32")), lost, rtol=1e-5)
     np.testing.assert_array_equal(losses.entropy(np.array([2, 0])), [0.0, 0.0])
-    cohort = compiled([linear("a"), linear("b")], rate=0.0, adapt=1.0, mix="mixup", seed=3)
+    options = {"rate": 0.0, "adapt": 1.0, "mix": "mixup", "seed": 3, "eager": True}
+    cohort = compiled([linear("a"), linear("b")], **options)
     images, labels, _ = mixing.mix("mixup", IMAGES, LABELS, 4, (3, 0))
-    z = np.stack([peer.predict(images, verbose=0) for peer in cohort.peers.values()])
+    z = np.stack([peer(images) for peer in cohort.peers.values()])
     labels = np.asarray(labels, "float64")
     assert (labels.max(1) < 1).any()
     apart = -(labels * log_softmax(z, -1)).sum(-1).mean(1) - scipy_entropy(labels, axis=1).mean()

@@ -149,7 +149,7 @@ def test_a_gate_weighs_by_image_and_learns_from_the_labels_alone():
 def test_a_cohort_with_a_gate_learns_it_and_lowers_its_loss():
     cohort = compiled([linear("a"), linear("b")], teacher="gate", schedule=0.0, rate=0.05)
     gate = cohort._teacher
-    frozen_peers = np.stack([p.predict(IMAGES, verbose=0) for p in cohort.peers.values()])
+    frozen_peers = np.stack([p(IMAGES) for p in cohort.peers.values()])
 
     def loss():
         gate(tf.constant(frozen_peers), weights=None, labels=tf.constant(FOUR), images=None)
@@ -188,7 +188,7 @@ def test_a_frozen_teacher_is_the_weighted_mean_of_its_models_and_never_changes()
     cohort = compiled([linear("a")], teacher=teachers.Frozen(models, {"s": 3.0, "t": 1.0}))
     got = cohort.evaluate(IMAGES, FOUR, verbose=0, return_dict=True)
     networks = [cohort.peers["a"], *models.values()]
-    z, s, t = (network.predict(IMAGES, verbose=0).astype("f8") for network in networks)
+    z, s, t = (np.asarray(network(IMAGES), "f8") for network in networks)
     q = softmax((0.75 * s + 0.25 * t) / 3, -1)
     want = 9 * np.mean(np.sum(q * (np.log(q) - log_softmax(z / 3, -1)), -1))
     assert got["a_distillation"] == pytest.approx(want, rel=1e-4)

@@ -64,10 +64,11 @@ def test_weights_that_keras_saved_answer_plain_pixels_as_keras_does(name, tmp_pa
     model.save(tmp_path / "a.keras")
     peer = peers.build(f"applications:{name}", SHAPE, 5, start=str(tmp_path / "a.keras"))
     np.testing.assert_allclose(logits(peer, PIXELS) / scale, want / scale, atol=1e-4)
-    # With other classes everything but the last layer is the same.
-    fewer = peers.build(f"applications:{name}", SHAPE, 3, **start)
-    for ours, theirs in zip(fewer.get_weights()[2:-2], peer.get_weights()[2:-2], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    if name in ("MobileNet", "ResNet50"):  # which end in a convolution, and in a dense layer
+        # With other classes everything but the last layer is the same.
+        fewer = peers.build(f"applications:{name}", SHAPE, 3, **start)
+        for ours, theirs in zip(fewer.get_weights()[2:-2], peer.get_weights()[2:-2], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.fixture
@@ -118,10 +119,10 @@ def test_imagenet_that_cannot_be_downloaded_is_one_line(monkeypatch):
 
 
 def test_a_body_without_its_classifier_gives_a_new_last_layer(tmp_path):
-    model = keras.applications.MobileNetV2(weights=None, input_shape=SHAPE, include_top=False)
+    model = keras.applications.MobileNet(weights=None, input_shape=SHAPE, include_top=False)
     shaken(model).save_weights(tmp_path / "body.weights.h5")
     start = str(tmp_path / "body.weights.h5")
-    peer = peers.build("applications:MobileNetV2", SHAPE, 4, start=start)
+    peer = peers.build("applications:MobileNet", SHAPE, 4, start=start)
     for got, want in zip(peer.get_weights()[2:-2], model.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
 

@@ -70,16 +70,13 @@ def test_counts_and_logits(name):
     assert model.name == name
     assert (model.layers[1].name, model.layers[-1].name) == ("normalize", "logits")
     assert all(layer.__module__.startswith("keras.") for layer in model.layers)
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    assert all(each.momentum == 0.9 for each in norms)  # Keras' own 0.99 follows too slowly
+    assert bool(norms) == ("alexnet" not in name and name != "imagenet_vgg16")
     logits = keras.ops.convert_to_numpy(model(pixels(model)))
     assert (logits.shape, logits.dtype) == ((2, classes), np.float32)
     assert np.isfinite(logits).all()
     assert np.ptp(logits) > 0
-
-
-def test_no_slow_batch_norm_is_left_in_the_applications():
-    model = peers.build("imagenet_mobilenet_v2", (64, 64, 3), 2)
-    momenta = {x.momentum for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
-    assert momenta == {0.9}
 
 
 @pytest.mark.parametrize(
@@ -124,14 +121,14 @@ def test_strided_convolutions_pad_both_sides():
 
 def test_seed_and_label_decide_the_weights():
     def weights(**options):
-        return peers.build("resnet20", (8, 8, 3), 4, **options).get_weights()
+        return peers.build("alexnet", (32, 32, 3), 4, **options).get_weights()
 
     def kernels_differ(a, b):
         kernels = [(v, w) for v, w in zip(a, b, strict=True) if v.ndim > 1][1:]  # not normalize's
         return all(np.abs(v - w).max() > 0.01 for v, w in kernels)
 
     first = weights(seed=7, label="a")
-    peers.build("alexnet", (32, 32, 3), 2)
+    peers.build("tests.small_peers:plain", (8, 8, 3), 2)
     random.random()
     for v, w in zip(first, weights(seed=7, label="a"), strict=True):
         np.testing.assert_array_equal(v, w)
@@ -142,8 +139,9 @@ def test_seed_and_label_decide_the_weights():
 
 def test_seed_and_label_decide_the_dropout():
     def dropped(label):
-        model = peers.build("mobilenet_v2", (8, 8, 3), 2, seed=7, label=label)
-        layer = model.get_layer("dropout")
+        name = "tests.small_peers:normalised"
+        model = peers.build(name, (16, 16, 3), 2, seed=7, label=label)
+        (layer,) = (each for each in model.layers if isinstance(each, keras.layers.Dropout))
         ones = np.ones((4, 1280), "float32")
         return keras.ops.convert_to_numpy(layer(ones, training=True))
 
@@ -159,7 +157,7 @@ def test_seeding_leaves_the_callers_random_numbers_alone():
     expected = random.random(), np.random.random()
     random.seed(1)
     np.random.seed(1)
-    peers.build("alexnet", (32, 32, 3), 2, seed=5)
+    peers.build("tests.small_peers:normalised", (16, 16, 3), 2, seed=5)
     assert (random.random(), np.random.random()) == expected
 
 

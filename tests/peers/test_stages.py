@@ -1,12 +1,26 @@
-"""Where stages end: against the tables of the papers, and networks drawn for the purpose."""
+"""Where stages end and graphs are cut: the papers' tables, and networks drawn for the purpose."""
 
 import functools
 
 import keras
+import numpy as np
 import pytest
 
 from xkd_keras import peers
+from xkd_keras.distillation import inside, recompute, similar
 from xkd_keras.peers import stages
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Builds a network by its name, once for all tests: they only look at it."""
+    return functools.cache(lambda name, side=32: peers.build(name, (side, side, 3), 5))
+
+
+@pytest.fixture(scope="module")
+def trained(built):
+    """Returns such a network as it is trained."""
+    return functools.cache(lambda name, side=32: peers.fused(built(name, side)))
 
 
 @pytest.mark.parametrize(
@@ -22,11 +36,33 @@ from xkd_keras.peers import stages
         ("imagenet_mobilenet_v3", 64, [32, 16, 8, 4]),
     ],
 )
-def test_every_family_has_the_stages_of_its_table(name, side, resolutions):
-    model = peers.build(name, (side, side, 3), 5)
+def test_every_family_has_the_stages_of_its_table(built, trained, name, side, resolutions):
+    model = built(name, side)
     found = [model.get_layer(layer).output.shape[1] for layer in stages.ends(model)]
     assert found == resolutions
-    assert stages.ends(peers.fused(model)) == stages.ends(model)
+    assert stages.ends(trained(name, side)) == stages.ends(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2"]
+)
+def test_every_family_has_features_also_as_it_is_trained(trained, name):
+    peer = trained(name)
+    found = similar.features(peer)
+    assert found is not None
+    inner = keras.Model(peer.inputs[0], found)
+    values = inner(np.zeros((2, 32, 32, 3), "float32"))
+    head = next(each for each in reversed(peer.layers) if each.weights)
+    want = peer(np.zeros((2, 32, 32, 3), "float32"))
+    np.testing.assert_allclose(np.asarray(head(values)).reshape(2, -1), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "densenet-bc-40-12", "vgg11", "mobilenet_v2"])
+def test_networks_of_every_kind_are_cut_where_everything_goes_through(built, name):
+    found = stages.cuts(built(name))
+    assert len(found) >= 2
+    assert set(found) <= set(inside.calls(built(name)))
+    recompute.forward(built(name), (), found)
 
 
 def branched():

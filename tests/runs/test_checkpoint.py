@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import shutil
 import zipfile
 
 import keras
@@ -103,14 +104,23 @@ def test_without_checkpoints_nothing_changes(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A directory of two checkpoints, and the state in the first."""
+    one, path = cohort(), tmp_path_factory.mktemp("saved")
+    step(one)
+    checkpoint.save(path, one, [{"epoch": 1}])
+    first = state(one)
+    step(one)
+    checkpoint.save(path, one, [{"epoch": 1}, {"epoch": 2}])
+    return path, first
+
+
 @pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys, how):
-    one = cohort()
-    step(one)
-    checkpoint.save(tmp_path, one, [{"epoch": 1}])
-    want = state(one)
-    step(one)
-    damage(checkpoint.save(tmp_path, one, [{"epoch": 1}, {"epoch": 2}]), how)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, capsys, how):
+    path, want = saved
+    shutil.copytree(path, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "epoch-0002.npz", how)
     two = cohort()
     assert checkpoint.restore(tmp_path, two).history == [{"epoch": 1}]
     for a, b in zip(want, state(two), strict=True):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests import once
 from tests.small_runs import configuration
 from xkd_keras import signals, train
 from xkd_keras.errors import FlagError, InputError, PreemptedError
@@ -38,11 +40,17 @@ def started(run_dir, data_dir, finished_run, options="freeze=2,start_rate=0.5", 
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, data_dir, finished_run):
+def whole(shared, data_dir, finished_run):
     """A run that was never cut, what it returned, and its body and last layer after each epoch."""
-    watch = Watch()
-    config = started(tmp_path_factory.mktemp("whole"), data_dir, finished_run)
-    return config, training.run(config, [watch]), watch.seen
+    kept = shared / "started.pickle"
+
+    def train_and_keep(path):
+        watch = Watch()
+        metrics = training.run(started(path, data_dir, finished_run), [watch])
+        kept.write_bytes(pickle.dumps((metrics, watch.seen)))
+
+    config = started(once.made(shared, "started", train_and_keep), data_dir, finished_run)
+    return config, *pickle.loads(kept.read_bytes())
 
 
 def brought(finished_run):

@@ -14,7 +14,7 @@ from xkd_keras.runs import directory as rundir
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory, data_dir):
-    """A finished run whose teacher is gated: its directory, metrics and validation answers."""
+    """A finished run whose teacher is gated: its metrics, history and validation answers."""
     run_dir = tmp_path_factory.mktemp("taught") / "run"
     config = configuration(run_dir, data_dir, teacher="gated", peer=(PLAIN, PLAIN + ",name=b"))
     metrics = training.run(config)
@@ -22,11 +22,12 @@ def taught(tmp_path_factory, data_dir):
     images = split.source._images.numpy()[split.positions].astype("float32")
     labels = split.source.labels[split.positions]
     models = [keras.models.load_model(run_dir / f"peers/{name}.keras") for name in ("plain", "b")]
-    return metrics, labels, np.stack([model.predict(images, verbose=0) for model in models])
+    logits = np.stack([model.predict(images, verbose=0) for model in models])
+    return metrics, history.read(run_dir), labels, logits
 
 
 def test_of_two_peers_each_is_the_others_teacher_where_it_knows_more(taught):
-    metrics, labels, logits = taught
+    metrics, _, labels, logits = taught
     losses = -log_softmax(logits, -1)[:, np.arange(len(labels)), labels]
     right = logits.argmax(-1) == labels
     same = np.mean(logits[0].argmax(-1) == logits[1].argmax(-1))
@@ -69,16 +70,8 @@ def test_what_teachers_are_made_with_the_labels_is_recorded(teacher, peers, told
     assert [values["told"] for values in found.values()] == [told] * peers
 
 
-def test_a_run_without_teaching_has_no_teachers(tmp_path, data_dir):
-    config = configuration(tmp_path, data_dir, epochs=1, method="solo")
-    assert "teaching" not in training.run(config)
-
-
-def test_a_run_records_how_far_each_network_hears_its_teachers(tmp_path, data_dir):
-    peers = (PLAIN, PLAIN + ",name=b")
-    config = configuration(tmp_path, data_dir, epochs=3, method="xkd", peer=peers)
-    metrics = training.run(config)
-    rows = history.read(tmp_path)
+def test_a_run_records_how_far_each_network_hears_its_teachers(taught):
+    metrics, rows, *_ = taught
     for name, other in (("plain", "b"), ("b", "plain")):
         heard = [row[f"{name}_heard"] for row in rows]
         assert heard[-1] == pytest.approx(metrics["teaching"][name]["heard"])

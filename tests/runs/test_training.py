@@ -1,7 +1,11 @@
 """A whole run on real images, and what it leaves behind."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -18,6 +22,16 @@ from xkd_keras.errors import FlagError, InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import building, history, training
 from xkd_keras.runs import directory as rundir
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, data_dir):
+    """A run of one network that is given no batch size: its configuration, metrics and words."""
+    run_dir, said = tmp_path_factory.mktemp("alone") / "run", io.StringIO()
+    config = configuration(run_dir, data_dir, peer=(PLAIN,), epochs=1, batch_size=None)
+    with contextlib.redirect_stdout(said):
+        metrics = training.run(config)
+    return config, metrics, said.getvalue()
 
 
 def test_changed_images_are_refused(data_dir, tmp_path):
@@ -62,11 +76,10 @@ def test_a_mistake_before_training_leaves_the_directory_free(data_dir, tmp_path)
     assert configs.read(tmp_path / "run/config.flags") == building.resolved(config)
 
 
-def test_few_images_have_at_least_four_steps_where_no_batch_size_is_given(data_dir, tmp_path):
-    config = configuration(tmp_path, data_dir, peer=(PLAIN,), epochs=1, batch_size=None)
-    metrics = training.run(config)
+def test_few_images_have_at_least_four_steps_where_no_batch_size_is_given(alone):
+    config, metrics, _ = alone
     assert (metrics["training"]["batch_size"], metrics["training"]["steps"]) == (32, 6)
-    assert configs.read(tmp_path / "config.flags").batch_size == 32
+    assert configs.read(Path(config.run_dir) / "config.flags").batch_size == 32
     assert training.run(config)["peers"] == metrics["peers"]  # it is complete
 
 
@@ -147,9 +160,9 @@ def test_a_run_in_half_precision_finds_its_loss_scale_in_a_later_epoch(
 
 
 def test_a_run_in_half_precision_saves_networks_of_single_precision(data_dir, tmp_path):
-    config = configuration(tmp_path, data_dir, epochs=1, mixed_precision="float16")
-    metrics = training.run(config)
-    assert metrics["training"]["skipped"] == {"plain": 0, "normalised": 0}
+    half = {"peer": (NORMALISED,), "epochs": 1, "mixed_precision": "float16"}
+    metrics = training.run(configuration(tmp_path, data_dir, **half))
+    assert metrics["training"]["skipped"] == {"normalised": 0}
     for path in (tmp_path / "peers").iterdir():
         layers = keras.models.load_model(path).layers
         assert {layer.compute_dtype for layer in layers} == {"float32"}
@@ -165,35 +178,41 @@ def test_a_users_own_layer_is_found_again_or_refused_before_training(data_dir, t
         training.run(configuration(tmp_path / "b", data_dir, peer=(peer,)))
 
 
-def test_a_method_that_never_distils_says_so(data_dir, tmp_path, capsys):
-    config = configuration(tmp_path / "run", data_dir, epochs=1, method="mcod", distill_start=5)
-    training.run(config)
-    assert "note: lambda is 0 throughout" in capsys.readouterr().out
+def noted(config, steps):
+    """Return the notes of a run of so many steps an epoch."""
+    data = rundir.load_dataset(config)
+    cohort = building.build_cohort(config, data, steps)
+    return list(training._notes(config, cohort, data, config.epochs * steps))
 
 
-def test_a_network_that_is_trained_alone_is_told_that_it_has_no_teacher(data_dir, tmp_path, capsys):
-    training.run(configuration(tmp_path / "run", data_dir, epochs=1, peer=(PLAIN,)))
-    assert "note: a single network has no teacher and learns as with" in capsys.readouterr().out
+@pytest.mark.parametrize(("start", "told"), [(5, True), (0, False)])
+def test_a_method_that_never_distils_says_so(data_dir, start, told):
+    options = {"epochs": 2, "method": "mcod", "distill_period": 0.5, "distill_start": start}
+    config = configuration("unused", data_dir, **options)
+    assert any(line.startswith("lambda is 0 throughout") for line in noted(config, 4)) == told
+
+
+def test_a_network_that_is_trained_alone_is_told_that_it_has_no_teacher(alone):
+    assert "note: a single network has no teacher and learns as with" in alone[2]
 
 
 def test_the_history_has_the_windows_of_mcod(data_dir, tmp_path):
-    training.run(configuration(tmp_path, data_dir, method="mcod", distill_period=0.5))
+    mcod = {"peer": (PLAIN,), "method": "mcod", "distill_period": 0.5}
+    training.run(configuration(tmp_path, data_dir, **mcod))
     # Windows of one step in two, six of them: 1/6 and 2/6 in the first epoch's four steps.
     want = [np.mean([0, a, 0, a + 1]) / 6 for a in (1, 3, 5)]
     shown = [row["distill_weight"] for row in history.read(tmp_path)]
     np.testing.assert_allclose(shown, want, rtol=1e-5)
 
 
-def test_flags_of_windows_that_the_method_has_not_are_told(data_dir, tmp_path, capsys):
+def test_flags_of_windows_that_the_method_has_not_are_told(data_dir):
     peer = (PLAIN + ",exits=none", PLAIN + ",name=b")
     options = {"distill_growth": "cosine", "distill_duty": 0.25, "peer": peer}
-    training.run(configuration(tmp_path / "run", data_dir, epochs=1, **options))
-    out = capsys.readouterr().out
-    assert (
-        "note: --distill_growth has no effect on --method=xkd; it applies to mcod and ramp" in out
-    )
-    assert "note: --distill_duty has no effect on --method=xkd; it applies to mcod\n" in out
-    assert "note: exits=... of a --peer has no effect without --exits" in out
+    told = noted(configuration("unused", data_dir, epochs=1, **options), 4)
+    no_effect = "has no effect on --method=xkd; it applies to mcod"
+    assert f"--distill_growth {no_effect} and ramp" in told
+    assert f"--distill_duty {no_effect}" in told
+    assert "exits=... of a --peer has no effect without --exits" in told
 
 
 def few_and_many(root, **flags):
@@ -208,8 +227,7 @@ def few_and_many(root, **flags):
 @pytest.mark.parametrize("remedy", [{}, {"class_weights": "sqrt"}, {"sampling": "balanced"}])
 def test_uneven_classes_are_told_before_training_unless_rare_ones_count_more(tmp_path, remedy):
     config = few_and_many(tmp_path / "birds", peer=(PLAIN,), **remedy)
-    data = rundir.load_dataset(config)
-    told = list(training._notes(config, building.build_cohort(config, data, 3), data, 9))
+    told = noted(config, 3)
     note = "uneven classes: 21 training images of crow, 4 of wren; --sampling=balanced or"
     assert any(line.startswith(note) for line in told) == (not remedy)
 
@@ -254,9 +272,11 @@ def test_an_epoch_of_a_run_has_the_images_of_its_sampling(tmp_path, sampling, of
     assert abs(np.count_nonzero(labels) - of_wren) <= 1
 
 
-def test_what_the_method_sets_is_recorded_and_stays_when_the_run_is_continued(data_dir, tmp_path):
-    config = configuration(tmp_path / "run", data_dir, epochs=1)
-    training.run(config)
+def test_what_the_method_sets_is_recorded_and_stays_when_the_run_is_continued(
+    finished_run, tmp_path
+):
+    shutil.copytree(finished_run.run_dir, tmp_path / "run")
+    config = dataclasses.replace(finished_run, run_dir=str(tmp_path / "run"))
     recorded = configs.read(tmp_path / "run" / "config.flags")
     assert (recorded.distill_adapt, recorded.distill_similarity) == (1.0, 1.5625)
     # A run of the version before did not know of features, and goes on without.
@@ -270,7 +290,9 @@ def test_solo_peers_do_not_depend_on_their_company(data_dir, tmp_path):
     """The honest baseline: the same seeds, batches and options, whoever else is in the cohort."""
     together = configuration(tmp_path / "both", data_dir, method="solo", epochs=2)
     alone = configuration(tmp_path / "one", data_dir, method="solo", epochs=2, peer=(PLAIN,))
-    results = [training.run(config)["peers"]["plain"] for config in (together, alone)]
+    metrics = [training.run(config) for config in (together, alone)]
+    assert not any("teaching" in each for each in metrics)  # nobody teaches
+    results = [each["peers"]["plain"] for each in metrics]
     assert results[0]["cross_entropy"] == pytest.approx(results[1]["cross_entropy"], rel=1e-4)
 
 

@@ -8,16 +8,19 @@ import pytest
 import requests
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from tests import once
 from tests.serving import grpc_calls, served_models
 
 
 @pytest.fixture(scope="module")
-def spare(tmp_path_factory):
+def spare(shared):
     """Versions 1 to 21 of a model, to be copied: version N answers x / 2 + N."""
-    base = tmp_path_factory.mktemp("spare")
-    for number in range(1, 22):
-        served_models.plus(base / str(number), number)
-    return base
+
+    def make(base):
+        for number in range(1, 22):
+            served_models.plus(base / str(number), number)
+
+    return once.made(shared, "spare", make)
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from serving.embedded import servable
 from tests.serving import served_models
 from tests.serving.grpc_calls import predict, request, x
 from tests.serving.served_models import Running
 
 
-def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
+def test_a_server_says_what_it_serves_and_answers_what_runs_when_it_is_told_to_end(half, tmp_path):
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as earlier:
         earlier.bind(str(path))  # and left
@@ -30,15 +31,6 @@ def test_a_server_says_what_it_serves_and_ends_when_told(half, tmp_path):
         ]
         with grpc.insecure_channel(f"unix:{path}") as channel:
             assert predict(channel, 1, 2) == [2.5, 3]
-        server.process.send_signal(signal.SIGTERM)
-        output, errors = server.process.communicate(timeout=300)
-        assert server.process.returncode == 0
-        assert output.strip() == "finishing the requests under way ..."
-        assert "Traceback" not in errors
-
-
-def test_requests_that_run_when_it_is_told_to_end_are_answered(half):
-    with Running(f"--model_base_path={half}", "--model_name=half") as server:
         wrong, answered, stop = [], [], threading.Event()
 
         def over_grpc():
@@ -71,13 +63,15 @@ def test_requests_that_run_when_it_is_told_to_end_are_answered(half):
         while len(answered) < 200:
             time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(300)
+        output, errors = server.process.communicate(timeout=300)
         stop.set()
         for thread in threads:
             thread.join(300)
         assert all(answered)
         assert not wrong
         assert server.process.returncode == 0
+        assert output.strip() == "finishing the requests under way ..."
+        assert "Traceback" not in errors
 
 
 @pytest.mark.slow
@@ -98,7 +92,14 @@ def test_it_ends_in_its_time_although_a_request_without_a_deadline_computes(kind
         assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-def test_the_health_service_says_not_serving_while_requests_finish(kinds):
+def test_the_health_service_says_not_serving_while_requests_finish(kinds, monkeypatch):
+    finish, run = threading.Event(), servable.Servable.run
+
+    def slowly(*args):
+        assert finish.wait(300)
+        return run(*args)
+
+    monkeypatch.setattr(servable.Servable, "run", slowly)
     with (
         served_models.server(model_name="kinds", model_base_path=str(kinds)) as server,
         grpc.insecure_channel(server.address) as channel,
@@ -107,13 +108,15 @@ def test_the_health_service_says_not_serving_while_requests_finish(kinds):
         watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         states = health_pb2.HealthCheckResponse
         assert next(watched).status == states.SERVING
-        slow = stub.Predict.future(request("kinds", "slow", seconds=x(6000)), timeout=6)
+        slow = stub.Predict.future(request("kinds", "echo_float32", x=x(1)), timeout=300)
         served_models.wait_for(lambda: server.manager.model("kinds").busy)
         stopping = threading.Thread(target=server.stop, args=(60,))
         stopping.start()
         assert next(watched).status == states.NOT_SERVING
         assert not slow.done()
         watched.cancel()
+        finish.set()
+        assert slow.result().outputs["x"].float_val == [1]
         stopping.join(300)
         assert not stopping.is_alive()
 

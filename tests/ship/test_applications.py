@@ -13,6 +13,7 @@ from xkd_keras.ship import lite
 SHAPE = (32, 32, 3)
 # The largest difference of a probability, float32 first; int8's is what 8 bits leave.
 BOUNDS = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.25, "int8": 0.35}
+IN_FULL = "MobileNetV3Small"  # the others in float32 and int8: float16 and dynamic keep its graph
 NO_INT8 = {"ConvNeXtTiny": "int8: .* tensors stay float"}  # layer normalisation and GELU
 
 
@@ -33,6 +34,8 @@ def test_every_variant_is_made_and_answers(name):
     assert np.ptp(want) > 0.1
     with lite.converters(model) as convert:
         for variant, bound in BOUNDS.items():
+            if variant in ("float16", "dynamic") and name != IN_FULL:
+                continue
             if variant == "int8" and name in NO_INT8:
                 with pytest.raises(InputError, match=NO_INT8[name]):
                     convert(variant, images)

@@ -1,5 +1,6 @@
 """Exporting a finished run: a mistake or a failure is one line, and what was there is as it was."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import small_peers
-from tests.shipped_files import tree
+from tests.shipped_files import FILES, tree
 from xkd_keras.errors import InputError
 from xkd_keras.flags import command_line
 from xkd_keras.ship import artifacts, latency, metadata, savedmodel
@@ -249,6 +250,10 @@ def test_the_command_prints_a_table_and_the_advice(run_dir):
     assert (done.returncode, done.stderr) == (0, "")
     assert "gzip MB" in done.stdout
     assert "\nNo file is recommended: 179 validation images are too few" in done.stdout
+    listed = json.loads((run_dir / "export" / "manifest.json").read_text())["artifacts"]
+    times = [entry["latency_ms"] for entry in listed]
+    assert len(times) == len(FILES)
+    assert all(0 < time["min"] <= time["median"] for time in times)
     wrong = command("xkd_keras.export", f"--run_dir={run_dir}", "--peer=pain")
     assert wrong.returncode == 1
     assert "plain" in wrong.stderr

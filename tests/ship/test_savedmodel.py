@@ -36,6 +36,18 @@ def path(models, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def caller(path):
+    """That SavedModel, as this package calls it: no call changes it."""
+    return savedmodel.Caller(path)
+
+
+@pytest.fixture(scope="module")
+def loaded(path):
+    """That SavedModel, as anybody loads it."""
+    return tf.saved_model.load(str(path))
+
+
 def pixels(n):
     return np.random.default_rng(2).integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
 
@@ -47,8 +59,8 @@ def together(models, images):
 
 @pytest.mark.parametrize("shape", [(SIDE, SIDE, 3), (2, 2 * SIDE, SIDE, 3), (2, SIDE, SIDE, 1)])
 @pytest.mark.parametrize("kind", ["default", "uint8"])
-def test_pixels_of_another_shape_are_an_error_that_can_be_caught(path, shape, kind):
-    call = tf.saved_model.load(str(path)).signatures[f"serving_{kind}"]
+def test_pixels_of_another_shape_are_an_error_that_can_be_caught(loaded, shape, kind):
+    call = loaded.signatures[f"serving_{kind}"]
     zeros = tf.zeros(shape, "float32" if kind == "default" else kind)
     with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
         call(pixels=zeros)
@@ -58,9 +70,8 @@ def test_pixels_of_another_shape_are_an_error_that_can_be_caught(path, shape, ki
 @pytest.mark.parametrize(
     ("signature", "kind"), [("serving_default", "float32"), ("serving_uint8", "uint8")]
 )
-def test_pixels_become_the_weighted_mean_of_the_logits(models, path, signature, kind, n):
-    call = tf.saved_model.load(str(path)).signatures[signature]
-    answers = call(pixels=tf.constant(pixels(n).astype(kind)))
+def test_pixels_become_the_weighted_mean_of_the_logits(models, loaded, signature, kind, n):
+    answers = loaded.signatures[signature](pixels=tf.constant(pixels(n).astype(kind)))
     assert set(answers) == {"logits", "probabilities"}
     expected = together(models, pixels(n))
     np.testing.assert_allclose(answers["logits"], expected, rtol=1e-5, atol=1e-4)
@@ -73,7 +84,7 @@ def encoded(image, kind):
     return target.getvalue()
 
 
-def test_encoded_images_of_any_size_are_prepared_as_in_evaluation(models, path):
+def test_encoded_images_of_any_size_are_prepared_as_in_evaluation(models, caller):
     # crop_ratio 0.5: of an image twice the side, what is left is its centre, to the bit.
     large = np.random.default_rng(3).integers(0, 256, (2 * SIDE, 4 * SIDE, 3), np.uint8)
     square = np.random.default_rng(4).integers(0, 256, (2 * SIDE, 2 * SIDE, 3), np.uint8)
@@ -82,7 +93,7 @@ def test_encoded_images_of_any_size_are_prepared_as_in_evaluation(models, path):
         large[half : half + SIDE, SIDE + half : SIDE + half + SIDE],
         square[half : half + SIDE, half : half + SIDE],
     ]
-    answers = savedmodel.Caller(path).of_bytes([encoded(large, "PNG"), encoded(square, "BMP")])
+    answers = caller.of_bytes([encoded(large, "PNG"), encoded(square, "BMP")])
     expected = together(models, np.stack(seen))
     np.testing.assert_allclose(answers["logits"], expected, rtol=1e-5, atol=1e-4)
     order = np.argsort(-expected, axis=-1)[:, :5]
@@ -93,35 +104,35 @@ def test_encoded_images_of_any_size_are_prepared_as_in_evaluation(models, path):
     np.testing.assert_allclose(answers["scores"], top, atol=1e-5)
 
 
-def test_what_is_no_image_is_an_error_of_the_request(path):
+def test_what_is_no_image_is_an_error_of_the_request(caller):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        savedmodel.Caller(path).of_bytes([b"no image"])
+        caller.of_bytes([b"no image"])
 
 
 @pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (60_000, 60_000)])
-def test_an_image_that_would_be_too_large_is_an_error_of_the_request(path, size):
+def test_an_image_that_would_be_too_large_is_an_error_of_the_request(caller, size):
     strip = encoded(pixels(1)[0], "PNG")
     head = struct.pack(">II", *size) + strip[24:29]
     large = strip[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + strip[33:]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"The image has .*; valid: sides up"):
-        savedmodel.Caller(path).of_bytes([strip, large])
+        caller.of_bytes([strip, large])
 
 
-def test_a_strip_is_answered_by_its_centre(path):
+def test_a_strip_is_answered_by_its_centre(caller):
     strip = encoded(np.zeros((1, 60_000, 3), np.uint8), "PNG")
     black = encoded(np.zeros((9, 9, 3), np.uint8), "PNG")
-    answers = savedmodel.Caller(path).of_bytes([strip, black])["logits"]
+    answers = caller.of_bytes([strip, black])["logits"]
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-5)
 
 
-def test_labels_are_assets(path):
+def test_labels_are_assets(path, caller):
     assert (path / "assets" / "labels.txt").read_text().splitlines() == list(NAMES)
-    assert savedmodel.Caller(path).labels() == NAMES
+    assert caller.labels() == NAMES
 
 
-def test_every_signature_is_warmed_up_by_a_request_that_it_can_answer(path):
+def test_every_signature_is_warmed_up_by_a_request_that_it_can_answer(path, loaded):
     records = tf.data.TFRecordDataset(str(path / "assets.extra" / "tf_serving_warmup_requests"))
-    loaded, seen = tf.saved_model.load(str(path)), []
+    seen = []
     for record in records:
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         request = log.predict_log.request

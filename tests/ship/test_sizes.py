@@ -10,29 +10,28 @@ from PIL import Image
 from scipy.special import softmax
 
 from serving.mobile import classify
-from tests import small_runs
+from tests import once, shipped_files, small_runs
 from xkd_keras import data as datasets
 from xkd_keras.data import preparation
 from xkd_keras.runs import directory, records
 from xkd_keras.ship import artifacts, evaluate_file, savedmodel
 
 
-def _said(paths, image):
-    """Latency, said instead of measured."""
-    return [{"min": 1.0, "median": 1.5} for _ in paths]
-
-
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory, data_dir):
-    run_dir = tmp_path_factory.mktemp("wide") / "run"
-    small_runs.finished(
-        *(run_dir, data_dir), peer=("tests.small_peers:plain,learning_rate=0.01",), epochs=1,
-        train_examples=100, batch_size=50, augment="inception", image_size="20x36",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts.latency, "measure", _said)
-        manifest = artifacts.export(run_dir, ["plain"], ["savedmodel", "float32"])
-    return run_dir, manifest
+def shipped(shared, data_dir):
+    """A run that was exported, and its manifest."""
+
+    def make(run_dir):
+        small_runs.finished(
+            *(run_dir, data_dir), peer=("tests.small_peers:plain,learning_rate=0.01",), epochs=1,
+            train_examples=100, batch_size=50, augment="inception", image_size="20x36",
+        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            shipped_files.only_words(patch)
+            artifacts.export(run_dir, ["plain"], ["savedmodel", "float32"])
+
+    run_dir = once.made(shared, "wide", make)
+    return run_dir, json.loads((run_dir / "export" / "manifest.json").read_text())
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def asked(exported, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("asked") / "run"
     shutil.copytree(exported[0].run_dir, run_dir)
     with pytest.MonkeyPatch.context() as patch:
-        shipped_files.say_latency(patch)
+        shipped_files.only_words(patch)
         kinds = ["float32", "savedmodel"]
         listed = artifacts.export(run_dir, ["normalised"], kinds, precision=PRECISION)
     entries = [e for e in listed["artifacts"] if "threshold" in e]

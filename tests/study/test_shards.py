@@ -188,6 +188,7 @@ def test_parts_share_a_directory_that_a_whole_study_has_for_itself(tmp_path):
         is_refused(shared=True)
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_the_report_is_written_by_the_first_that_finds_all_done(study, tmp_path):
     plan, _ = study
     shutil.copytree(plan.directory, tmp_path / "copy")

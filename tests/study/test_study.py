@@ -11,6 +11,7 @@ import pytest
 from tests.small_runs import PLAIN
 from tests.small_studies import base
 from xkd_keras import data as datasets
+from xkd_keras.distillation import views
 from xkd_keras.runs import building, evaluation, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study import measurement, together
@@ -173,9 +174,11 @@ def test_a_seed_mixes_images_alike_whatever_seed_the_process_ran_before(
     tmp_path, data_dir, monkeypatch
 ):
     monkeypatch.setattr(measurement, "_TRACED", {})
+    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
 
     def losses(seed):
-        config = base("", data_dir, peer=(PLAIN,), mix="cutmix", method="solo", seed=seed)
+        mixed = {"peer": (PLAIN,), "mix": "cutmix", "method": "solo", "epochs": 1}
+        config = base("", data_dir, seed=seed, **mixed)
         task = Task("solo", config, tmp_path / f"{seed}.json", test=False)
         measurement.run(task)
         rows = json.loads(task.result.read_text())["history"]
