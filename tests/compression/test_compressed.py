@@ -73,7 +73,7 @@ def test_a_file_that_lost_its_accuracy_is_warned_of(before, after, warned, capsy
     tested = types.SimpleNamespace(top1=lambda network: {"plain": before}[network])
     pipeline._warn({"file": "a.tflite", "network": "plain", "top1": after}, tested)
     printed = capsys.readouterr().out
-    assert printed.startswith("warning: a.tflite has 90.00 % top-1, ") == warned
+    assert printed.startswith("warning: a.tflite reaches 90.00 % top-1, ") == warned
     assert ("96.00 %" in printed) == warned
 
 

@@ -277,7 +277,7 @@ def test_parts_come_in_their_own_order_with_their_numbers():
         ("crop+", "unknown value ''; valid: auto, none, crop, crop_flip, inception, flip, "),
         ("crop+inception", "'crop+inception' crops in two ways; valid: either crop or inception."),
         ("crop_flip+crop", "'crop_flip+crop' has crop twice; valid: once."),
-        ("auto+erase", "'auto+erase': auto stands alone."),
+        ("auto+erase", "'auto+erase': auto cannot be combined with other parts."),
         ("rotate:30", "'rotate:30': rotate takes no numbers."),
         ("randaugment:9", "received 'randaugment:9'; valid: randaugment:N:M, with N from 1 to 8"),
         ("randaugment:2:11", "magnitude, from 0 to 10, such as randaugment:2:9."),

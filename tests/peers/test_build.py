@@ -192,8 +192,8 @@ def test_bad_arguments(arguments, message):
     [
         ({"label": "a/b"}, "label: received 'a/b'"),
         ({"label": ""}, "label: received ''"),
-        ({"mean": (1, 2)}, "mean: received (1, 2); give one number, or 3 (one a channel)"),
-        ({"std": (1, 0, 1)}, "std: received (1, 0, 1); give one number above 0, or 3"),
+        ({"mean": (1, 2)}, "mean: received (1, 2); valid: one number, or 3 (one per channel)"),
+        ({"std": (1, 0, 1)}, "std: received (1, 0, 1); valid: one number above 0, or 3"),
         ({"std": float("nan")}, "std: received nan"),
         ({"mean": "grey"}, "mean: received 'grey'"),
     ],

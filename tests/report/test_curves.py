@@ -59,7 +59,7 @@ def test_how_far_each_network_is_heard_is_drawn_in_percent():
     ]
     with plots.style():
         figure = curves.charts(rows, run.peers, np.ones(100))["teaching"]
-    (axes,) = [axes for axes in figure.axes if axes.get_ylabel().startswith("heard")]
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel().startswith("teacher heard")]
     drawn = np.stack([line.get_ydata() for line in axes.lines], axis=1)
     np.testing.assert_allclose(drawn, 100 * np.array(heard))
 

@@ -178,11 +178,13 @@ def test_a_users_own_layer_is_found_again_or_refused_before_training(data_dir, t
         training.run(configuration(tmp_path / "b", data_dir, peer=(peer,)))
 
 
-def noted(config, steps):
+def noted(config, steps, devices=1):
     """Return the notes of a run of so many steps an epoch."""
     data = rundir.load_dataset(config)
-    cohort = building.build_cohort(config, data, steps)
-    return list(training._notes(config, cohort, data, config.epochs * steps))
+    own = building.build_cohort(config, data, steps)
+    cohort = {name: getattr(own, name) for name in ("peers", "similarity", "schedule")}
+    cohort["distribute_strategy"] = SimpleNamespace(num_replicas_in_sync=devices)
+    return list(training._notes(config, SimpleNamespace(**cohort), data, config.epochs * steps))
 
 
 @pytest.mark.parametrize(("start", "told"), [(5, True), (0, False)])
@@ -226,8 +228,7 @@ def few_and_many(root, **flags):
 
 @pytest.mark.parametrize("remedy", [{}, {"class_weights": "sqrt"}, {"sampling": "balanced"}])
 def test_uneven_classes_are_told_before_training_unless_rare_ones_count_more(tmp_path, remedy):
-    config = few_and_many(tmp_path / "birds", peer=(PLAIN,), **remedy)
-    told = noted(config, 3)
+    told = noted(few_and_many(tmp_path / "birds", peer=(PLAIN,), **remedy), 3)
     note = "uneven classes: 21 training images of crow, 4 of wren; --sampling=balanced or"
     assert any(line.startswith(note) for line in told) == (not remedy)
 
@@ -243,14 +244,7 @@ def test_uneven_classes_are_told_before_training_unless_rare_ones_count_more(tmp
 )
 def test_few_images_on_each_of_several_devices_are_told(data_dir, tmp_path, devices, flags, told):
     config = configuration(tmp_path / "run", data_dir, peer=(PLAIN,), **flags)
-    data = rundir.load_dataset(config)
-    own = building.build_cohort(config, data, 3)
-    strategy = SimpleNamespace(num_replicas_in_sync=devices)
-    names = ("peers", "similarity", "schedule")
-    cohort = SimpleNamespace(
-        distribute_strategy=strategy, **{name: getattr(own, name) for name in names}
-    )
-    notes = list(training._notes(config, cohort, data, 9))
+    notes = noted(config, 3, devices)
     assert any(line.startswith("each device gets 15 images per step") for line in notes) == told
 
 

@@ -126,7 +126,9 @@ def test_a_model_that_answers_does_not_give_way_to_one_that_cannot(base, tmp_pat
     if broken:
         moved.mkdir()
         publish(moved, 1, broken=True)
-    with pytest.raises(StatusError, match=f"model m stays at {base}, because nothing could be"):
+    with pytest.raises(
+        StatusError, match=f"model m is still served from {base}, because nothing could be"
+    ):
         manager.set_configs([ModelConfig("m", moved), ModelConfig("n", base)])
     assert lease(manager) == 1
     assert manager.names() == ["m"]

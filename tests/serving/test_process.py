@@ -73,4 +73,4 @@ def test_a_server_that_waits_for_a_model_says_why_and_does_not_say_that_it_serve
     assert line.endswith(f"; did you mean {tmp_path / 'half'}?\n")
     process.terminate()
     shown, _ = process.communicate(timeout=300)
-    assert shown == "finishing the requests under way ...\n"
+    assert shown == "finishing the running requests ...\n"

@@ -70,7 +70,7 @@ def test_a_server_says_what_it_serves_and_answers_what_runs_when_it_is_told_to_e
         assert all(answered)
         assert not wrong
         assert server.process.returncode == 0
-        assert output.strip() == "finishing the requests under way ..."
+        assert output.strip() == "finishing the running requests ..."
         assert "Traceback" not in errors
 
 
@@ -87,7 +87,7 @@ def test_it_ends_in_its_time_although_a_request_without_a_deadline_computes(kind
         server.process.send_signal(signal.SIGTERM)
         output, errors = server.process.communicate(timeout=60)
         assert server.process.returncode == 0
-        assert output == "finishing the requests under way ...\n"
+        assert output == "finishing the running requests ...\n"
         assert "Traceback" not in errors
         assert endless.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
@@ -132,7 +132,7 @@ def test_a_second_signal_ends_it_although_a_request_runs(kinds):
         # On the same connection: when this is answered, the other runs.
         stub.Predict(request("kinds", "echo_float32", x=x(1)))
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.stdout.readline() == "finishing the requests under way ...\n"
+        assert server.process.stdout.readline() == "finishing the running requests ...\n"
         server.process.send_signal(signal.SIGINT)
         server.process.wait(300)
         assert server.process.returncode == -signal.SIGINT

@@ -149,7 +149,7 @@ def test_the_first_words_come_before_a_network_of_the_users_is_looked_at(tmp_pat
     line = command(tmp_path / "study", data_dir, "--peer=own:build")
     environment = {**ENV, "PYTHONPATH": str(tmp_path)}
     result = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
-    told = f"comparing 2 methods, into {tmp_path / 'study'}; loading TensorFlow ..."
+    told = f"comparing 2 methods; results in {tmp_path / 'study'}; loading TensorFlow ..."
     assert result.stdout.splitlines() == [told, "keras"], result.stderr
     assert result.returncode == 3
 

@@ -65,7 +65,7 @@ def test_a_study_that_chooses_its_jobs_says_how_and_asks_for_no_more_than_runs_l
     monkeypatch.setattr(machine, "here", lambda: machine.Machine(4, 64 * machine.GIB, gpu=False))
     again = orchestration.run(dataclasses.replace(copy, jobs=0))
     out = capsys.readouterr().out
-    assert "jobs: 1, threads of each: 4 (4 cores, 64 GiB available)" in out
+    assert "jobs: 1, threads per job: 4 (4 cores, 64 GiB available)" in out
     assert again["jobs"] == 4  # as the whole of its six runs has it
     assert "--jobs=0\n" in (copy.directory / "study.flags").read_text()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.small_runs import PLAIN
 from tests.small_studies import base
 from xkd_keras import data as datasets
-from xkd_keras.distillation import views
+from xkd_keras.distillation import mixing
 from xkd_keras.runs import building, evaluation, training
 from xkd_keras.runs import directory as rundir
 from xkd_keras.study import measurement, together
@@ -174,7 +174,7 @@ def test_a_seed_mixes_images_alike_whatever_seed_the_process_ran_before(
     tmp_path, data_dir, monkeypatch
 ):
     monkeypatch.setattr(measurement, "_TRACED", {})
-    monkeypatch.setattr(views, "SHARE", 1.1)  # every batch
+    monkeypatch.setattr(mixing, "SHARE", 1.1)  # every batch
 
     def losses(seed):
         mixed = {"peer": (PLAIN,), "mix": "cutmix", "method": "solo", "epochs": 1}
