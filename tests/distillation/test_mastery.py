@@ -26,6 +26,13 @@ def test_a_teacher_is_heard_by_the_probability_that_it_gives_to_the_labels():
     np.testing.assert_allclose(factors, [0.3 / 0.5, 0.2 / 0.75, 0.3 / 0.75], rtol=1e-5)
 
 
+def test_weights_that_numpy_computed_are_weights_outside_of_a_graph_too():
+    weights = {"a": np.float64(1.0), "b": np.int64(3)}
+    cohort = Cohort([linear("a"), linear("b")], weights=weights, adapt=1.0)
+    assert cohort.shares == {"a": 0.25, "b": 0.75}
+    assert cohort.heard() == pytest.approx({"a": 0.25, "b": 0.25})
+
+
 def test_a_rate_sharpens_and_a_peer_without_others_hears_nobody():
     made = mastery.Mastery(2, 4, adapt=2.0)
     made.cross_entropy.assign(-np.log([0.5, 0.1]))

@@ -46,7 +46,7 @@ def test_report_says_what_the_metrics_and_predictions_hold(tmp_path):
     low, high = stats.binomtest(972, 1000).proportion_ci(method="wilson")
     assert (
         "**resnet20** reaches **97.2 %** top-1 on digits with 1.24 M parameters;"
-        " the ensemble of 2 networks 97.4 %." in text
+        " the ensemble of 2 networks reaches 97.4 %." in text
     )
     assert f"| resnet20 | 97.20 | {100 * low:.1f} – {100 * high:.1f} | 0.1000 |" in text
     assert "6 windows, 50 % of 60 steps, with a weight λ of up to 1." in text

@@ -19,7 +19,7 @@ def normalized(
         weights: By name, >= 0; only ratios matter. Where all are 0, the shares are equal.
         names: The peers that take part; all where None.
     """
-    chosen = {name: weights[name] for name in (weights if names is None else names)}
+    chosen = {name: float(weights[name]) for name in (weights if names is None else names)}
     total = sum(chosen.values())
     return {name: w / total if total else 1 / len(chosen) for name, w in chosen.items()}
 
