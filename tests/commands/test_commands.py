@@ -143,7 +143,7 @@ def test_a_run_then_another_configuration_then_an_evaluation(good, tmp_path):
     result = run("train", *good)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    words = f"training plain on digits, into {tmp_path / 'run'}; loading TensorFlow ..."
+    words = f"training plain on digits; results in {tmp_path / 'run'}; loading TensorFlow ..."
     assert result.stdout.splitlines()[0] == words
     assert "epoch   2/2" in result.stdout
     assert str(tmp_path / "run/report.html") in result.stdout
