@@ -15,8 +15,7 @@ from tests import small_peers
 from tests.shipped_files import FILES, tree
 from xkd_keras.errors import InputError
 from xkd_keras.flags import command_line
-from xkd_keras.ship import artifacts, latency, metadata, savedmodel
-from xkd_keras.ship.tested import Tested
+from xkd_keras.ship import artifacts, latency, metadata, savedmodel, tested
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -198,11 +197,11 @@ def test_a_network_may_answer_an_image_otherwise_on_another_machine(images, told
         metrics={"peers": {"plain": {"top1": told}}},
         data=types.SimpleNamespace(test=range(images)),
     )
-    tested = types.SimpleNamespace(run=run, top1=lambda name: 0.5)
+    own = types.SimpleNamespace(run=run, top1=lambda name: 0.5)
     with pytest.raises(InputError, match="has a top-1 of 50"):
-        Tested._check_own(tested, "plain")
+        tested.Tested._check_own(own, "plain")
     run.metrics["peers"]["plain"]["top1"] = told - 0.0002
-    Tested._check_own(tested, "plain")
+    tested.Tested._check_own(own, "plain")
 
 
 def command(*arguments, limit=None):
