@@ -175,13 +175,14 @@ def images(path: Path) -> list[Path]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     """Return the parsed options, top as a number and crop_ratio as one or None; may exit with 2."""
-    parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("images", type=Path)
+    about = "Classify an image, or a folder of them, with a .tflite file of xkd_keras.export."
+    parser = argparse.ArgumentParser(prog="serving.mobile.classify", description=about)
+    parser.add_argument("model", type=Path, help="the .tflite file")
+    parser.add_argument("images", type=Path, help="an image, or a folder of images")
     parser.add_argument("--top", default="3", help="how many classes to print (3)")
-    parser.add_argument("--crop_ratio", help="share of the sides that is seen (file's)")
+    parser.add_argument("--crop_ratio", help="share of the sides that is seen (the file's)")
     parser.add_argument("--threads", default="1", help="threads that compute an image (1)")
-    parser.add_argument("--pixels", type=Path, help="PNG to write what the network sees to")
+    parser.add_argument("--pixels", type=Path, help="a PNG to write, of what the network sees")
     options = parser.parse_args(arguments)
     for name in ("top", "threads"):
         value = getattr(options, name)

@@ -31,6 +31,11 @@ def test_the_model_is_named_and_kept_by_no_browser(root):
     assert "Content-Disposition" not in requests.get(f"{root}/app.js", timeout=60).headers
 
 
+@pytest.mark.parametrize("path", ["/__main__.py", "/__pycache__/", "/%5F_init__.py"])
+def test_the_program_itself_is_not_served(root, path):
+    assert requests.get(root + path, timeout=60).status_code == 404
+
+
 def test_what_is_no_request_is_answered(root):
     with socket.create_connection(("127.0.0.1", int(root.rpartition(":")[2])), 60) as one:
         one.sendall(b"no request\r\n\r\n")

@@ -27,8 +27,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     path = ""  # until a request has one that can be read
 
     def translate_path(self, path: str) -> str:
-        """Return the file of a URL."""
-        return str(self.model) if _is_model(path) else super().translate_path(path)
+        """Return the file of a URL; none for this program's own."""
+        if _is_model(path):
+            return str(self.model)
+        found = super().translate_path(path)
+        return "" if {".py", "__pycache__"} & {Path(found).suffix, Path(found).name} else found
 
     def end_headers(self) -> None:
         """Send the content security policy with every answer, and which file the model is."""
