@@ -143,10 +143,11 @@ class Client:
                 if THRESHOLD in known and THRESHOLD in (error.details() or ""):
                     known.remove(THRESHOLD)  # a model that was exported by an earlier version
                     return send(images)
-                kind = RefusedError
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    kind = _UnavailableError
-                raise kind(_line(error.details(), error.code().name)) from None
+                why = _line(error.details(), error.code().name)
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise RefusedError(why) from None
+                why = "no server answers there" if "Connection refused" in why else why
+                raise _UnavailableError(why) from None
             shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
             labels = np.array(tensor_values.texts(outputs["labels"]), object).reshape(shape)
             scores = tensor_values.floats(outputs["scores"]).reshape(shape)
@@ -267,20 +268,16 @@ def usual_port(given) -> int:
 def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
-    client = Client(
-        given.model_name,
-        addresses.joined(given.host, given.port, usual_port(given)),
-        given.rest,
-        given.label,
-        given.timeout,
-        ca_file=given.ca_file,
-    )
+    address = addresses.joined(given.host, given.port, usual_port(given))
+    about = given.model_name, address, given.rest, given.label, given.timeout
+    client = Client(*about, ca_file=given.ca_file)
     images, failed = images_of(names), False
     while batch := list(itertools.islice(images, given.batch)):
         try:
             failed |= _print(client, batch)
         except _UnavailableError as error:  # each image would wait as long
-            print(f"error: {batch[0][0]} and all images after it: {error}", file=sys.stderr)
+            others = " and all images after it" if len(batch) > 1 or any(images) else ""
+            print(f"error: {batch[0][0]}{others}: {error}", file=sys.stderr)
             return 1
     return int(failed)
 

@@ -158,7 +158,8 @@ def test_where_no_server_is_the_first_wait_is_the_last(run, tmp_path, monkeypatc
         (tmp_path / f"{i}.png").write_bytes(RED)
     code, printed, errors = run(tmp_path, port=9)
     assert (code, printed) == (1, "")
-    assert errors.startswith(f"error: {tmp_path / '0.png'} and all images after it: 127.0.0.1:9: ")
+    told = f"error: {tmp_path / '0.png'} and all images after it: 127.0.0.1:9: no server answers"
+    assert errors.startswith(told)
     assert len(errors.splitlines()) == 1
     assert len(waits) == 4
 
