@@ -269,14 +269,15 @@ def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
     address = addresses.joined(given.host, given.port, usual_port(given))
-    about = given.model_name, address, given.rest, given.label, given.timeout
-    client = Client(*about, ca_file=given.ca_file)
+    client = Client(
+        given.model_name, address, given.rest, given.label, given.timeout, ca_file=given.ca_file
+    )
     images, failed = images_of(names), False
     while batch := list(itertools.islice(images, given.batch)):
         try:
             failed |= _print(client, batch)
         except _UnavailableError as error:  # each image would wait as long
-            others = " and all images after it" if len(batch) > 1 or any(images) else ""
+            others = "" if len(batch) == 1 < given.batch else " and all images after it"
             print(f"error: {batch[0][0]}{others}: {error}", file=sys.stderr)
             return 1
     return int(failed)

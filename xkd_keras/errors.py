@@ -41,9 +41,7 @@ class InputError(ValueError):
             `ARGUMENT: unknown NOUN 'RECEIVED'. Did you mean 'NEAREST'? valid: A, B, C.`
         """
         valid = list(valid)
-        near = nearest(str(received), valid)
-        hint = f". Did you mean '{near}'?" if near else ";"
-        text = f"unknown {noun} '{received}'{hint} valid: {', '.join(valid)}."
+        text = f"unknown {noun} '{received}'{meant(received, valid)} valid: {', '.join(valid)}."
         return cls(text, argument=argument)
 
 
@@ -88,6 +86,12 @@ def one_line(error: object, limit: int = 200, end: str = "") -> str:
     """
     text = " ".join(str(error).split())
     return text if len(text) <= limit else text[: limit - len(end)] + end
+
+
+def meant(received: object, valid: Iterable[str], form: str = "{}") -> str:
+    """Return what stands before "valid:": the nearest match, as `form` writes it, or ";"."""
+    near = nearest(str(received), valid)
+    return f". Did you mean '{form.format(near)}'?" if near else ";"
 
 
 def nearest(received: str, valid: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from xkd_keras.errors import FlagError, InputError, nearest
+from xkd_keras.errors import FlagError, InputError, meant
 
 # What training images may go through, in this order. Inception mirrors as well, as it always has.
 PARTS = ("crop", "inception", "flip", "rotate", "colour", "randaugment", "erase")
@@ -217,8 +217,7 @@ def _check_tfds(name: str, rest: str, data_dir: str | None) -> None:
     prepared = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
     if base in known or os.path.isdir(os.path.join(prepared, base)):
         return
-    near = nearest(base, known)
-    hint = f". Did you mean 'tfds:{near}'?" if near else ";"
+    hint = meant(base, known, "tfds:{}")
     raise FlagError(
         f"unknown value '{name}'{hint} valid: tfds: and one of the {len(known)} names that"
         " `tfds.list_builders()` gives.",

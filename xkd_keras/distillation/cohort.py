@@ -231,7 +231,6 @@ class Cohort(KerasSide):
         """
         logits = self._logits(images, training=False)
         teacher_logits, gate = self._teacher_logits(images, labels, logits)
-        gate = tf.broadcast_to(gate, tf.shape(teacher_logits)[:-1])
         if len(teacher_logits.shape) > len(logits.shape):
             teacher_logits = tf.reduce_mean(teacher_logits, axis=0)
             gate = tf.reduce_mean(gate, axis=0)

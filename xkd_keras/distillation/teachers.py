@@ -257,6 +257,7 @@ def ask(teacher: Callable, logits, **given) -> tuple[tf.Tensor, tf.Tensor]:
     """
     said = teacher(logits, **given)
     taught, gate = said if isinstance(said, tuple) else (said, tf.ones(tf.shape(said)[:-1]))
+    gate = tf.broadcast_to(gate, tf.shape(taught)[:-1])  # of several teachers, there may be one
     return tf.stop_gradient(taught), tf.stop_gradient(gate)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xkd_keras.errors import FlagError, nearest
+from xkd_keras.errors import FlagError, meant
 from xkd_keras.flags import parsing
 
 
@@ -57,8 +57,7 @@ def find(text: str) -> Path:
     name = Path(text).as_posix().removeprefix("configs/").removesuffix(".flags")
     if name in known:
         return known[name]
-    near = nearest(name, known)
-    hint = f". Did you mean '{near}'?" if near else ";"
+    hint = meant(name, known)
     raise FlagError(
         f"--flagfile: '{text}' cannot be found, and no configuration has this name{hint} valid:"
         " a path from the current directory, or a name that `python -m xkd_keras` lists."
