@@ -29,7 +29,7 @@ def flags(run_dir, data_dir, *more):
         "--peer=tests.small_peers:regular,optimizer=adamw,learning_rate=0.003",
         "--batch_size=16",
         "--eval_batch_size=64",
-        "--epochs=3",
+        "--epochs=4",
         "--method=mcod",  # each replica compares the features of its own images only
         "--distill_period=0.5",
         "--sync_batch_norm",

@@ -165,9 +165,9 @@ def _same(one, two):
     [
         "prune",
         pytest.param("cluster", marks=pytest.mark.slow),
-        pytest.param("pcqat", marks=pytest.mark.slow),
-        pytest.param("pqat", marks=pytest.mark.slow),
-        pytest.param("cqat", marks=pytest.mark.slow),
+        pytest.param("pcqat", marks=pytest.mark.slow),  # which makes what pqat and cqat make, too
+        pytest.param("pqat", marks=pytest.mark.exhaustive),
+        pytest.param("cqat", marks=pytest.mark.exhaustive),
     ],
 )
 def test_every_recipe_takes_all_kinds_in_one_network(recipe):
@@ -205,7 +205,7 @@ def test_a_batch_norm_after_an_activation_has_an_identity_to_be_folded_into():
     assert len([each for each in copied.layers if each.name.endswith("_identity")]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_mobilenet_v3_goes_through():
     model = peers.build("applications:MobileNetV3Small", (64, 64, 3), CLASSES, seed=0)
     for layer in model.layers:

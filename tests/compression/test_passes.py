@@ -123,15 +123,15 @@ class Briefly:
         return (images for images, _ in self.batches.take(batches))
 
 
-FAMILIES = ("alexnet", "vgg11", "resnet20", "densenet-bc-40-12", "mobilenet_v2")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        *((name, "qat") for name in FAMILIES),
-        ("densenet-bc-40-12", "pcqat"),
+        pytest.param("alexnet", "qat", marks=pytest.mark.exhaustive),
+        pytest.param("vgg11", "qat", marks=pytest.mark.exhaustive),
+        pytest.param("resnet20", "qat", marks=pytest.mark.slow),
+        pytest.param("densenet-bc-40-12", "qat", marks=pytest.mark.exhaustive),
+        pytest.param("densenet-bc-40-12", "pcqat", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", "qat", marks=pytest.mark.slow),
     ],
 )
 def test_every_family_ends_all_int8(run, name, recipe, monkeypatch):

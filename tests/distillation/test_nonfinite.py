@@ -12,6 +12,10 @@ from xkd_keras.errors import InputError
 
 HUGE = IMAGES[:16] * np.float32(1e38)  # a product with weights overflows; a clipped one does not
 GOOD = IMAGES[16:32], LABELS[16:32]
+# The default method, with all that may go with it.
+XKD = {"teacher": "leave_one_out", "adapt": 1.0, "similarity": 1.5625, "mix": "both"}
+XKD |= {"distill": {"robust": 0.5, "wild": 2.0}}
+METHODS = pytest.mark.parametrize("method", [{}, XKD], ids=["mean", "xkd"])
 
 
 def network(name, clipped):
@@ -43,9 +47,11 @@ def assert_equal(a, b, **tolerance):
         np.testing.assert_allclose(x, y, **({"rtol": 0} | tolerance))
 
 
+@METHODS
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_a_step_that_overflows_leaves_that_peer_as_it_was(kind):
-    taught = cohort("robust", "wild", optimizer=optimizers.build(kind, 0.01, weight_decay=0.1))
+def test_a_step_that_overflows_leaves_that_peer_as_it_was(kind, method):
+    optimizer = optimizers.build(kind, 0.01, weight_decay=0.1)
+    taught = cohort("robust", "wild", optimizer=optimizer, **method)
     taught.train_on_batch(*GOOD)
     before = state(taught, "wild")
     logs = taught.train_on_batch(HUGE, LABELS[:16], return_dict=True)
@@ -72,10 +78,11 @@ def test_after_a_skipped_step_the_peer_goes_on():
     assert int(taught.optimizer.iterations) == 2
 
 
-def test_over_replicas_all_of_them_skip_where_one_overflows(two_cpus):
+@METHODS
+def test_over_replicas_all_of_them_skip_where_one_overflows(two_cpus, method):
     images = np.concatenate([HUGE[:8], GOOD[0][:8]])  # the first replica's half overflows
     with two_cpus.scope():
-        taught = cohort("robust", "wild")
+        taught = cohort("robust", "wild", **method)
     before = state(taught, "wild")
     history = taught.fit(images, LABELS[:16], batch_size=16, epochs=1, verbose=0).history
     assert_equal(state(taught, "wild"), before)
@@ -115,8 +122,9 @@ def in_half(rate=0.01, **options):
     return cohort("robust", "wild", optimizer=sgd, on_nonfinite="stop", **options)
 
 
-def test_half_precision_trains_float32_variables_with_finite_losses(half):
-    taught = in_half()
+@METHODS
+def test_half_precision_trains_float32_variables_with_finite_losses(half, method):
+    taught = in_half(**method)
     assert taught.peers["wild"].layers[1].compute_dtype == "float16"
     variables = [v for peer in taught.peers.values() for v in peer.variables]
     assert {v.dtype for v in variables if "seed" not in v.path} == {"float32"}

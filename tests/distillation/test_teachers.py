@@ -209,27 +209,32 @@ class TestGated:
     def twin(self, z, labels):
         """Loop over peers and images; the others are CA-MKD's teachers, as its equation 3 has them.
 
-        w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) for K teachers.
+        w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) for K teachers; labels are probabilities.
         """
         peers, batch, _ = z.shape
         target, gate = np.zeros_like(z), np.zeros((peers, batch))
         for b, label in enumerate(labels):
-            ce = np.array([-log_softmax(z[p, b])[label] for p in range(peers)])
+            ce = np.array([-label @ log_softmax(z[p, b]) for p in range(peers)])
             for p in range(peers):
                 others = [q for q in range(peers) if q != p]
                 whole = sum(np.exp(ce[q]) for q in others)
                 w = [(1 - np.exp(ce[q]) / whole) / max(1, peers - 2) for q in others]
                 w = w if peers > 2 else [1.0]
                 target[p, b] = sum(each * z[q, b] for each, q in zip(w, others, strict=True))
-                gate[p, b] = -log_softmax(target[p, b])[label] < ce[p]
+                gate[p, b] = -label @ log_softmax(target[p, b]) < ce[p]
         return target, gate
 
     @pytest.mark.parametrize("peers", [2, 3, 4])
-    def test_target_and_gate_are_their_equations(self, peers):
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_target_and_gate_are_their_equations(self, peers, mixed):
         rng = np.random.default_rng(peers)
         z, labels = rng.normal(0, 2, (peers, 9, 5)), rng.integers(0, 5, 9)
-        target, gate = teachers.gated(tf.constant(z, tf.float32), labels=labels)
-        expected = self.twin(z, labels)
+        shares = np.eye(5)[labels]
+        if mixed:
+            labels = shares = 0.6 * shares + 0.4 * shares[::-1]
+        given = tf.constant(labels, tf.float32) if mixed else labels
+        target, gate = teachers.gated(tf.constant(z, tf.float32), labels=given)
+        expected = self.twin(z, shares)
         np.testing.assert_allclose(target, expected[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(gate, expected[1])
         assert 0 < np.mean(gate) < 1
@@ -256,7 +261,7 @@ class TestGated:
         cohort.compile(keras.optimizers.SGD(0.1))
         before = [peer.get_weights() for peer in cohort.peers.values()]
         z = np.stack([IMAGES.reshape(48, -1) @ kernel + bias for kernel, bias in before])
-        _, gate = self.twin(z.astype("float64"), FOUR)
+        _, gate = self.twin(z.astype("float64"), np.eye(4)[FOUR])
         history = cohort.fit(IMAGES, FOUR, batch_size=48, verbose=0).history
         p = softmax(z, -1)
         for i, (name, peer) in enumerate(cohort.peers.items()):
@@ -267,8 +272,10 @@ class TestGated:
 
 
 def test_swapped_exchanges_the_label_with_what_the_ensemble_says_wrongly():
-    z = np.array([[[1.0, 5.0, 2.0], [0.0, 1.0, 7.0]]] * 2, "float32")
-    got = teachers.swapped(tf.constant(z), weights=tf.constant([0.5, 0.5]), labels=[0, 2])
+    """Peers with 0.75 and 0.25 of the ensemble, (1, 5, 2) and (0, 1, 7)."""
+    one, other = [[1.0, 6.0, 2.0], [0.0, 0.0, 6.0]], [[1.0, 2.0, 2.0], [0.0, 4.0, 10.0]]
+    z = np.array([one, other], "float32")
+    got = teachers.swapped(tf.constant(z), weights=tf.constant([0.75, 0.25]), labels=[0, 2])
     np.testing.assert_allclose(got[0], [[5.0, 1.0, 2.0], [0.0, 1.0, 7.0]])
     np.testing.assert_allclose(got[1], got[0])
 

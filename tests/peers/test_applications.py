@@ -25,7 +25,10 @@ MODULES = {
     "DenseNet121": "densenet",
     "VGG16": "vgg16",
 }
-QUICK = ("MobileNet",)
+# Those of which no other has the preprocessing, or the end, are tried more often.
+MARKS = dict.fromkeys(MODULES, pytest.mark.exhaustive)
+MARKS |= dict.fromkeys(("MobileNetV2", "MobileNetV3Small", "EfficientNetB0"), pytest.mark.slow)
+MARKS |= {"ResNet50": pytest.mark.slow, "MobileNet": ()}
 
 
 def as_keras_has_it(name, weights):
@@ -51,7 +54,7 @@ def test_every_classifier_of_keras_is_known():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MODULES],
+    [pytest.param(name, marks=marks) for name, marks in MARKS.items()],
 )
 def test_weights_that_keras_saved_answer_plain_pixels_as_keras_does(name, tmp_path):
     model, want = as_keras_has_it(name, tmp_path / "a.weights.h5")

@@ -13,11 +13,14 @@ import tensorflow as tf
 from scipy.special import log_softmax
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.small_runs import configuration
 from xkd_keras import data as datasets
-from xkd_keras import train
+from xkd_keras import peers, train
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
+from xkd_keras.runs import training
+from xkd_keras.ship import artifacts, lite
 
 
 def digits(data_dir):
@@ -49,6 +52,25 @@ def test_a_run_is_a_directory_that_explains_itself(run):
         "peers/normalised.keras",
     } <= found
     assert not [name for name in found if "partial" in name]
+
+
+@pytest.mark.slow
+def test_heads_on_early_stages_are_gone_from_what_is_saved_and_shipped(data_dir, tmp_path):
+    """The heads of built-in networks, which learn and teach while these are trained."""
+    config = configuration(tmp_path, data_dir, peer=("alexnet", "resnet20"), exits=1, epochs=1)
+    cohort = keras.callbacks.Callback()
+    training.run(config, [cohort])
+    assert {*cohort.model.exits.heads} == {"alexnet", "resnet20"}
+    run = rundir.load_run(tmp_path)
+    artifacts.export(tmp_path, ["resnet20"], ["float32"])
+    for name, model in run.models.items():
+        alone = peers.build(name, run.data.image_shape, 10, mean=run.data.mean, std=run.data.std)
+        shapes = [[weight.shape for weight in each.weights] for each in (model, alone)]
+        assert shapes[0] == shapes[1]
+    file = lite.Lite((tmp_path / "export/tflite/resnet20-float32.tflite").read_bytes())
+    images, _ = digits(data_dir)
+    logits = keras.ops.convert_to_numpy(run.models["resnet20"](images[:8].astype("float32")))
+    np.testing.assert_allclose(np.argmax(file(images[:8]), -1), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

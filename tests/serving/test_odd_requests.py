@@ -88,7 +88,7 @@ PATHS = st.sampled_from(
         for verb in ("predict", "classify", "regress")
     ]
 )
-MANY = 400  # examples of each kind; `pytest -m slow` runs many more
+MANY = 400  # examples of each kind; `pytest -m exhaustive` runs many more
 
 
 def check(served, path, body):
@@ -174,7 +174,7 @@ def test_small_requests_that_ask_for_much_do_not_harm(served, kind):
     assert answers(served)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ten_thousand_odd_requests_leave_the_server_right_and_its_memory_flat(models, monkeypatch):
     """Of those that ask for much there are 108 among them.
 

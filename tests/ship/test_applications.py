@@ -17,9 +17,14 @@ IN_FULL = "MobileNetV3Small"  # the others in float32 and int8: float16 and dyna
 NO_INT8 = {"ConvNeXtTiny": "int8: .* tensors stay float"}  # layer normalisation and GELU
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["MobileNetV3Small", "EfficientNetV2B0", "NASNetMobile", "ConvNeXtTiny"]
+    "name",
+    [
+        pytest.param("MobileNetV3Small", marks=pytest.mark.slow),
+        pytest.param("EfficientNetV2B0", marks=pytest.mark.exhaustive),
+        pytest.param("NASNetMobile", marks=pytest.mark.exhaustive),
+        pytest.param("ConvNeXtTiny", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_every_variant_is_made_and_answers(name):
     model = peers.build(f"applications:{name}", SHAPE, 4, seed=1)

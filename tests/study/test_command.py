@@ -33,8 +33,8 @@ def command(*args):
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir):
-    """Two seeds of two methods; killed after the first run, in the middle of the second."""
-    flags = ("--seeds=2", "--epochs=12", "--deterministic")
+    """Two methods; killed after the first run, in the middle of the second."""
+    flags = ("--seeds=1", "--epochs=12", "--deterministic")
     line = command(tmp_path / "killed", data_dir, *flags)
     log = open(tmp_path / "log", "w")  # noqa: SIM115
     process = subprocess.Popen(line, cwd=ROOT, env=ENV, stdout=log, stderr=log)
@@ -42,16 +42,15 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path, data_dir)
     wait_for(first.exists)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = len(list((tmp_path / "killed" / "runs").rglob("*.json")))
-    assert 1 <= done < 4
+    assert len(list((tmp_path / "killed" / "runs").rglob("*.json"))) == 1
     result = subprocess.run(line, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert f"run: 4 runs, {done} of them already done" in result.stdout
+    assert "run: 2 runs, 1 of them already done" in result.stdout
     whole = command(tmp_path / "whole", data_dir, *flags)
     subprocess.run(whole, cwd=ROOT, env=ENV, capture_output=True, check=True)
     tops = [measured(tmp_path / name) for name in ("killed", "whole")]
-    assert len(tops[0]) == 4
+    assert len(tops[0]) == 2
     assert tops[0] == tops[1]
 
 

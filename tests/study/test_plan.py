@@ -27,11 +27,15 @@ def test_every_method_runs_once_for_each_seed_and_seeds_come_first():
     assert len({task.result for task in tasks}) == 6
 
 
-def test_runs_of_one_seed_differ_only_in_how_the_networks_teach():
-    for task in study("solo", "dml,temperature=1", "mcod,distill_duty=0.7").tasks():
+CUT = "solo,name=cut,mix=cutmix"
+
+
+def test_runs_of_one_seed_differ_only_in_how_the_networks_teach_and_batches_are_mixed():
+    for task in study("solo", "dml,temperature=1", "mcod,distill_duty=0.7", CUT).tasks():
         before = configs.Config(**{**vars(BASE), "seed": task.config.seed, "run_dir": ""})
         changed = {line.split()[0][2:] for line in before.differences(task.config)}
-        assert changed <= {"method", *effects.TEACHING}
+        assert changed <= {"method", *effects.COMPARED}
+    assert task.config.mix == "cutmix"
 
 
 def test_traditional_distillation_waits_for_the_networks_trained_alone_with_its_seed():

@@ -10,6 +10,8 @@ _OF_WINDOWS = ("distill_period", "distill_duty", "distill_start", "distill_growt
 _USES = {"mcod": _OF_WINDOWS, "ramp": ("distill_start", "distill_growth")}
 TEACHING = ("teacher", "teacher_peer", "distill_term", "temperature", "distill_weight_max")
 TEACHING += (*_OF_WINDOWS, "distill_adapt", "distill_similarity", "exits")
+# In what the methods of a study may differ. A search has none of `mix`, as it leaves solo out.
+COMPARED = (*TEACHING, "mix")
 
 
 def is_frozen(method: str, teacher: str) -> bool:

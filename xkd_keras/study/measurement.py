@@ -64,7 +64,7 @@ def run(task: Task) -> None:
 
 
 _NOT_OF_DATA = {
-    **{name: configs.Config.__dataclass_fields__[name].default for name in effects.TEACHING},
+    **{name: configs.Config.__dataclass_fields__[name].default for name in effects.COMPARED},
     **{"method": "mcod", "teacher_run": "", "peer": ()},
 }
 

@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
         "compare",
         [],
         "A method to compare; repeat the flag for several: METHOD[,name=NAME][,option=value...]."
-        f" METHOD is one of {', '.join(fields.METHODS)}. Options: {', '.join(effects.TEACHING)};"
+        f" METHOD is one of {', '.join(fields.METHODS)}. Options: {', '.join(effects.COMPARED)};"
         " a second variant of a method needs a name.",
         **kwargs,
     )
@@ -126,7 +126,7 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
         if len(names) > 1:
             raise FlagError(f"--compare={text}: name: received {len(names)}; valid: one.")
         rest = ",".join(pair for pair in pairs if not pair.startswith("name="))
-        options = peer_options.options(f"--compare={text}", rest, effects.TEACHING)
+        options = peer_options.options(f"--compare={text}", rest, effects.COMPARED)
         name = names[0] if names else method
         own = name == method and not (name == "solo" and options)
         if name.lower() in fields.METHODS and not own:
