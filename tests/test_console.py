@@ -51,3 +51,14 @@ def test_what_is_done_at_once_says_nothing(capsys):
 )
 def test_durations(seconds, shown):
     assert console.clock(seconds) == shown
+
+
+def test_a_name_is_printed_on_one_line_and_letters_stay():
+    name = "a\nb\rc\x1b[2Jd\u2028e\udce9"
+    assert console.printable(name) == "a\\nb\\rc\\x1b[2Jd\\u2028e\\udce9"
+    assert console.printable("größer 写真\u202f\u200d👩.png") == "größer 写真\u202f\u200d👩.png"
+
+
+def test_of_many_texts_the_first_are_told_and_how_many_there_are_more():
+    assert console.few(list("abc"), 3, " = ") == "a = b = c"
+    assert console.few(["x"] * 1005, 2) == "x, x and 1,003 more"

@@ -3,9 +3,12 @@
 Imports nothing heavy, so that a study need not load Keras for it.
 """
 
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a line, or a terminal's state
 
 
 def many(count: int, noun: str) -> str:
@@ -81,6 +84,21 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a file can hold a text: a name may have bytes that are not UTF-8."""
+    return text.encode(errors="replace").decode() == text
+
+
 def printable(text: str) -> str:
-    """Return text that a file can hold: bytes of a name that are not UTF-8 are escaped."""
+    """Return text as one line that a file can hold.
+
+    Line breaks and other control characters of a name, and bytes that are not UTF-8, are escaped.
+    """
+    text = _BREAKING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text.encode(errors="backslashreplace").decode()
+
+
+def few(texts: Sequence[str], most: int, between: str = ", ") -> str:
+    """Return texts as one; of many the first, and how many more there are."""
+    text = between.join(texts[:most])
+    return f"{text} and {len(texts) - most:,} more" if len(texts) > most else text

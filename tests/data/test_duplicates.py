@@ -6,6 +6,7 @@ import pytest
 
 from tests.folders import load
 from tests.folders import picture as plain_picture
+from xkd_keras import data
 from xkd_keras.errors import FlagError, InputError
 
 
@@ -98,3 +99,17 @@ def test_a_folder_that_is_cut_here_is_looked_at_after_the_cut(tmp_path):
 def test_another_choice_is_told(birds):
     with pytest.raises(FlagError, match=r"duplicates: unknown value 'keep'"):
         load(birds, duplicates="keep")
+
+
+def test_of_many_files_that_are_the_same_a_line_names_the_first(tmp_path):
+    for name in ("robin", "wren"):
+        for i in range(6):
+            plain_picture(tmp_path / name / f"{i}.png", (9, 9, 9))
+    dataset = load(tmp_path)
+    assert len(dataset.duplicates[0][1]) == 12
+    (line,) = data.about_reading(dataset)
+    told = " = ".join(f"robin/{i}.png" for i in range(5)) + " and 7 more"
+    assert line == f"warning: identical files, labelled robin and wren: {told}"
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, duplicates="stop")
+    assert f": {told}; valid: drop" in str(caught.value)

@@ -118,7 +118,7 @@ def test_unusable_layouts_are_explained(tmp_path):
     (tmp_path / "few" / "red" / "9.png").unlink()
     for i in range(7):
         (tmp_path / "few" / "red" / f"{i}.png").unlink()
-    refused(tmp_path / "few", r"class 'red' has 2 readable images, too few to divide into 3 splits")
+    refused(tmp_path / "few", r"class 'red' has 2 images, too few to divide into 3 splits")
     fill(tmp_path / "hollow")
     (tmp_path / "hollow" / "violet").mkdir()
     refused(tmp_path / "hollow", r"class 'violet' contains no images")
@@ -131,6 +131,29 @@ def test_unusable_layouts_are_explained(tmp_path):
     fill(tmp_path / "strange" / "train", classes=["red", "blue"])
     fill(tmp_path / "strange" / "test")
     refused(tmp_path / "strange", r"class 'green' of test is not among those of train: blue, red")
+
+
+def test_classes_that_are_too_small_are_told_together_before_any_file_is_decoded(tmp_path):
+    fill(tmp_path)
+    for i in range(7):
+        for place in range(1 + i % 2):
+            (tmp_path / f"rare{i}").mkdir(exist_ok=True)
+            (tmp_path / f"rare{i}/{place}.png").write_bytes(b"not decoded")
+    line = (
+        r"class 'rare0' has 1 image, 'rare1' has 2 images, 'rare2' has 1 image and 4 more, too few"
+        r" to divide into 3 splits; valid: 3 or more per class"
+    )
+    refused(tmp_path, line)
+    fill(tmp_path / "parted/train", 1)
+    fill(tmp_path / "parted/test", 1)
+    refused(tmp_path / "parted", r"'red' has 1 image, too few to divide into 2 splits")
+
+
+def test_a_class_that_is_too_small_without_its_damaged_files_is_told(tmp_path):
+    for path in sorted((fill(tmp_path) / "red").iterdir())[:8]:
+        path.write_bytes(b"torn")
+    line = r"class 'red' has 2 readable images, too few to divide into 3 splits"
+    refused(tmp_path, line, skip_unreadable=True)
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,34 @@ def test_pictures_in_no_class_are_counted(tmp_path):
     picture(tmp_path / "stray.jpg", COLOURS["red"])
     (note,) = load(tmp_path).notes
     assert note == f"Not used: 1 in '{tmp_path.name}' itself, outside the classes' folders."
+
+
+def test_hidden_images_are_said_not_to_be_used(tmp_path):
+    expected = load(fill(tmp_path)).fingerprint
+    for name in (".IMG_1.jpg", "more/.b.PNG", ".IMG_2.jpg.icloud", "._0.png", ".DS_Store", ".jpg"):
+        (tmp_path / "red" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "red" / name).write_bytes(b"?")
+    (tmp_path / "red/.cache.png").mkdir()
+    (tmp_path / "red/.icloud").write_bytes(b"?")
+    dataset = load(tmp_path)
+    assert dataset.fingerprint == expected
+    assert dataset.notes == (
+        "Not used, because names that begin with a dot are hidden: 3 images ('red/.IMG_1.jpg',"
+        " 'red/.IMG_2.jpg.icloud', 'red/more/.b.PNG'). Those that end in .icloud are not"
+        " downloaded yet.",
+    )
+
+
+def test_a_name_with_a_line_break_is_used_and_told_on_one_line(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "red/3.png").rename(tmp_path / "red/3\n\x1b[2J.png")
+    picture(tmp_path / "dark\nred/1.png", COLOURS["red"])
+    (tmp_path / "red/no\ntes.txt").write_text("?")
+    refused(tmp_path, r"class 'dark\\nred' contains a line break")
+    (tmp_path / "dark\nred").rename(tmp_path / "red/more\n")
+    dataset = load(tmp_path)
+    assert sum(sizes(dataset)) == 31
+    assert "red/3\\n\\x1b[2J.png" in dataset.train.source.names
+    assert "'red/no\\ntes.txt'" in dataset.notes[1]
+    (tmp_path / "red/3\n\x1b[2J.png").write_bytes(b"")
+    refused(tmp_path, r"red/3\\n\\x1b\[2J\.png cannot be read \(empty file\)")

@@ -1,6 +1,7 @@
 """Files of a person's folder that cannot be read, and the check that finds them."""
 
 import errno
+import os
 import re
 import time
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.folders import COLOURS, fill, load, picture, refused
+from tests.pictures import READABLE
 from xkd_keras import console, data
 from xkd_keras.data import decoding, preparation
 from xkd_keras.errors import InputError
@@ -149,3 +151,45 @@ def test_a_file_of_a_folder_that_fails_later_is_told_without_what_is_of_tfds(err
     told = "folder:birds: a file is damaged or gone" in str(caught.value)
     assert told == damaged
     assert "data_dir" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (tf.errors.AbortedError, errno.ESTALE),
+        (tf.errors.UnknownError, errno.EIO),
+        (tf.errors.DeadlineExceededError, errno.ETIMEDOUT),
+        (tf.errors.UnavailableError, errno.EHOSTDOWN),
+    ],
+)
+def test_a_disk_that_goes_away_during_the_run_is_no_damaged_file(kind, code):
+    text = f"{{{{function_node __wrapped__x}}}} /x/a.jpg; {os.strerror(code)} [Op:IteratorGetNext]"
+    with pytest.raises(InputError) as caught, data.readable("folder:birds"):
+        raise kind(None, None, text)
+    assert str(caught.value) == (
+        f"dataset: folder:birds: /x/a.jpg; {os.strerror(code)}; the file may be intact, so run the"
+        " same command again."
+    )
+
+
+def test_another_workers_silence_is_no_file():
+    with pytest.raises(tf.errors.UnavailableError), data.readable("folder:birds"):
+        raise tf.errors.UnavailableError(None, None, "connect: Connection timed out")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_a_file_of_any_format_that_is_half_rewritten_during_the_run_is_told(tmp_path, share):
+    kinds = ["jpeg turned 6", "png turned", "moving gif", "bmp", "moving webp", "cmyk jpeg"]
+    contents = [READABLE[kind].content for kind in kinds]
+    path = tmp_path / "changed"
+    decode = tf.function(lambda name: preparation.decode(tf.io.read_file(name)), autograph=False)
+    told = []
+    for content in contents:
+        path.write_bytes(content[: int(share * len(content))])
+        try:
+            with data.readable("folder:birds"):
+                decode(tf.constant(str(path)))
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) >= 3  # (what a picture ends with may be missing unseen)
+    assert all("a file is damaged or gone" in line and "\n" not in line for line in told)

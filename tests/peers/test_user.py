@@ -10,7 +10,7 @@ import pytest
 
 from xkd_keras import Cohort, peers
 from xkd_keras.errors import InputError
-from xkd_keras.peers import graphs
+from xkd_keras.peers import graphs, user
 from xkd_keras.peers import layers as of_peers
 
 OWN = """
@@ -223,3 +223,24 @@ def test_a_network_that_normalises_again_is_found_also_within_another():
         (keras.Model(pixels, keras.layers.Flatten()(pixels)), ""),
     ):
         assert graphs.normalises_again(model) == expected
+
+
+@pytest.mark.parametrize("function", ["functional", "sequential", "clash"])
+@pytest.mark.parametrize("classes", [5, 3])
+def test_the_users_network_starts_from_weights_that_keras_saved_of_it_alone(function, classes):
+    theirs = user.alone(f"own_peers:{function}", SHAPE, 5)
+    x = np.random.default_rng(0).uniform(0, 255, (3, *SHAPE)).astype("float32")
+    theirs.save_weights("w.weights.h5")
+    start = {"start": "w.weights.h5"}
+    with pytest.raises(InputError, match=r"^pixels: missing"):
+        peers.build(f"own_peers:{function}", SHAPE, classes, **start)
+    model = peers.build(f"own_peers:{function}", SHAPE, classes, pixels="0..1", **start)
+    assert model.output_shape == (None, classes)
+    if classes == 5:
+        np.testing.assert_allclose(model(x), theirs(x / 255), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_network_do_not_fit_the_users():
+    user.alone("own_peers:sequential", SHAPE, 5).save_weights("w.weights.h5")
+    with pytest.raises(InputError, match=r"w\.weights\.h5' does not fit own_peers:functional"):
+        peers.build("own_peers:functional", SHAPE, 5, start="w.weights.h5", pixels="0..1")

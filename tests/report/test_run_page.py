@@ -148,6 +148,17 @@ def test_a_report_warns_of_files_that_are_there_twice_and_tells_how_folders_were
     assert "train/cat/49.png" in said
     assert "train/cat/50.png" not in said
     assert "RUN/data.json lists all 60 groups." in said
+    same = [["in train and test", [f"{i}.png" for i in range(3000)]]]
+    assert "4.png and 2,995 more" in "\n".join(run_page._duplicates(same))
+
+
+def test_of_many_unreadable_files_a_report_shows_the_first():
+    pairs = [[f"cat/{i}.heic", "Unknown image file format"] for i in range(2000)]
+    said = "\n".join(run_page._skipped(pairs))
+    assert "Left out: 2,000 unreadable files." in said
+    assert "cat/49.heic" in said
+    assert "cat/50.heic" not in said
+    assert "RUN/data.json lists all 2,000 files." in said
 
 
 LONG = tuple(f"network_of_thirty_characters_{i}" for i in range(8))

@@ -2,18 +2,20 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from xkd_keras.data import folder, names, pipeline
+from xkd_keras.console import few
+from xkd_keras.data import decoding, duplicates, folder, names, pipeline
 from xkd_keras.data.balance import SAMPLINGS
 from xkd_keras.data.content import Content, Request
-from xkd_keras.data.duplicates import CHOICES as DUPLICATES
 from xkd_keras.data.sources import Arrays, Split
 from xkd_keras.data.splits import FIXED_SEED, stratified_subset
 from xkd_keras.errors import FlagError, InputError, first_line
@@ -73,7 +75,8 @@ def about_reading(data: Dataset) -> list[str]:
     if data.duplicates:
         what, paths = data.duplicates[0]
         more = f"; {len(data.duplicates)} such groups in all" if len(data.duplicates) > 1 else ""
-        lines.append(f"warning: identical files, {what}: {' = '.join(paths)}{more}")
+        same = few(paths, duplicates.TOLD, " = ")
+        lines.append(f"warning: identical files, {what}: {same}{more}")
     return lines
 
 
@@ -150,18 +153,26 @@ _OF_FILES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.Permiss
 _DAMAGED = (
     "expected to contain",
     "DecodeImage",
+    "Invalid JPEG data",
     "Unknown image file",
     "The image has",
     "a BMP that",
 )
+# As TensorFlow ends what it says of a file that a disk in the network did not give.
+_AWAY = tuple(f"; {os.strerror(code)}" for code in sorted(decoding.PASSING | {errno.EIO}))
 
 
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Read images of data set `name`; raises InputError where a file is damaged or gone."""
+    """Read images of data set `name`; raises InputError where a file is damaged, gone or away."""
     try:
         yield
     except tf.errors.OpError as error:
+        if any(text in str(error) for text in _AWAY):
+            raise InputError(
+                f"{name}: {_reason(error)}; the file may be intact, so run the same command again.",
+                argument="dataset",
+            ) from None
         damaged = any(text in str(error) for text in _DAMAGED)
         if not damaged and not isinstance(error, _OF_FILES):
             raise
@@ -216,8 +227,8 @@ def read(name: str, request: Request) -> Content:
 
 def _check_values(request: Request, train_examples: int) -> None:
     names.check_augment(request.augment)
-    if request.duplicates not in DUPLICATES:
-        raise FlagError.unknown("duplicates", request.duplicates, DUPLICATES)
+    if request.duplicates not in duplicates.CHOICES:
+        raise FlagError.unknown("duplicates", request.duplicates, duplicates.CHOICES)
     for flag, value, fits, valid in (
         ("train_examples", train_examples, train_examples >= 0, "0 (all) or more"),
         (

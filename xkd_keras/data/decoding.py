@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from xkd_keras import console
-from xkd_keras.console import printable
+from xkd_keras.console import is_utf8, printable
 from xkd_keras.data import preparation
 from xkd_keras.data.layout import File
 from xkd_keras.errors import InputError
 
 # Of a disk in the network or a process with too many files: no file is damaged.
-_PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-_PASSING |= {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+PASSING |= {errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 _WAITING = 4096  # files that threads have before them
 
@@ -65,13 +65,13 @@ def decode_all(files: list[File], image_size: tuple[int, int], keep: str, copies
     arrays = np.zeros((len(files) if keep == "arrays" else 0, *image_size, 3), np.uint8)
 
     def attempt(place: int, file: File) -> Image | str:
-        if printable(str(file.path)) != str(file.path):
+        if not is_utf8(str(file.path)):
             return "its path is not UTF-8"  # and what is written of it would not be, either
         try:
             encoded = file.path.read_bytes()
             image, side = look(encoded)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            if getattr(error, "errno", None) in _PASSING:
+            if getattr(error, "errno", None) in PASSING:
                 raise InputError(
                     f"{printable(str(file.path))}: {error.strerror}; the file may be intact, so"
                     " try again.",

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+from xkd_keras.console import few
 from xkd_keras.errors import InputError
 
 CHOICES = ("warn", "drop", "stop")
+TOLD = 5  # files of a group that a line names: a placeholder may be there 3,000 times
 # Of files that are the same, the one that is kept: what the result is measured on stays.
 _FIRST = ("test", "validation", "train", "")
 
@@ -38,7 +40,7 @@ def harmful(
         names = sorted({labels[i] for i in places})
         where = [part for part in reversed(_FIRST) if part in {parts[i] for i in places}]
         if len(names) > 1:
-            found.append(Duplicate(f"labelled {' and '.join(names)}", places))
+            found.append(Duplicate(f"labelled {few(names, TOLD, ' and ')}", places))
         elif len(where) > 1:
             found.append(Duplicate(f"in {' and '.join(where)}", places))
     return found
@@ -57,7 +59,7 @@ def kept(digests: Sequence[bytes], labels: Sequence[str], parts: Sequence[str]) 
 def refuse(name: str, found: Sequence[Duplicate], paths: Sequence[str]) -> None:
     """Raise InputError if there are harmful duplicates; names the first."""
     if found:
-        files = " = ".join(paths[i] for i in found[0].places)
+        files = few([paths[i] for i in found[0].places], TOLD, " = ")
         more = f", and {len(found) - 1} more such groups" if len(found) > 1 else ""
         raise InputError(
             f"stop: {name}: the same file is {found[0].what}: {files}{more}; valid: drop or warn,"

@@ -1,20 +1,22 @@
 """A person's own images: one folder per class. Every file is decoded before training starts."""
 
+import collections
 import hashlib
 import pathlib
 
 import numpy as np
 
-from xkd_keras.console import printable
+from xkd_keras.console import few, many, printable
 from xkd_keras.data import decoding, duplicates, layout, names, shrunk, tree
 from xkd_keras.data.content import Content, Request
 from xkd_keras.data.layout import File
 from xkd_keras.data.sources import Arrays, Encoded, Files, Source, Split
 from xkd_keras.data.splits import FIXED_SEED, TRAIN_VALIDATION_TEST, stratified_split, three
-from xkd_keras.errors import InputError
+from xkd_keras.data.tree import refusal
 
 _PARTS = tuple(tree.PARTS)
 _SMALLEST = 32  # pixels; what most networks need
+_TOLD = 3  # classes that are too small, of which there may be hundreds
 
 
 def read(name: str, request: Request) -> Content:
@@ -38,20 +40,23 @@ def read(name: str, request: Request) -> Content:
     chosen = names.resolve(name, None, request.image_size, request.augment)
     files, parts, notes = layout.find(name, root, request.class_names)
     _check_known(name, files, request.class_names)
+    if not request.class_names:  # decoding may take minutes
+        _class_names(name, files, files)
+        _check_enough(name, files, "image")
     keep = decoding.what_to_keep(files, chosen, request.cache_bytes)
     trains = chosen.cuts and not request.class_names
     copies = shrunk.Copies(chosen.image_size, request.cache_bytes) if trains else None
     images, bad, arrays = decoding.decode_all(files, chosen.image_size, keep, copies)
     skipped = tuple((_shown(root, file), reason) for file, reason in bad)
     if skipped and not request.skip_unreadable:
-        raise InputError(_unreadable(name, skipped), argument="dataset")
+        raise refusal(_unreadable(name, skipped))
     readable = [(file, image) for file, image in zip(files, images, strict=True) if image]
     readable, dropped = _without_duplicates(root, readable, request.duplicates)
     asked = files
     files, images = ([pair[i] for pair in readable] for i in (0, 1))
     class_names = request.class_names or _class_names(name, files, asked)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
-    splits = _splits(name, files, class_names, labels, request, "test" in parts)
+    splits = _splits(name, files, labels, request, "test" in parts)
     trained = copies and copies.source([image.copy for image in images], labels)
     source = _source(files, images, arrays, labels, "files" if trained else keep)
     trained = trained or source
@@ -124,9 +129,8 @@ def _check_known(name: str, files: list[File], known: tuple[str, ...]) -> None:
     """Raise for a class that is none of those known, if any are."""
     strange = sorted({file.label for file in files} - set(known))
     if known and strange:
-        raise InputError(
-            f"{name}: its class '{strange[0]}' is unknown to the run; valid: {', '.join(known)}.",
-            argument="dataset",
+        raise refusal(
+            f"{name}: its class '{strange[0]}' is unknown to the run; valid: {', '.join(known)}."
         )
 
 
@@ -143,50 +147,44 @@ def _class_names(name: str, files: list[File], asked: list[File]) -> tuple[str, 
     )
     if lost := sorted(wanted - classes):
         noun = "class" if len(lost) == 1 else "classes"
-        raise InputError(
-            f"{name}: no image of {noun} {', '.join(map(repr, lost))} is left: all are"
+        raise refusal(
+            f"{name}: no image of {noun} {tree.listed(lost)} is left: all are"
             " unreadable, or copies of others; valid: one or more, or a folder without that"
-            " class.",
-            argument="dataset",
+            " class."
         )
     if len(classes) < 2:
-        raise InputError(
+        raise refusal(
             f"{name} has {len(classes)} class with readable images to train on"
-            f" ({', '.join(sorted(classes)) or 'none'}); valid: two or more.",
-            argument="dataset",
+            f" ({', '.join(sorted(classes)) or 'none'}); valid: two or more."
         )
     broken = [one for one in sorted(classes) if "\n" in one or "\r" in one]
     if broken:
-        raise InputError(
+        raise refusal(
             f"{name}: the name of class {broken[0]!r} contains a line break; valid: names of one"
-            " line, as label files have one name per line.",
-            argument="dataset",
+            " line, as label files have one name per line."
         )
     for part in ("validation", "test"):
         strange = sorted({file.label for file in files if file.part == part} - classes)
         if strange:
-            raise InputError(
-                f"{name}: class {', '.join(map(repr, strange))} of {part} is not among "
-                f"those of train: {', '.join(sorted(classes))}.",
-                argument="dataset",
+            raise refusal(
+                f"{name}: class {tree.listed(strange)} of {part} is not among "
+                f"those of train: {', '.join(sorted(classes))}."
             )
     return tuple(sorted(classes))
 
 
-def _splits(name, files, class_names, labels, request: Request, tested: bool):
+def _splits(name, files, labels, request: Request, tested: bool):
     """Return the positions of train, validation and test; `tested`: there is a folder of test."""
     parts = np.array([file.part for file in files], object)
     train, validation, test = (np.flatnonzero(parts == part) for part in _PARTS)
     if request.class_names:
         return train, validation, np.flatnonzero((parts == "test") | (parts == ""))
     if not parts[0]:
-        _check_enough(name, class_names, labels, len(TRAIN_VALIDATION_TEST))
+        _check_enough(name, files, "readable image")
         return stratified_split(labels, three(request.validation_fraction), FIXED_SEED)
     if tested and not len(test):
-        raise InputError(
-            f"{name}: the folder 'test' contains no readable images.", argument="dataset"
-        )
-    _check_enough(name, class_names, labels[train], 1 + (not tested) + (not len(validation)))
+        raise refusal(f"{name}: the folder 'test' contains no readable images.")
+    _check_enough(name, files, "readable image")
     if not tested:
         train, test = _held_out(train, labels, TRAIN_VALIDATION_TEST[-1])
     if not len(validation):
@@ -200,15 +198,18 @@ def _held_out(positions: np.ndarray, labels: np.ndarray, share: float) -> list[n
     return [positions[part] for part in parts]
 
 
-def _check_enough(name: str, class_names, labels: np.ndarray, parts: int) -> None:
-    sizes = np.bincount(labels, minlength=len(class_names))
-    if sizes.min() < parts:
-        smallest = class_names[int(sizes.argmin())]
-        raise InputError(
-            f"{name}: class '{smallest}' has {sizes.min()} readable"
-            f" image{'' if sizes.min() == 1 else 's'}, too few to divide into {parts} splits;"
-            f" valid: {parts} or more per class.",
-            argument="dataset",
+def _check_enough(name: str, files: list[File], noun: str) -> None:
+    """Raise for classes with fewer images than there are splits to divide them into."""
+    there = {file.part for file in files} - {""}
+    parts = len(TRAIN_VALIDATION_TEST) - len(there - {"train"})
+    sizes = collections.Counter(file.label for file in files if file.part in ("", "train"))
+    small = [
+        f"'{label}' has {many(size, noun)}" for label, size in sorted(sizes.items()) if size < parts
+    ]
+    if small:
+        raise refusal(
+            f"{name}: class {few(small, _TOLD)}, too few to divide into {parts} splits; valid:"
+            f" {parts} or more per class."
         )
 
 

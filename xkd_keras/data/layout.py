@@ -5,9 +5,10 @@ import contextlib
 import dataclasses
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from xkd_keras.console import many
 from xkd_keras.data import names, tree
 from xkd_keras.data.splits import TRAIN_VALIDATION_TEST, three
 from xkd_keras.data.tree import listed, refusal
@@ -62,7 +63,9 @@ def find(
     for part, top in tops.items():
         top = top and tree.unwrapped(top, known, notes, part)
         classes = tree.folders(top) if top else [root]
-        inside = [tree.files(folder) for folder in classes]
+        everything = [tree.files(folder) for folder in classes]
+        notes += _hidden(classes, everything)
+        inside = [[path for path in each if not _is_hidden(path)] for each in everything]
         found = [
             _pictures(name, folder, files, bool(known))
             for folder, files in zip(classes, inside, strict=True)
@@ -216,15 +219,38 @@ def _pictures(name: str, folder: Path, files: list[Path], may_be_empty: bool) ->
 
 def _others(classes: list[Path], files: list[list[Path]]) -> list[str]:
     """Tell which files among the pictures are called as no picture is."""
-    others = [
-        f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        for folder, inside in zip(classes, files, strict=True)
-        for path in inside
-        if not tree.called_picture(path)
-    ]
+    others = _called(classes, files, lambda path: not tree.called_picture(path))
     if not others:
         return []
     return [f"Not used, because their names have no image extension: {listed(others, most=3)}."]
+
+
+def _hidden(classes: list[Path], files: list[list[Path]]) -> list[str]:
+    """Tell which images have names that hide them."""
+    hidden = _called(classes, files, _is_hidden)
+    if not hidden:
+        return []
+    note = (
+        "Not used, because names that begin with a dot are hidden:"
+        f" {many(len(hidden), 'image')} ({listed(hidden, most=3)})."
+    )
+    if any(name.endswith(tree.WAITING) for name in hidden):
+        note += f" Those that end in {tree.WAITING} are not downloaded yet."
+    return [note]
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _called(classes: list[Path], files: list[list[Path]], fits: Callable) -> list[str]:
+    """Return how those of the classes' files are called that fit."""
+    return [
+        f"{folder.name}/{path.relative_to(folder).as_posix()}"
+        for folder, inside in zip(classes, files, strict=True)
+        for path in inside
+        if fits(path)
+    ]
 
 
 def _nested(classes: list[Path], found: list[list[Path]]) -> list[str]:

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
+from xkd_keras.console import few, printable
 from xkd_keras.errors import InputError
 
 # Pictures of formats that TensorFlow cannot read are found too, rather than silently not used.
@@ -19,6 +20,7 @@ PARTS = {  # words for the parts of a data set, in any case
 # Of other programs, disks and their boxes; so is what begins with a dot.
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "#snapshot"}
 _LITTER |= {"$recycle.bin", "system volume information", "lost+found"}
+WAITING = ".icloud"  # ends the name of what stands for a file that a Mac has not downloaded
 
 
 def name_of(path: Path) -> str:
@@ -59,6 +61,13 @@ def called_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_hidden_picture(path: Path) -> bool:
+    """Whether a person may miss a file that begins with a dot: an image, or what stands for one."""
+    called = Path(path.name.removesuffix(WAITING))
+    own = path.name.startswith(".") and not path.name.startswith("._")  # (which a Mac adds)
+    return own and called_picture(called) and path.is_file()
+
+
 def is_picture(path: Path) -> bool:
     """Whether there is a file with the extension of an image, that is no other program's."""
     return called_picture(path) and path.is_file() and not _litter(path)
@@ -83,7 +92,7 @@ def unwrapped(folder: Path, known: Collection[str], notes: list[str], part: str 
 
 
 def files(folder: Path) -> list[Path]:
-    """Return all files within a folder that are not another program's, sorted.
+    """Return all files within a folder that are not another program's, sorted; hidden images too.
 
     Links to folders are followed, each folder once; links to nothing are files that cannot be read.
     """
@@ -93,8 +102,10 @@ def files(folder: Path) -> list[Path]:
         if (real := inside.resolve()) in seen:
             return
         seen.add(real)
-        for child in sorted(child for child in inside.iterdir() if not _litter(child)):
-            if child.is_dir():
+        for child in sorted(inside.iterdir()):
+            if _litter(child):
+                found.extend([child] if is_hidden_picture(child) else [])
+            elif child.is_dir():
                 look(child)
             elif child.is_file() or _leads_nowhere(child):
                 found.append(child)
@@ -104,12 +115,10 @@ def files(folder: Path) -> list[Path]:
 
 
 def refusal(text: str) -> InputError:
-    """Return the error for a folder that cannot be used."""
-    return InputError(text, argument="dataset")
+    """Return the error for a folder that cannot be used; names in it may have line breaks."""
+    return InputError(printable(text), argument="dataset")
 
 
 def listed(names, most: int = 5) -> str:
     """Return names as text, in quotes; of many the first."""
-    names = list(names)
-    text = ", ".join(f"'{name}'" for name in names[:most])
-    return f"{text} and {len(names) - most} more" if len(names) > most else text
+    return few([f"'{name}'" for name in names], most)

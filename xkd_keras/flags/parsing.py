@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from xkd_keras.console import printable
+from xkd_keras.console import is_utf8
 from xkd_keras.errors import FlagError, InputError
 
 
@@ -48,7 +48,7 @@ def check(where: str, value: Any, facts) -> None:
     """
     if value is None:
         return
-    if (said := shown(value)) != printable(said):
+    if not is_utf8(said := shown(value)):
         raise FlagError(f"{where}: received {said!a}; valid: text in UTF-8.")
     low, high, choices = facts["low"], facts["high"], facts["choices"]
     if choices and value not in choices:

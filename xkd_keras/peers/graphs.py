@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
 
-from xkd_keras.operations import back, graph_of, has_graph
+from xkd_keras.operations import back, flat, graph_of, has_graph
 from xkd_keras.peers import catalogue
 
 _Affine = tuple[np.ndarray, np.ndarray]
@@ -115,6 +116,32 @@ def input_scaling(model: keras.Model) -> Scaling | None:
     return Scaling(scale, offset, tuple(found)) if found else None
 
 
+def reader(model: keras.Model, after=None) -> keras.layers.Conv2D | None:
+    """Return the one plain convolution that reads a network's pixels; None if another layer does.
+
+    Between them may be layers of Keras without weights, to which all channels are alike.
+
+    Args:
+        model: A graph; those nested in it are looked into.
+        after: The layer that gives the pixels; None: the input.
+    """
+    if not has_graph(model):
+        return None
+    model = graph_of(flat(model))
+    after = _followers(model, after or model.inputs[0]._keras_history.operation)
+    while len(after) == 1 and _treats_channels_alike(after[0]):
+        after = _followers(model, after[0])
+    plain = len(after) == 1 and type(after[0]) is keras.layers.Conv2D and after[0].groups == 1
+    return after[0] if plain else None
+
+
+def _treats_channels_alike(operation) -> bool:
+    if not isinstance(operation, keras.layers.Layer) or operation.weights or _affine(operation):
+        return False
+    known = type(operation).__module__.startswith("keras.")
+    return known and not isinstance(operation, keras.layers.Lambda | keras.layers.Permute)
+
+
 def _followers(model, operation) -> list:
     """Return what uses an operation's output, within a graph."""
     return [
@@ -130,7 +157,10 @@ def _affine(layer) -> _Affine | None:
     if isinstance(layer, keras.layers.Rescaling):
         return np.array(layer.scale, "float64"), np.array(layer.offset, "float64")
     if isinstance(layer, keras.layers.Normalization) and not layer.invert:
-        mean, variance = (_array(each).reshape(-1) for each in (layer.mean, layer.variance))
+        mean, variance = map(_array, (layer.mean, layer.variance))
+        if math.prod(mean.shape[:-1]) != 1:
+            return None  # of places in the picture, too
+        mean, variance = mean.reshape(-1), variance.reshape(-1)
         std = np.maximum(np.sqrt(variance), keras.config.epsilon())
         return 1 / std, -mean / std
     plain = isinstance(layer, keras.layers.DepthwiseConv2D) and layer.name == "normalize"

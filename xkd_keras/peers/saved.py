@@ -55,8 +55,9 @@ def scaling_of(model: keras.Model, path: str, kind: str) -> graphs.Scaling:
         )
     if not own and not kind:
         raise InputError(
-            f"missing. '{path}' does not begin with Rescaling, Normalization or `normalize`, so"
-            f" say which pixels it was trained on; valid: {', '.join(catalogue.PIXELS)}.",
+            f"missing. '{path}' does not begin with Rescaling, Normalization of channels or"
+            " `normalize`, so say which pixels it was trained on; valid:"
+            f" {', '.join(catalogue.PIXELS)}.",
             argument="pixels",
         )
     return own or graphs.Scaling.of_kind(kind)
@@ -66,7 +67,7 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
     """Return the model of a file as a peer: plain pixels to logits, in one graph.
 
     Its own normalisation becomes `normalize`; a softmax at its end is left out; with other classes
-    its last layer gives way to a new one.
+    its last layer gives way to a new one. All layers learn, also those that were frozen.
 
     Args:
         path: Of the file.
@@ -88,9 +89,11 @@ def build(path, pixels, num_classes, label, kind, new_head) -> keras.Model:
             " model from [batch, height, width, channels] to [batch, classes].",
             argument="peer",
         )
+    for layer in (*model.layers, *graphs.leaves(model)):
+        layer.trainable = True  # as with `start`: how long a body waits, `freeze` says
     scaling, head = scaling_of(model, path, kind), graphs.head(model)
     if kind == "bgr":
-        turn(graphs.leaves(model)[0])
+        turn(model, path)
     new_head = new_head or model.output_shape[-1] != num_classes
     dense = isinstance(head, keras.layers.Dense) and head in model.layers
     if new_head and head not in model.layers:
@@ -146,8 +149,25 @@ def _probabilities(path: str, model: keras.Model, head: keras.Layer) -> set[int]
     return found
 
 
-def turn(leaf: keras.Layer) -> None:
-    """Let a convolution of blue, green, red take red, green, blue: the same numbers."""
+def turn(model: keras.Model, path: str, after: keras.Layer | None = None) -> None:
+    """Let a network of blue, green, red take red, green, blue: its first kernel, reversed.
+
+    Args:
+        model: The network.
+        path: What its weights are of.
+        after: The layer that gives the pixels; None: its input.
+
+    Raises:
+        InputError: It has no such kernel, or more than one.
+    """
+    leaf = graphs.reader(model, after)
+    if leaf is None:
+        raise InputError(
+            f"received 'bgr', but in '{path}' no single Conv2D reads the pixels, whose channels"
+            " could be reversed; valid: a model that begins with one, or that reverses the channels"
+            f" itself, and another of {', '.join(catalogue.PIXELS)}.",
+            argument="pixels",
+        )
     kernel, *rest = leaf.get_weights()
     leaf.set_weights([kernel[:, :, ::-1], *rest])
 

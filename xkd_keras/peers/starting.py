@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from xkd_keras.errors import InputError, one_line
-from xkd_keras.peers import applications, catalogue, graphs, layers, saved
+from xkd_keras.peers import applications, catalogue, graphs, is_own, layers, saved, user
 
 IMAGENET = "imagenet"
 WEIGHTS = ".weights.h5"
@@ -61,7 +61,7 @@ def begin(peer: keras.Model, name: str, start: str, kind: str, new_head: bool) -
         leaf.set_weights(arrays)
         graphs.settle(leaf)
     if known.turned:
-        saved.turn(own[0])
+        saved.turn(peer, start, normalize)
     leaf, arrays = head
     sizes = [(each.size, each.shape[-1]) for each in arrays]
     if not new_head and sizes == [(int(np.prod(w.shape)), w.shape[-1]) for w in leaf.weights]:
@@ -85,12 +85,10 @@ def _known(peer, name: str, start: str, kind: str) -> Known:
     if start == IMAGENET:
         model = applications.trained(application)
     elif start.endswith(WEIGHTS):
-        model = None
         known = _weights_of(peer, start)
         if known is not None:
             return known
-        if application:
-            model = _filled(application, peer, start)
+        model = _filled(name, peer, start)
         if model is None:
             raise InputError(
                 f"'{start}' does not fit {name}; valid: weights that Keras saved from this"
@@ -131,9 +129,15 @@ def _weights_of(peer: keras.Model, path: str) -> Known | None:
         peer.set_weights(first)
 
 
-def _filled(application: str, peer: keras.Model, path: str) -> keras.Model | None:
-    """Return a network of keras.applications with the weights that Keras saved of it, if it did."""
-    model = applications.classifier(application, peer.input_shape[1:], peer.output_shape[-1])
+def _filled(name: str, peer: keras.Model, path: str) -> keras.Model | None:
+    """Return a network that is not ours with the weights that Keras saved of it, if it did."""
+    shape, classes = peer.input_shape[1:], peer.output_shape[-1]
+    if _application(name):
+        model = applications.classifier(name.removeprefix(catalogue.APPLICATIONS), shape, classes)
+    elif is_own(name):
+        model = user.alone(name, shape, classes)
+    else:
+        return None
     missing = _fill(model, path)
     return None if missing and missing != [graphs.head(model)] else model
 

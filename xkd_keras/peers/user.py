@@ -70,6 +70,13 @@ def build(name, pixels, x, num_classes, label):
     return peer
 
 
+def alone(name, shape, num_classes):
+    """Return the user's model as the function makes it, without `normalize`, and built."""
+    model = _call(name, shape, num_classes)
+    model(keras.Input(shape))
+    return model
+
+
 def _call(name, shape, num_classes):
     """Return what the user's function makes, if it is a Keras model."""
     function = find(name)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from xkd_keras import files
-from xkd_keras.console import many
-from xkd_keras.data import names
+from xkd_keras.console import few, many
+from xkd_keras.data import duplicates, names
 from xkd_keras.flags import effects
 from xkd_keras.report import (
     by_class,
@@ -218,16 +218,26 @@ def _particulars(metrics: Mapping) -> list[str]:
     ]
     parts += [escape(note) for note in data.get("notes", ())]
     if data.get("skipped"):
-        skipped = [[escape(file), escape(reason)] for file, reason in data["skipped"]]
-        parts += [
-            f"Left out: {many(len(skipped), 'unreadable file')}.",
-            grid(["file", "reason"], skipped, words=2),
-        ]
+        parts += _skipped(data["skipped"])
     if data.get("duplicates"):
         parts += _duplicates(data["duplicates"])
     unused = effects.unused(metrics["method"], metrics["config"].get("teacher", "auto"))
     settings = {name: value for name, value in metrics["config"].items() if name not in unused}
     return [*parts, *circumstances(settings, metrics["versions"])]
+
+
+def _skipped(pairs: Sequence) -> list[str]:
+    """Return what is said of files that cannot be read; data.json has all of them."""
+    shown = [[escape(file), escape(reason)] for file, reason in pairs[:_SHOWN]]
+    return [
+        f"Left out: {many(len(pairs), 'unreadable file')}.",
+        grid(["file", "reason"], shown, words=2),
+        *_more(pairs, "files"),
+    ]
+
+
+def _more(rows: Sequence, noun: str) -> list[str]:
+    return [f"RUN/data.json lists all {len(rows):,} {noun}."] if len(rows) > _SHOWN else []
 
 
 def _duplicates(groups: Sequence) -> list[str]:
@@ -241,6 +251,8 @@ def _duplicates(groups: Sequence) -> list[str]:
         " both train and test make the result look better than it is; --duplicates=drop removes"
         " them."
     )
-    shown = [[escape(" = ".join(paths)), escape(what)] for what, paths in groups[:_SHOWN]]
-    more = [f"RUN/data.json lists all {len(groups)} groups."] if len(groups) > _SHOWN else []
-    return [text, grid(["files", "what is wrong"], shown, words=2), *more]
+    shown = [
+        [escape(few(paths, duplicates.TOLD, " = ")), escape(what)]
+        for what, paths in groups[:_SHOWN]
+    ]
+    return [text, grid(["files", "what is wrong"], shown, words=2), *_more(groups, "groups")]
