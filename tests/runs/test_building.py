@@ -14,7 +14,7 @@ from xkd_keras.distillation import methods, teachers
 from xkd_keras.errors import InputError
 from xkd_keras.flags import fields
 from xkd_keras.flags.config import Config
-from xkd_keras.runs import building
+from xkd_keras.runs import building, result
 
 
 def weights(**flags):
@@ -122,6 +122,41 @@ def test_a_network_of_the_users_has_heads_on_the_layers_and_operators_of_its_own
         kernel, bias = head.get_weights()
         want = np.asarray(read).mean((1, 2)) @ kernel + bias
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_metrics_of_another_program_do_not_matter_to_a_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.9}')
+    (peer,) = Config(peer=("applications:MobileNetV3Small,start=imagenet",)).peers()
+    assert not building._of_other_classes(peer, uneven())
+
+
+@pytest.mark.parametrize("precision", ["none", "bfloat16"])
+def test_a_users_module_does_not_set_the_precision_of_all_networks(
+    tmp_path, monkeypatch, precision
+):
+    text = """
+import keras
+from tests.small_peers import regular
+keras.config.set_dtype_policy("mixed_float16")
+"""
+    (tmp_path / f"sets_float16_{precision}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = (f"sets_float16_{precision}:regular,name=regular", "tests.small_peers:staged")
+    config = Config(peer=own, mixed_precision=precision)
+    data = dataclasses.replace(uneven(), image_shape=(20, 20, 3))
+    try:
+        cohort = building.build_cohort(config, data, steps=2)
+        result._save_models(config, tmp_path, cohort)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images = np.random.default_rng(0).uniform(0, 255, (3, 20, 20, 3)).astype("float32")
+    for name, peer in cohort.peers.items():
+        trained = {layer.compute_dtype for layer in peer.layers}
+        assert trained == {"float32", *({precision} - {"none"})}
+        saved = keras.models.load_model(tmp_path / f"peers/{name}.keras")
+        assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
+        np.testing.assert_allclose(saved(images), peer(images), atol=2)  # of about 100
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,19 @@ def test_epochs_beyond_four_digits_are_still_in_order(tmp_path):
     assert len(checkpoint.restore(tmp_path, one).history) == 10000
 
 
+def test_copies_beside_the_checkpoints_are_left_alone(tmp_path):
+    copies = ["epoch-0009 copy.npz", "epoch-0009-backup.npz", "epoch-0009-batch-x.npz"]
+    for name in copies:
+        (tmp_path / name).write_bytes(b"a copy")
+    one = cohort()
+    assert checkpoint.restore(tmp_path, one).history == []
+    for epochs in range(1, 4):
+        checkpoint.save(tmp_path, one, [{}] * epochs, batch=epochs - 1)
+    assert len(checkpoint.restore(tmp_path, one).history) == 3
+    kept = ["epoch-0002-batch-000001.npz", "epoch-0003-batch-000002.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*copies, *kept])
+
+
 def test_without_checkpoints_nothing_changes(tmp_path):
     one = cohort()
     before = state(one)

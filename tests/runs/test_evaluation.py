@@ -14,9 +14,10 @@ from scipy.special import softmax
 
 from tests.uneven import uneven
 from xkd_keras import data as datasets
+from xkd_keras import peers
 from xkd_keras.errors import InputError
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import evaluation, records, scoring
+from xkd_keras.runs import evaluation, records, scoring, whereabouts
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +167,10 @@ def test_evaluate_takes_one_image_of_one_class_and_leaves_out_what_it_cannot_rea
 def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, asked, near):
     for name in ("runs/birds", "runs/ships", "more/cars"):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "metrics.json").write_text("{}")
+        for file in ("metrics.json", "config.flags"):
+            (tmp_path / name / file).touch()
     (tmp_path / "runs/birds/report.html").touch()
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.9}')  # of another program
     with pytest.raises(InputError, match="contains no finished run") as caught:
         records.finished(tmp_path / asked)
     hint = f" contains no finished run, but '{tmp_path / near}' does; valid: "
@@ -179,11 +182,31 @@ def test_where_no_finished_run_is_the_one_that_may_be_meant_is_named(tmp_path, a
 )
 def test_a_damaged_metrics_file_is_told_and_is_no_missing_run(tmp_path, content, reason):
     (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match="contains no finished run"):  # another program's
+        records.finished(tmp_path, "teacher_run")
+    (tmp_path / "config.flags").touch()
     with pytest.raises(InputError, match="is damaged or cannot be read") as caught:
         records.finished(tmp_path, "teacher_run")
     line = f"teacher_run: {tmp_path / 'metrics.json'} is damaged or cannot be read ({reason}"
     assert str(caught.value).startswith(line)
-    assert "valid: restore it, or delete it and start the training" in str(caught.value)
+
+
+def test_a_damaged_file_is_to_be_written_again_only_where_there_is_a_checkpoint(tmp_path):
+    (tmp_path / "config.flags").touch()
+    (tmp_path / "metrics.json").write_text("{")
+    again = rf"valid: delete {tmp_path}/metrics\.json and run the training command again: it rew"
+    for remedy in ("valid: restore metrics.json from a copy, or train again in another", again):
+        with pytest.raises(InputError, match=remedy):
+            records.finished(tmp_path)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints/epoch-0003.npz").touch()
+
+
+def test_a_file_is_in_no_run_because_of_another_programs_metrics(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.9}')
+    assert whereabouts.containing(tmp_path / "net.tflite") != tmp_path
+    (tmp_path / "config.flags").touch()
+    assert whereabouts.containing(tmp_path / "export/net.tflite") == tmp_path
 
 
 def test_a_run_that_lost_its_configuration_is_told_so(tmp_path):
@@ -200,10 +223,27 @@ def test_evaluate_names_what_it_does_not_know(run, tmp_path):
         evaluation.evaluate_run(tmp_path)
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/broken.keras").write_bytes(b"PK no")
-    with pytest.raises(InputError, match=r"broken\.keras: is damaged; delete \S+metrics\.json"):
+    with pytest.raises(InputError, match=r"broken\.keras: is damaged; valid: restore broken\.ker"):
         rundir.load_peers(tmp_path, ["broken"])
     with pytest.raises(InputError, match=r"gone\.keras: is missing"):
         rundir.load_peers(tmp_path, ["gone"])
+
+
+def test_the_parameters_of_a_network_are_all_that_it_could_learn_frozen_or_not(tmp_path):
+    def counted(model):
+        answers = {"a": np.eye(4), "ensemble": np.eye(4)}
+        said = evaluation.Predictions(np.arange(4), answers, {"a": 0.0, "ensemble": 0.0}, None)
+        return evaluation.summarize({"a": model}, said)["peers"]["a"]["parameters"]
+
+    network = peers.build("resnet20", (32, 32, 3), 10)
+    assert counted(network) == 272_474
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    network.save(tmp_path / "frozen.keras")
+    assert counted(keras.models.load_model(tmp_path / "frozen.keras")) == 272_474
+    base = keras.Sequential([keras.Input([4]), keras.layers.Dense(5)])
+    base.trainable = False
+    assert counted(keras.Sequential([keras.Input([4]), base, keras.layers.Dense(2)])) == 25 + 12
 
 
 def test_evaluate_refuses_images_that_have_changed(run, monkeypatch):

@@ -20,7 +20,7 @@ from tests.small_runs import PLAIN, configuration
 from xkd_keras import data
 from xkd_keras.data import preparation
 from xkd_keras.errors import InputError
-from xkd_keras.runs import checkpoint, training
+from xkd_keras.runs import callbacks, checkpoint, training
 
 CUT_PNG = tf.io.encode_png(np.full([6, 9, 3], 250, "uint8")).numpy()[:40]
 
@@ -122,6 +122,23 @@ def test_a_disk_that_is_full_loses_nothing_and_the_run_goes_on(
     assert ended["peers"]["plain"]["cross_entropy"] == pytest.approx(
         whole["peers"]["plain"]["cross_entropy"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("room", [0, 300])
+def test_a_disk_that_is_full_when_tensorboards_events_are_written_is_one_line(tmp_path, room):
+    events = callbacks.Events(tmp_path / "logs")
+    events.set_model(compiled([convolutional("a", 3)]))
+    logs = {"loss": 1.0, "val_loss": 2.0}
+
+    def write():
+        events.on_train_begin()
+        for epoch in range(9):
+            events.on_epoch_end(epoch, logs)
+
+    said = rf"^run_dir: cannot write to '{tmp_path}/logs' \([^{{}}]+\); valid: .* resumes\.$"
+    with files_of_at_most(room), pytest.raises(InputError, match=said) as caught:
+        write()
+    assert "\n" not in str(caught.value)
 
 
 def record_bounds(path):

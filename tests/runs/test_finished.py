@@ -19,7 +19,7 @@ from xkd_keras import peers, train
 from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import training
+from xkd_keras.runs import records, training, whereabouts
 from xkd_keras.ship import artifacts, lite
 
 
@@ -144,6 +144,36 @@ def test_a_complete_run_is_not_touched_again(run):
     assert times() == before
 
 
+def test_a_complete_run_whose_metrics_are_damaged_is_told_in_a_line(run, tmp_path):
+    run_dir, config, _ = run
+    shutil.copy(run_dir / "config.flags", tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match=r"^run_dir: .*metrics\.json is damaged or cannot be"):
+        training.run(dataclasses.replace(config, run_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("from_checkpoint", [True, False])
+@pytest.mark.usefixtures("unmeasured")
+def test_a_run_that_is_finished_again_has_a_new_report_and_keeps_what_was_exported(
+    run, tmp_path, capsys, from_checkpoint
+):
+    shutil.copytree(run[0], tmp_path / "run")
+    old = ("report.html", "classes.csv", "mistakes.html", "export/manifest.json")
+    (tmp_path / "run/export").mkdir()
+    for name in old:
+        (tmp_path / "run" / name).write_text('{"artifacts": [], "failed": []}')
+    (tmp_path / "run/metrics.json").unlink()
+    if not from_checkpoint:
+        shutil.rmtree(tmp_path / "run/checkpoints")
+    train.train_and_evaluate(dataclasses.replace(run[1], run_dir=str(tmp_path / "run")))
+    for name in old[:3]:
+        assert len((tmp_path / "run" / name).read_text()) > 100
+    assert (tmp_path / "run/export/manifest.json").exists()  # a server may be reading from there
+    told = capsys.readouterr().out
+    assert ("are trained again, and replaced when" in told) == (not from_checkpoint)
+    assert ("export has what was made of the earlier" in told) == (not from_checkpoint)
+
+
 def test_another_configuration_is_refused_naming_the_flags(run):
     _, config, _ = run
     other = dataclasses.replace(config, epochs=5, temperature=1.0)
@@ -187,6 +217,29 @@ def test_a_run_whose_images_have_moved_goes_on_with_their_new_place(tmp_path):
     other = dataclasses.replace(moved, epochs=7)
     with pytest.raises(InputError, match="--epochs was 30 and is 7"):
         rundir.claim(other, run_dir)
+
+
+def test_the_images_of_a_finished_run_are_where_they_were_whatever_is_here(tmp_path, monkeypatch):
+    """A folder of the same relative path in the directory of another project is another."""
+    for name in ("a/birds", "b/birds", "a/run"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    config = configs.Config(dataset="folder:birds", peer=("alexnet",))
+    metrics = {"data": {"image_shape": [8, 8, 3], "fingerprint": "abc"}}
+    for name, content in (
+        ("metrics.json", json.dumps(metrics)),
+        ("config.flags", config.flags()),
+        ("data.json", json.dumps(whereabouts.folder_fact(config))),
+    ):
+        (tmp_path / "a/run" / name).write_text(content)
+    assert records.finished(Path("run"))[0].dataset == "folder:birds"
+    monkeypatch.chdir(tmp_path / "b")
+    found = records.finished(Path("../a/run"))[0]
+    assert found.dataset == f"folder:{tmp_path / 'a/birds'}"
+    assert not rundir.is_own(found, "folder:birds")
+    assert records.configuration(Path("../a/run")).dataset == "folder:birds"  # may be a copy
+    (tmp_path / "a/birds").rmdir()
+    assert records.finished(Path("../a/run"))[0].dataset == "folder:birds"
 
 
 def test_another_folder_than_that_which_has_moved_is_told(tmp_path):

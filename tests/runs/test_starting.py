@@ -15,7 +15,7 @@ from tests.small_runs import configuration
 from xkd_keras import signals, train
 from xkd_keras.errors import FlagError, InputError, PreemptedError
 from xkd_keras.flags import config as configs
-from xkd_keras.runs import building, history, training
+from xkd_keras.runs import building, history, result, training
 from xkd_keras.runs import directory as rundir
 
 OWN = "tests.small_peers:normalised,optimizer=adamw,learning_rate=0.01"
@@ -133,6 +133,11 @@ def test_classes_of_other_names_get_a_new_last_layer(data_dir, tmp_path, finishe
     peer = config.peers()[0]
     assert same(building.build_peer(config, data, peer).get_weights(), start)
     path = copy / "metrics.json"
+    (copy / "config.flags").rename(copy / "kept.flags")
+    path.write_text('{"accuracy": 0.9}')  # of another program
+    assert same(building.build_peer(config, data, peer).get_weights(), start)
+    (copy / "kept.flags").rename(copy / "config.flags")
+    shutil.copy(f"{finished_run.run_dir}/metrics.json", path)
     path.write_text(path.read_text().replace('"0"', '"zero"'))
     got = building.build_peer(config, data, peer).get_weights()
     assert same(got[:-2], start[:-2])
@@ -153,6 +158,20 @@ def test_a_saved_model_is_a_peer_in_half_precision_too(data_dir, tmp_path, finis
         assert {layer.compute_dtype for layer in layers} == {"float32"}
     run = rundir.load_run(tmp_path)
     assert set(run.models) == {"old", "normalised"}
+
+
+def test_what_was_trained_in_half_precision_is_saved_without_the_file_that_it_came_from(
+    data_dir, tmp_path, finished_run
+):
+    shutil.copy(f"{finished_run.run_dir}/peers/normalised.keras", tmp_path / "old.keras")
+    peer = f"file:{tmp_path / 'old.keras'}"
+    config = configuration("unused", data_dir, peer=(peer,), mixed_precision="bfloat16")
+    cohort = building.build_cohort(config, rundir.load_dataset(config), 4)
+    (tmp_path / "old.keras").unlink()
+    result._save_models(config, tmp_path, cohort)
+    saved = keras.models.load_model(tmp_path / "peers/old.keras")
+    assert same(saved.get_weights(), brought(finished_run))
+    assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
 
 
 def test_wrong_weights_are_told_of_which_peer(data_dir, tmp_path, finished_run):

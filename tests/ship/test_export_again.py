@@ -83,6 +83,16 @@ def test_all_networks_are_those_that_have_no_artifact_yet(run_dir, monkeypatch, 
     assert made == ["normalised", "ensemble"]
 
 
+def test_a_network_that_was_trained_again_is_exported_again(run_dir, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        artifacts, "export", lambda run, names: made.extend(names) or {"failed": []}
+    )
+    (run_dir / "peers" / "plain.keras").touch()
+    artifacts.complete(run_dir, ["all"])
+    assert made == ["plain", "ensemble"]
+
+
 @pytest.mark.slow
 def test_a_variant_asked_for_twice_is_made_once(run_dir, capsys):
     listed = artifacts.export(run_dir, ["plain"], ["float32", "float32"])

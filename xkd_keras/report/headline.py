@@ -73,8 +73,8 @@ def opening(metrics: Mapping, n: int) -> list[str]:
         grid(["", headings[0], "95 % interval", *headings[1:]], rows),
         f"Measured on {n:,} test images{_largest(metrics)}.{_trained_on(metrics['data'])} The"
         " interval is Wilson's 95 % interval for top-1: how much the choice of test images may"
-        " have changed it. Parameters are the trainable"
-        f" ones.{agreement if len(peers) > 1 else ''}",
+        " have changed it. Parameters are the weights that can be learned, frozen ones"
+        f" included.{agreement if len(peers) > 1 else ''}",
     ]
 
 

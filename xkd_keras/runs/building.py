@@ -24,7 +24,7 @@ from xkd_keras.flags.peer import Peer
 from xkd_keras.peers import stages
 from xkd_keras.peers.catalogue import FILE
 from xkd_keras.runs import directory as rundir
-from xkd_keras.runs import records
+from xkd_keras.runs import records, whereabouts
 
 
 def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> Cohort:
@@ -36,13 +36,11 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
         steps: Steps per epoch.
     """
     config = resolved(config)
-    members, learning = {}, {}
+    rundir.import_builders(config)  # first: a module may set a policy for all of Keras
+    with _policy("none"):
+        members = {peer.name: _member(config, data, peer) for peer in config.peers()}
+    learning = {}
     for peer in config.peers():
-        with _policy(config):
-            model = build_peer(config, data, peer)
-        if peers.is_own(peer.builder) or peer.builder.startswith(FILE):
-            rundir.check_loads(peer.name, model)
-        members[peer.name] = peers.fused(model, config.sync_batch_norm)
         old = _old(peer, members[peer.name], steps)
         learning[peer.name] = optimizer(peer.learning, config.epochs, steps, old)
     teacher, schedule = distillation(config, steps)
@@ -55,6 +53,15 @@ def build_cohort(config: configs.Config, data: datasets.Dataset, steps: int) -> 
     jit = _jit(config, cohort)
     cohort.compile(learning, on_nonfinite=config.on_nonfinite, jit_compile=jit)
     return cohort
+
+
+def _member(config: configs.Config, data: datasets.Dataset, peer: Peer) -> keras.Model:
+    """Return a network as it is trained, in the precision of the configuration."""
+    with _policy(config.mixed_precision):
+        model = build_peer(config, data, peer)
+    if peers.is_own(peer.builder) or peer.builder.startswith(FILE):
+        rundir.check_loads(peer.name, model)
+    return peers.fused(model, config.sync_batch_norm)
 
 
 def _options(
@@ -152,7 +159,8 @@ def _of_other_classes(peer: Peer, data: datasets.Dataset) -> bool:
     """Whether a peer starts from a network of a run whose classes had other names."""
     path = Path(peer.start or peer.builder.removeprefix(FILE))
     run_dir = path.parent.parent
-    if not peers.starts(peer.builder, peer.start) or not (run_dir / "metrics.json").is_file():
+    of_run = path.parent.name == "peers" and whereabouts.is_run(run_dir)
+    if not peers.starts(peer.builder, peer.start) or not of_run:
         return False
     config, metrics = records.finished(run_dir, "start")
     with contextlib.suppress(InputError):  # of Keras' own layers, it needs no module
@@ -169,11 +177,10 @@ def _old(peer: Peer, model: keras.Model, steps: int) -> updates.Old | None:
 
 
 @contextlib.contextmanager
-def _policy(config: configs.Config) -> Iterator[None]:
-    """Build in the precision of the configuration."""
+def _policy(mixed: str) -> Iterator[None]:
+    """Build in that --mixed_precision, whatever policy a user's module has set."""
     before = keras.config.dtype_policy()
-    if config.mixed_precision != "none":
-        keras.config.set_dtype_policy(f"mixed_{config.mixed_precision}")
+    keras.config.set_dtype_policy("float32" if mixed == "none" else f"mixed_{mixed}")
     try:
         yield
     finally:

@@ -1,16 +1,20 @@
 """What happens beside the steps: the history and the checkpoints."""
 
+import contextlib
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from xkd_keras import signals
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation import nonfinite
 from xkd_keras.distillation.optimizers import last_rate, number
-from xkd_keras.errors import PreemptedError
+from xkd_keras.errors import InputError, PreemptedError, first_line
 from xkd_keras.runs import checkpoint, history, keeping
 
 
@@ -129,6 +133,46 @@ class Recorder(keras.callbacks.Callback):
         return step % self.ASK_EVERY == 0 and bool(
             collectives.total(strategy, int(signals.terminated()))
         )
+
+
+class Events(keras.callbacks.TensorBoard):
+    """Writes what TensorBoard shows. A disk that takes no more is told in a line.
+
+    Args:
+        directory: Where the events are.
+    """
+
+    def __init__(self, directory: Path):
+        super().__init__(directory, write_graph=False)
+
+    def on_train_begin(self, logs=None):
+        with self._writing():
+            super().on_train_begin(logs)
+
+    def on_test_end(self, logs=None):
+        with self._writing():
+            super().on_test_end(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self._writing():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        with self._writing():
+            super().on_train_end(logs)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:  # TensorFlow writes the files
+            # "{{function_node ...}} PATH; No space left on device [Op:FlushSummaryWriter]"
+            reason = re.sub(r"{{.*?}} ?| \[Op:.*", "", first_line(error))
+            raise InputError(
+                f"cannot write to '{self.log_dir}' ({reason}); valid: a writable directory on a"
+                " disk with free space. Then the same command resumes.",
+                argument="run_dir",
+            ) from None
 
 
 def validate(cohort, watching: list, epoch: int, batches) -> None:

@@ -20,6 +20,7 @@ from xkd_keras import files
 from xkd_keras.devices import cluster, collectives
 from xkd_keras.distillation.cohort import Cohort
 from xkd_keras.errors import InputError
+from xkd_keras.runs import records
 
 KEEP = 2  # one to fall back to, should the newest be damaged
 
@@ -61,11 +62,10 @@ def save(
     if not cluster.is_chief(cohort.distribute_strategy):
         return None
     about = {"history": history, "batch": batch, "seconds": seconds, "variables": len(variables)}
-    within = f"-batch-{batch:06d}" if batch else ""
-    path = directory / f"epoch-{len(history):04d}{within}.npz"
+    path = directory / records.checkpoint_name(len(history), batch)
     with files.whole(path) as beside:
         np.savez(beside, about=np.array(json.dumps(about)), **arrays)
-    for old in _found(directory)[KEEP:]:
+    for old in records.checkpoints(directory)[KEEP:]:
         old.unlink()
     return path
 
@@ -143,7 +143,7 @@ def _zeros(variable) -> np.ndarray:
 
 def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
     """Return what the newest readable file says and holds; empty if there is no file."""
-    paths = _found(directory)
+    paths = records.checkpoints(directory)
     for path in paths:
         try:
             with np.load(path) as file:
@@ -164,14 +164,3 @@ def _newest(directory: Path, variables: list) -> tuple[dict, list[np.ndarray]]:
     if paths:
         raise InputError(f"{directory}: every checkpoint is damaged; delete it to start over.")
     return {}, []
-
-
-def _found(directory: Path) -> list[Path]:
-    """Return the checkpoints, newest first."""
-    return sorted(directory.glob("epoch-*.npz"), key=_place, reverse=True)
-
-
-def _place(path: Path) -> tuple[int, int]:
-    """Return the epochs that are done and the batches of the next."""
-    _, epoch, *batch = path.stem.split("-")
-    return int(epoch), int(batch[1]) if batch else 0

@@ -75,7 +75,16 @@ def _recorded(run_dir: Path) -> configs.Config:
 
 def _begun(run_dir: Path) -> bool:
     """Whether there is something to lose: an epoch that was finished."""
-    return (run_dir / "metrics.json").exists() or any((run_dir / "checkpoints").glob("epoch-*.npz"))
+    return (run_dir / "metrics.json").exists() or bool(records.checkpoints(run_dir / "checkpoints"))
+
+
+def begin_anew(run_dir: Path) -> None:
+    """Before networks are trained, say whose place they take, and what stays of those."""
+    old, made = run_dir / "peers", run_dir / "export"
+    if old.exists():
+        print(f"note: the networks in {old} are trained again, and replaced when that is done")
+        if made.exists():
+            print(f"note: until the next export, {made} has what was made of the earlier networks")
 
 
 def record(config: configs.Config, run_dir: Path, data: datasets.Dataset) -> None:
@@ -172,15 +181,11 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
     loaded = {}
     for name in names:
         path = run_dir / "peers" / f"{name}.keras"
-        remedy = (
-            f"delete {run_dir / 'metrics.json'} and run the training command again: it rewrites"
-            " the file from the last checkpoint in RUN/checkpoints."
-        )
         if path.is_file():
             path.open("rb").close()  # what may not be read is not damaged
         if not zipfile.is_zipfile(path):
             state = "is damaged" if path.exists() else "is missing"
-            raise InputError(f"{path}: {state}; {remedy}")
+            raise InputError(f"{path}: {state}; valid: {records.remedy(run_dir, path)}.")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -188,7 +193,8 @@ def load_peers(run_dir: Path, names: Iterable[str]) -> dict[str, keras.Model]:
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = first_line(error).rstrip(":. ")
             raise InputError(
-                f"{path}: cannot be read as a Keras model ({reason}); {remedy}"
+                f"{path}: cannot be read as a Keras model ({reason}); valid:"
+                f" {records.remedy(run_dir, path)}."
             ) from None
     return loaded
 

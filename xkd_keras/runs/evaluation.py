@@ -110,7 +110,7 @@ def agreement(logits: dict[str, np.ndarray]) -> float:
 
 def summarize(models: dict[str, keras.Model], predictions: Predictions) -> dict:
     """Return the part of metrics.json that evaluation fills: peers, ensemble, agreement."""
-    parameters = {name: _trainable(model) for name, model in models.items()}
+    parameters = {name: _parameters(model) for name, model in models.items()}
     rows = {
         name: {
             **scores(predictions.labels, logits),
@@ -242,5 +242,11 @@ def joined(parts: list[Predictions], names: tuple, known: tuple) -> Predictions:
     )
 
 
-def _trainable(model: keras.Model) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+def _parameters(model: keras.Model) -> int:
+    """Return how many weights a network has that can be learned, frozen ones included.
+
+    Those of `normalize` are of the images, and moving statistics follow what is learned.
+    """
+    of_images = {id(layer) for layer in model.layers if layer.name == "normalize"}
+    layers = [layer for layer in model._flatten_layers() if id(layer) not in of_images]
+    return sum(int(np.prod(v.shape)) for layer in layers for v in layer._trainable_variables)

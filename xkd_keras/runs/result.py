@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
+
 from xkd_keras import data as datasets
 from xkd_keras import files, peers
 from xkd_keras.distillation.cohort import Cohort
@@ -42,7 +44,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows:
     """As `finish`, of the weights that the peers have."""
     best = config.keep == "best"
     kept = keeping.put(run_dir / "checkpoints", cohort, rows) if best else {}
-    _save_models(config, run_dir, cohort, data)
+    _save_models(config, run_dir, cohort)
     models = rundir.load_peers(run_dir, cohort.peers)
     parts = {
         split: evaluation.predict(models, cohort.shares, data, split, config.eval_batch_size)
@@ -59,6 +61,7 @@ def _finish(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, rows:
     if weights.any() and (len(cohort.peers) > 1 or config.teacher_run):
         metrics["teaching"] = teaching.worth(cohort, data, config.eval_batch_size)
     _write_answers(run_dir, data, parts, weights, temperatures)
+    (run_dir / "report.html").unlink(missing_ok=True)  # of earlier numbers; written where missing
     # Last: its presence says that the run is complete.
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
@@ -87,26 +90,31 @@ def keep_answers(
 def save_peers(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset, measured) -> None:
     """Write the least that `--teacher_run` and evaluation need of a run: no logs, no report."""
     with cohort.averaged():
-        _save_models(config, run_dir, cohort, data)
+        _save_models(config, run_dir, cohort)
     files.write(run_dir / "config.flags", dataclasses.replace(config, run_dir=str(run_dir)).flags())
     metrics = {"dataset": config.dataset, "data": rundir.about(data), **measured}
     files.write(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def _save_models(config, run_dir: Path, cohort: Cohort, data: datasets.Dataset) -> None:
+def _save_models(config, run_dir: Path, cohort: Cohort) -> None:
     """Write RUN/peers/NAME.keras: stock layers, float32."""
     for peer in config.peers():
         model = peers.stock(cohort.peers[peer.name])
         if config.mixed_precision != "none":
-            half, model = model, building.build_peer(config, data, _unstarted(peer))
-            model.set_weights(half.get_weights())
+            model = _single(model, f"mixed_{config.mixed_precision}")
         with files.whole(run_dir / "peers" / f"{peer.name}.keras") as beside:
             model.save(beside)
 
 
-def _unstarted(peer: Peer) -> Peer:
-    """Return a peer with the same layers whose first weights are nobody's."""
-    return dataclasses.replace(peer, start="", pixels="") if peer.start else peer
+def _single(model: keras.Model, mixed: str) -> keras.Model:
+    """Return a network with float32 wherever it has a mixed policy.
+
+    By what Keras saves of it, as the file that a network came from may be gone by now.
+    """
+    text = model.to_json().replace(f'{{"name": "{mixed}"}}', '{"name": "float32"}')
+    single = keras.models.model_from_json(text)
+    single.set_weights(model.get_weights())
+    return single
 
 
 def _circumstances(config, run_dir: Path, cohort: Cohort, data, rows: list) -> dict:

@@ -21,7 +21,16 @@ from xkd_keras.errors import InputError
 from xkd_keras.flags import config as configs
 from xkd_keras.flags import effects
 from xkd_keras.peers import graphs
-from xkd_keras.runs import building, callbacks, checkpoint, freezing, history, progress, result
+from xkd_keras.runs import (
+    building,
+    callbacks,
+    checkpoint,
+    freezing,
+    history,
+    progress,
+    records,
+    result,
+)
 from xkd_keras.runs import directory as rundir
 
 
@@ -89,8 +98,9 @@ def _check_same(data: datasets.Dataset, of_chief: str, name: str) -> None:
 
 
 def _complete(run_dir: Path) -> dict:
+    _, metrics = records.finished(run_dir)
     print(f"{run_dir} is complete; delete it to run again")
-    return json.loads((run_dir / "metrics.json").read_text())
+    return metrics
 
 
 @contextlib.contextmanager
@@ -116,7 +126,7 @@ def _train(
             # TensorBoard is not to log a validation that SIGTERM cut.
             keras.callbacks.LambdaCallback(on_epoch_end=kept.stop_if_cut),
             # Before the checkpoint: killed between the two, an epoch is logged twice, not lost.
-            keras.callbacks.TensorBoard(run_dir / "logs", write_graph=False),
+            callbacks.Events(run_dir / "logs"),
             *watching,
             progress.Progress(list(cohort.peers), config.epochs, steps, done.batch),
         ]
@@ -137,6 +147,8 @@ def _train(
             callbacks.validate(cohort, [*watching, *more_callbacks], begin, batches)
     for begin, end, batch in parts:
         if begin < end and not callbacks.ended(cohort, done.history, config.patience):
+            if cluster.is_chief(strategy) and not kept.begun:
+                rundir.begin_anew(run_dir)
             train = functools.partial(
                 datasets.train_batches,
                 data,

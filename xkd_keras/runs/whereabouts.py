@@ -13,8 +13,12 @@ from xkd_keras.flags import config as configs
 
 def containing(path: Path) -> Path | None:
     """Return the directory of the finished run that a file is in, if it is in one."""
-    parents = path.resolve().parents
-    return next((each for each in parents if (each / "metrics.json").exists()), None)
+    return next(filter(is_run, path.resolve().parents), None)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory holds a finished run: other programs write a metrics.json, too."""
+    return all((directory / name).is_file() for name in ("metrics.json", "config.flags"))
 
 
 def near(path: Path) -> str:
@@ -24,11 +28,15 @@ def near(path: Path) -> str:
     """
     if found := containing(path):
         return str(found)
-    beside = {each.parent.name for each in path.parent.glob("*/metrics.json")} - {path.name}
+    beside = {each.name for each in _runs_in(path.parent)} - {path.name}
     if name := nearest(path.name, sorted(beside)):
         return str(path.parent / name)
-    within = [str(each.parent) for each in path.glob("*/metrics.json")]
-    return within[0] if len(within) == 1 else ""
+    within = _runs_in(path)
+    return str(within[0]) if len(within) == 1 else ""
+
+
+def _runs_in(directory: Path) -> list[Path]:
+    return [each.parent for each in directory.glob("*/metrics.json") if is_run(each.parent)]
 
 
 def folder_fact(config: configs.Config) -> dict[str, str]:
@@ -38,14 +46,20 @@ def folder_fact(config: configs.Config) -> dict[str, str]:
     return {"path": os.path.realpath(names.folder_path(config.dataset))}
 
 
-def located(config: configs.Config, run_dir: Path) -> configs.Config:
-    """Return the configuration with the folder where it was in training, if it is not here."""
-    if not _missing(config):
+def located(config: configs.Config, run_dir: Path, complete: bool = False) -> configs.Config:
+    """Return the configuration with the folder where it was in training, if it is not here.
+
+    Of a run that is `complete`, also where another folder here has the same relative path. (The
+    folder of a run that goes on may be a copy, as its images will tell.)
+    """
+    path = names.folder_path(config.dataset)
+    other = complete and names.is_folder(config.dataset) and not os.path.isabs(path)
+    if not (other or _missing(config)):
         return config
     there = _recorded(run_dir, "path")
-    return (
-        dataclasses.replace(config, dataset=f"folder:{there}") if os.path.isdir(there) else config
-    )
+    if not os.path.isdir(there) or there == os.path.realpath(path):
+        return config
+    return dataclasses.replace(config, dataset=f"folder:{there}")
 
 
 def followed(before: configs.Config, now: configs.Config, run_dir: Path) -> configs.Config:

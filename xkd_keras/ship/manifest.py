@@ -35,6 +35,16 @@ def read(run_dir: Path) -> dict:
         raise InputError(f"{file}: is damaged; delete it and export again.") from None
 
 
+def newer(run_dir: Path) -> list[Path]:
+    """Return the files of networks that were written after the manifest: trained again."""
+    networks = sorted((run_dir / "peers").glob("*.keras"))
+    file = path(run_dir)
+    if not file.exists():
+        return networks
+    written = file.stat().st_mtime_ns
+    return [network for network in networks if network.stat().st_mtime_ns > written]
+
+
 def precision(manifest: Mapping) -> float:
     """Return the precision that the last export asked for; 0 if it asked for none."""
     if "precision" in manifest:
