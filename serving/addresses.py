@@ -29,6 +29,13 @@ def joined(host: str, port: int, usual: int = 0) -> str:
     return f"[{bare}]:{port}" if _is_ip(bare) and ":" in bare else f"{host}:{port}"
 
 
+def usual_port(rest: bool, given: int = 0) -> int:
+    """Return the port of REST or gRPC where none is given; raises MistakeError for no port."""
+    if given > 65535:
+        raise command.MistakeError(f"--port: received {given}; valid: 0 to 65535.")
+    return 8501 if rest else 8500
+
+
 def is_loopback(address: str) -> bool:
     """Whether [SCHEME://]HOST[:PORT] is of this machine, to which no proxy leads."""
     try:

@@ -55,8 +55,9 @@ class Client:
 
     Args:
         model: Its name on the server.
-        address: HOST:PORT, of gRPC or REST; of REST also http://... or https://...
-        rest: Whether the address is of REST.
+        address: HOST:PORT, of gRPC or REST; of REST also http://... or https://... Empty: the usual
+            port of this machine, 8501 of REST or 8500 of gRPC.
+        rest: Use REST instead of gRPC.
         label: Ask for the version with this label; empty: the newest version.
         timeout: Seconds that an answer may take.
         retries: How often to try again while the server is not available.
@@ -68,7 +69,7 @@ class Client:
     def __init__(
         self,
         model: str,
-        address: str = "127.0.0.1:8500",
+        address: str = "",
         rest: bool = False,
         label: str = "",
         timeout: float = 30.0,
@@ -80,7 +81,8 @@ class Client:
             raise command.MistakeError(
                 "--ca_file: works with gRPC and https:// only; plain REST has no TLS."
             )
-        self._model, self._address, self._label = model, address, label
+        self._address = address or addresses.joined("127.0.0.1", addresses.usual_port(rest))
+        self._model, self._label = model, label
         self._timeout, self._retries, self._wait = timeout, retries, wait
         self._ca_file = ca_file
         self._send = self._over_rest() if rest else self._over_grpc()
@@ -258,17 +260,11 @@ FLAGS = {  # default, help, least
 }
 
 
-def usual_port(given) -> int:
-    """Return the port that flag `rest` means; raises MistakeError where `port` can be none."""
-    if given.port > 65535:
-        raise command.MistakeError(f"--port: received {given.port}; valid: 0 to 65535.")
-    return 8501 if given.rest else 8500
-
-
 def main(names: Sequence[str]) -> int:
     """Print the labels of images; return 1 if one could not be classified."""
     given = flags.FLAGS
-    address = addresses.joined(given.host, given.port, usual_port(given))
+    usual = addresses.usual_port(given.rest, given.port)
+    address = addresses.joined(given.host, given.port, usual)
     client = Client(
         given.model_name, address, given.rest, given.label, given.timeout, ca_file=given.ca_file
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from serving import addresses, client, command, loops
+from serving import addresses, command, loops
 
 FLAGS = {  # default, help, least
     "host": ("127.0.0.1", "Address of the server."),
@@ -198,7 +198,7 @@ def main() -> int:
     name = "rate" if given.rate else "concurrency"
     loads = numbers(name, getattr(given, name))
     _check_files(given)
-    usual = client.usual_port(given)
+    usual = addresses.usual_port(given.rest, given.port)
     port = given.port or usual
     with command.quiet():
         connect = (over_rest if given.rest else over_grpc)(given, port)

@@ -47,6 +47,8 @@ FLAGS = {  # default, help, least
         1,
     ),
     "grpc_max_connections": (1000, "gRPC connections at a time; more are refused.", 1),
+    "grpc_max_message_mib": (512, "Largest request over gRPC, also once unzipped, in MiB.", 1),
+    "grpc_max_messages_mib": (2048, "Total size of gRPC requests held at a time, in MiB.", 1),
     "max_filled_tensor_mib": (
         64,
         "Largest size, in MiB, of values that a gRPC request declares by shape but does not send.",
@@ -140,6 +142,8 @@ def _grpc(given) -> options.Grpc:
         health_service=given.enable_grpc_healthcheck_service,
         ssl_file=given.ssl_config_file,
         connections=given.grpc_max_connections,
+        largest=given.grpc_max_message_mib << 20,
+        together=given.grpc_max_messages_mib << 20,
         tensor_content=given.enable_serialization_as_tensor_content,
         filled=given.max_filled_tensor_mib << 20,
     )

@@ -11,6 +11,7 @@
     servable       one loaded version of a model, and how to run it
     batching       many requests, one call
     versions       which versions of a model are loaded: policies, polling, draining
+    configs        which models a configuration asks for
     manager        all models of a server, and their labels
     examples       Classify, Regress and MultiInference on a servable
     inference      what a server answers: Predict, Classify, Regress, metadata, status
@@ -24,6 +25,7 @@
     bodies         the body of a REST request: within limits, unzipped
     asgi           REST as an application: what is whose, pages
     connections    HTTP connections: how many, how long silent, how large their headers
+    messages       the message of a gRPC call: waited for, within limits, worked on in its turn
     grpc_api       gRPC: the table of RPCs
     lifecycle      a whole server, from its options to its end
 

@@ -121,24 +121,36 @@ class Application:
 
     async def _computed(self, scope, method: str, path: str, receive, call: Call) -> bytes:
         """Return the answer, computed in a thread; raises StatusError."""
-        async with self._bodies.read(receive) as body:
-            deadline = time.monotonic() + self._timeout
-            # Requests count from here on: a client that sends slowly takes nobody's place.
-            if self._now >= self._most:
-                raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
+        body = await self._bodies.read(receive)
+        size, deadline = len(body), time.monotonic() + self._timeout
+        # Requests count from here on: a client that sends slowly takes nobody's place.
+        if self._now >= self._most:
+            self._bodies.release(size)
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time")
 
-            def work():
-                plain = unzipped(body, scope["headers"], self._unzipped)
-                return rest_api.answer(self._inference, method, path, plain, deadline, call)
+        def work():
+            if time.monotonic() >= deadline:  # no thread was free, and nobody waits any longer
+                raise _late()
+            plain = unzipped(body, scope["headers"], self._unzipped)
+            return rest_api.answer(self._inference, method, path, plain, deadline, call)
 
-            self._now += 1
-            try:
-                answer = asyncio.get_running_loop().run_in_executor(self._pool, work)
-                return await asyncio.wait_for(answer, deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out") from None
-            finally:
-                self._now -= 1
+        def release(_):
+            self._now -= 1
+            self._bodies.release(size)
+
+        answer = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        self._now += 1
+        # Not when the client is told: until a thread is done with it, the body is there.
+        answer.add_done_callback(release)
+        try:
+            return await asyncio.wait_for(asyncio.shield(answer), deadline - time.monotonic())
+        except asyncio.TimeoutError:
+            answer.add_done_callback(lambda done: let_go(done.exception()))  # nobody is told it
+            raise _late() from None
+
+
+def _late() -> StatusError:
+    return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out")
 
 
 def pages() -> dict[str, tuple[str, Path]]:

@@ -3,8 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import grpc
 
@@ -18,9 +17,8 @@ class Bodies:
     def __init__(self, limits: BodyLimits):
         self._limits, self._held = limits, 0
 
-    @asynccontextmanager
-    async def read(self, receive) -> AsyncIterator[bytes]:
-        """Hold the body of a request.
+    async def read(self, receive) -> bytes:
+        """Return the body of a request, which counts as held until `release`.
 
         Args:
             receive: ASGI's.
@@ -47,9 +45,14 @@ class Bodies:
                 size += len(part)
                 self._check(size)
                 parts.append(part)
-            yield b"".join(parts)
-        finally:
-            self._held -= size
+            return b"".join(parts)
+        except BaseException:
+            self.release(size)
+            raise
+
+    def release(self, size: int) -> None:
+        """Count a body of this size as held no longer."""
+        self._held -= size
 
     def _check(self, size: int) -> None:
         if size > self._limits.largest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from google.protobuf import message, message_factory
+from google.protobuf import message_factory
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     model_management_pb2,
@@ -20,17 +20,18 @@ from tensorflow_serving.apis import (
 )
 
 from serving.embedded.calls import Call, accounted
+from serving.embedded.configs import configs_of
 from serving.embedded.errors import ConfigError, StatusError, invalid
 from serving.embedded.inference import Inference
-from serving.embedded.manager import configs_of
+from serving.embedded.messages import Messages
 from serving.embedded.metrics import Metrics
+from serving.embedded.options import Grpc
 
 LARGEST = 2**31 - 1  # bytes of a message, as upstream; grpcio's own limit is 4 MiB
 _HANDSHAKE = 20_000  # ms until a connection speaks HTTP/2; gRPC's own limit is two minutes
 _IDLE = 3_600_000  # ms without a call, after which a client is asked to connect again when it calls
 _ENDLESS = 1e6  # seconds left that mean no deadline
 _OPTIONS = {
-    "grpc.max_receive_message_length": LARGEST,
     "grpc.max_send_message_length": LARGEST,
     "grpc.server_handshake_timeout_ms": _HANDSHAKE,
     "grpc.max_connection_idle_ms": _IDLE,
@@ -71,8 +72,7 @@ def _reload(inference: Inference, request, deadline: float | None):
     end = now + inference.reloads.wait_seconds
     if deadline is not None:
         end = min(end, deadline - min(1.0, (deadline - now) / 2))  # time for the answer itself
-    manager = inference.manager
-    broken = manager.until_ready(manager.set_configs(configs), end)
+    broken = inference.manager.reload(configs, end)
     if broken:
         listed = ", ".join(f"{name}: {message}" for name, message in broken.items())
         raise StatusError(
@@ -155,8 +155,8 @@ def server(
     threads: int,
     options: Sequence[tuple[str, object]] = (),
     checks: health.HealthServicer | None = None,
-    most: int | None = None,
-    connections: int = 1000,
+    most: int = 1000,
+    limits: Grpc = Grpc(),  # noqa: B008
 ) -> tuple[grpc.Server, list[int]]:
     """Return a server that is not started yet, and the ports it is bound to.
 
@@ -167,18 +167,24 @@ def server(
         threads: How many requests are worked on at a time.
         options: Of gRPC's channels.
         checks: gRPC's health service; None: there is none.
-        most: Requests at a time, waiting or running; more are answered RESOURCE_EXHAUSTED.
-        connections: Connections at a time; more are refused.
+        most: Calls at a time, waiting or running; more are answered RESOURCE_EXHAUSTED.
+        limits: Of connections and messages.
 
     Raises:
         RuntimeError: An address cannot be bound.
     """
-    ours = {**_OPTIONS, "grpc.max_allowed_incoming_connections": connections}
-    chosen = list({**ours, **dict(options)}.items())  # of two by one name gRPC takes the first
-    pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc")
+    ours = {
+        "grpc.max_allowed_incoming_connections": limits.connections,
+        "grpc.max_receive_message_length": min(limits.largest, LARGEST),
+    }
+    # Of two by one name gRPC takes the first.
+    chosen = list({**_OPTIONS, **ours, **dict(options)}.items())
+    # A call takes a thread before its message is there, so there is one for each.
+    pool = futures.ThreadPoolExecutor(most, thread_name_prefix="grpc")
     made = grpc.server(pool, options=chosen, maximum_concurrent_rpcs=most)
+    messages = Messages(threads, most, limits.together)
     for module, rpcs in SERVICES.items():
-        made.add_generic_rpc_handlers([_handlers(module, rpcs, inference, metrics)])
+        made.add_generic_rpc_handlers([_handlers(module, rpcs, inference, metrics, messages)])
     if checks is not None:
         health_pb2_grpc.add_HealthServicer_to_server(checks, made)
     ports = [
@@ -188,18 +194,23 @@ def server(
     return made, ports
 
 
-def _handlers(module, rpcs: dict[str, Rpc], inference: Inference, metrics: Metrics):
+def _handlers(
+    module, rpcs: dict[str, Rpc], inference: Inference, metrics: Metrics, messages: Messages
+):
     """Return gRPC's handlers of a service; requests are parsed by the threads that answer them.
 
-    grpcio keeps 19 KB for every request that a deserializer given to it refuses (1.85).
+    grpcio keeps 19 KB for every request that a deserializer given to it refuses (1.85). The
+    handlers take a stream, of which they read one message: those of single messages learn of a call
+    only when its message is there.
     """
     (service,) = module.DESCRIPTOR.services_by_name.values()
     handlers = {}
     for method in service.methods:
+        rpc = rpcs[method.name]
         parse = message_factory.GetMessageClass(method.input_type).FromString
-        answer = functools.partial(answered, method.name, rpcs[method.name], inference, metrics)
-        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            functools.partial(_parsed, parse, answer),
+        answer = functools.partial(answered, method.name, rpc, inference, metrics)
+        handlers[method.name] = grpc.stream_unary_rpc_method_handler(
+            functools.partial(_served, messages, parse, not rpc.changes, answer),
             response_serializer=message_factory.GetMessageClass(
                 method.output_type
             ).SerializeToString,
@@ -207,9 +218,11 @@ def _handlers(module, rpcs: dict[str, Rpc], inference: Inference, metrics: Metri
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _parsed(parse: Callable, answer: Callable, content: bytes, context):
+def _served(
+    messages: Messages, parse: Callable, computes: bool, answer: Callable, arriving, context
+):
     try:
-        request = parse(content)
-    except message.DecodeError:
-        context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
-    return answer(request, context)
+        with messages.received(arriving, context, parse, computes) as request:
+            return answer(request, context)
+    except StatusError as error:
+        context.abort(error.code, error.details)

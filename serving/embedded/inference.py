@@ -133,8 +133,8 @@ class Inference:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
-        known = spec.name in self.manager.names()
-        versions = self.manager.model(spec.name).versions() if known else []
+        model = self.manager.model(spec.name)
+        versions = [] if model is None else model.versions()
         chosen = [version for version in versions if number in (None, version.number)]
         if not chosen:
             asked = "any versions" if number is None else f"version {number}"

@@ -4,17 +4,17 @@ import dataclasses
 import os
 import threading
 import time
-from pathlib import Path
 
 import uvicorn
 from absl import logging
 from tensorflow.core.protobuf import config_pb2
 
 from serving.embedded import asgi, certificates, connections, grpc_api, ports, protos
+from serving.embedded.configs import configs_of, local
 from serving.embedded.errors import ConfigError, ServingError
 from serving.embedded.factory import ServableFactory
 from serving.embedded.inference import Inference
-from serving.embedded.manager import Manager, configs_of
+from serving.embedded.manager import Manager
 from serving.embedded.metrics import PATH, Metrics
 from serving.embedded.options import BatchingOptions, Options
 from serving.embedded.versions import ModelConfig
@@ -74,9 +74,10 @@ class Server:
         self._start()
 
     def _start(self) -> None:
+        if self._rest is not None:
+            ports.listen("rest_api_port", self._socket)
         self._grpc.start()
         if self._rest is not None:
-            self._socket.listen(1024)
             self._rest_thread = threading.Thread(
                 target=self._rest.run, args=([self._socket],), name="rest", daemon=True
             )
@@ -88,7 +89,8 @@ class Server:
         if models.config_file:
             config = protos.read(models.config_file, protos.ModelServerConfig, "model_config_file")
             return configs_of(config)
-        return [ModelConfig(models.name, Path(models.base_path).absolute())]
+        base = local(models.base_path, "model_base_path")
+        return [ModelConfig(models.name, base.absolute())]
 
     def _batching(self) -> BatchingOptions | None:
         batches = self._options.batches
@@ -129,8 +131,8 @@ class Server:
         addresses = [(ports.grpc_address(host, options.port), key)]
         if options.socket_path:
             addresses.append((ports.unix_address(options.socket_path), key))
-        # A request that waits in a batch holds a thread, so no batch can be larger than the number
-        # of threads.
+        # A request that waits in a batch is worked on, so no batch can be larger than the number of
+        # these.
         threads = 4 * self._cpus
         if batching is not None:
             threads = max(threads, min(2 * batching.size, 128))
@@ -143,7 +145,7 @@ class Server:
                 ports.channel_arguments(options.channel_arguments),
                 self._checks,
                 self._options.most_requests,
-                most,
+                dataclasses.replace(options, connections=most),
             )
         except RuntimeError:
             raise ConfigError(

@@ -1,54 +1,25 @@
-"""All models of a server: configuration, labels, watching for changes, and look-up."""
+"""All models of a server: labels, watching for changes, and look-up."""
 
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent import futures
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
 from absl import logging
 
-from serving.embedded.errors import ConfigError, StatusError, invalid, not_found
+from serving.embedded.errors import StatusError, invalid, not_found
 from serving.embedded.versions import Model, ModelConfig
 
-
-def configs_of(message) -> list[ModelConfig]:
-    """Return what a ModelServerConfig asks for; raises ConfigError."""
-    if message.WhichOneof("config") != "model_config_list":
-        raise ConfigError("Only ModelConfigList is currently supported")
-    configs = []
-    for entry in message.model_config_list.config:
-        if not entry.name:
-            raise ConfigError("a model in the config list has no name")
-        if "\0" in entry.base_path:
-            raise ConfigError(f"model {entry.name}: its base_path contains a zero byte")
-        if entry.name in {config.name for config in configs}:
-            raise ConfigError(f"Illegal to list model {entry.name} multiple times in config list")
-        if not Path(entry.base_path).is_absolute():
-            raise ConfigError(
-                f"Expected model {entry.name} to have an absolute path or URI; got"
-                f" base_path()={entry.base_path}"
-            )
-        configs.append(_config_of(entry))
-    return configs
+_BEGIN = 0.1  # seconds in which a thread that is free begins, however near the end is
 
 
-def _config_of(entry) -> ModelConfig:
-    policy = entry.model_version_policy
-    latest, specific = 1, ()
-    kind = policy.WhichOneof("policy_choice")
-    if kind == "all":
-        latest = 0
-    elif kind == "specific":
-        latest, specific = 0, tuple(policy.specific.versions)
-        if not specific:
-            raise ConfigError(f"model {entry.name}: the policy `specific` names no versions")
-    elif kind == "latest":
-        latest = policy.latest.num_versions or 1
-    labels = dict(entry.version_labels)
-    return ModelConfig(entry.name, Path(entry.base_path), latest, specific, labels)
+def _log(change: futures.Future) -> None:
+    """Log why a change was refused that nobody waits for any longer."""
+    if error := change.exception():
+        logging.error("ReloadConfig: nothing has changed: %s", error)
 
 
 class Manager:
@@ -74,6 +45,8 @@ class Manager:
         self._early_labels, self._threads = early_labels, threads
         self._models: dict[str, Model] = {}
         self._changing = threading.Lock()
+        # Loads that somebody waits for, who may go before they end; one at a time.
+        self._loading = futures.ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._stop = threading.Event()
         self._closing, self._refused = False, 0.0
         self._watchers: list[threading.Thread] = []
@@ -115,25 +88,54 @@ class Manager:
                 model.unload()
             return new
 
-    def until_ready(self, models: Sequence[Model], end: float, poll: float = 0.1) -> dict[str, str]:
-        """Return when models answer, failed or are gone, or time is up.
+    def reload(
+        self, configs: Sequence[ModelConfig], end: float, poll: float = 0.1
+    ) -> dict[str, str]:
+        """Serve these models and no others; return when the new ones answer, failed or are gone.
 
         Args:
-            models: Of `set_configs`.
-            end: `time.monotonic()`.
-            poll: Seconds between two looks.
+            configs: As for `set_configs`.
+            end: `time.monotonic()` at which time is up.
+            poll: Seconds between two looks at models that are not there yet.
 
         Returns:
-            For each that does not answer, the reason.
+            For each new model that does not answer, the reason.
+
+        Raises:
+            StatusError: As `set_configs`, or time is up before it is done.
         """
+        change = self._within(end, self.set_configs, configs)
+        if change.cancelled():
+            raise StatusError(
+                grpc.StatusCode.UNAVAILABLE,
+                "nothing has changed, because an earlier change is still being loaded",
+            )
+        if not change.done():
+            change.add_done_callback(_log)
+            raise StatusError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the models are still being loaded; they are served when all have been",
+            )
+        return self._until_ready(change.result(), end, poll)
+
+    def _within(self, end: float, call: Callable, *args) -> futures.Future:
+        """Return a call of its own thread when it is done, or time is up.
+
+        If it has not begun by then, it is cancelled.
+        """
+        called = self._loading.submit(call, *args)
+        futures.wait([called], max(_BEGIN, end - time.monotonic()))
+        called.cancel()
+        return called
+
+    def _until_ready(self, models: Sequence[Model], end: float, poll: float) -> dict[str, str]:
         while True:
             left = [model for model in models if not model.ready]
             waiting = [one for one in left if one.hoped and one in self._models.values()]
             now = time.monotonic()
             if not waiting or now >= end or self._stop.wait(min(poll, end - now)):
                 return {model.config.name: model.reason for model in left}
-            with self._changing:
-                self._look(waiting)
+            self._within(end, self.refresh, waiting)
 
     def _kept(self, config: ModelConfig) -> Model | None:
         """Return the model that is served already from the directory of a configuration."""
@@ -166,15 +168,16 @@ class Manager:
                     " which is not currently available for inference",
                 )
 
-    def refresh(self) -> None:
-        """Look for versions that were added or removed."""
+    def refresh(self, only: Collection[Model] | None = None) -> None:
+        """Look for versions that were added or removed, of some models or (None) of all."""
         with self._changing:
-            self._look(self._models.values())
+            models = self._models.values()
+            self._look([model for model in models if only is None or model in only])
 
     def _look(self, models: Iterable[Model]) -> None:
         """Refresh models, several at a time if there are several threads."""
         if self._threads > 1:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="load") as pool:
+            with futures.ThreadPoolExecutor(self._threads, thread_name_prefix="load") as pool:
                 list(pool.map(Model.refresh, models))
         else:
             for model in models:
@@ -237,11 +240,9 @@ class Manager:
             stop.wait(poll)
             self.refresh()
 
-    def model(self, name: str) -> Model:
-        """Return a model; raises StatusError."""
-        if name not in self._models:
-            raise not_found(f"Latest({name})")
-        return self._models[name]
+    def model(self, name: str) -> Model | None:
+        """Return a model, if it is served."""
+        return self._models.get(name)
 
     @contextmanager
     def lease(self, spec):
@@ -251,14 +252,28 @@ class Manager:
         if self._closing:
             self._refused = time.monotonic()
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        with ExitStack() as stack:
+            yield self._leased(spec, stack)
+
+    def _leased(self, spec, stack: ExitStack):
+        """Return a version that is held until the stack is closed; raises StatusError."""
+        while True:
+            model, number = found = self._named(spec)
+            try:
+                return stack.enter_context(model.lease(number))
+            except StatusError:  # or the configuration has changed since then
+                if self._named(spec) == found:
+                    raise
+
+    def _named(self, spec) -> tuple[Model, int | None]:
+        """Return the model of a ModelSpec and the number that it asks for; raises StatusError."""
         number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
-        if spec.name not in self._models:
+        model = self.model(spec.name)
+        if model is None:
             asked = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
             raise not_found(asked)
-        model = self._models[spec.name]
         if spec.WhichOneof("version_choice") == "version_label":
             number = model.config.labels.get(spec.version_label)
             if number is None:
                 raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        with model.lease(number) as version:
-            yield version
+        return model, number

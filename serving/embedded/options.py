@@ -199,6 +199,8 @@ class Grpc:
         socket_path: A UNIX socket to listen on as well; empty: none.
         threads: Requests worked on at a time; 0: 4 per CPU, more if batching.
         connections: Connections at a time; more are refused.
+        largest: Bytes of a request, also once it is unzipped.
+        together: Bytes of all requests that are held at a time.
         channel_arguments: NAME=VALUE,... of gRPC's channels.
         health_service: Whether to add grpc.health.v1.
         ssl_file: SSLConfig, as text; empty: no TLS.
@@ -210,6 +212,8 @@ class Grpc:
     socket_path: str = ""
     threads: int = 0
     connections: int = 1000
+    largest: int = 512 << 20
+    together: int = 2 << 30
     channel_arguments: str = ""
     health_service: bool = False
     ssl_file: str = ""

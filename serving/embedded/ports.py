@@ -33,10 +33,24 @@ def bound(argument: str, host: str, port: int) -> socket.socket:
             raise ConfigError(
                 f"received '{host}'; valid: an address of this machine, or 0.0.0.0.", "host"
             ) from None
-        taken = error.errno == errno.EADDRINUSE
-        remedy = "; valid: a port that no other program uses" if taken else ""
-        raise ConfigError(f"{host}:{port}: {error.strerror}{remedy}.", argument) from None
+        raise _unusable(argument, host, port, error) from None
     return made
+
+
+def listen(argument: str, made: socket.socket) -> None:
+    """Listen on a socket of `bound`; raises ConfigError: another one may have begun since then."""
+    try:
+        made.listen(1024)
+    except OSError as error:
+        host, port, *_ = made.getsockname()
+        made.close()
+        raise _unusable(argument, host, port, error) from None
+
+
+def _unusable(argument: str, host: str, port: int, error: OSError) -> ConfigError:
+    taken = error.errno == errno.EADDRINUSE
+    remedy = "; valid: a port that no other program uses" if taken else ""
+    return ConfigError(f"{host}:{port}: {error.strerror}{remedy}.", argument)
 
 
 def grpc_address(host: str, port: int) -> str:
@@ -62,6 +76,12 @@ def unix_address(path: str) -> str:
             _SOCKET,
         )
     try:
+        if _answers(path):
+            raise ConfigError(
+                f"received '{path}', on which a program listens; valid: a path that no other"
+                " program uses.",
+                _SOCKET,
+            )
         file.unlink(missing_ok=True)  # left by an earlier server
         with socket.socket(socket.AF_UNIX) as tried:  # gRPC's own message is C++, and vague
             tried.bind(path)
@@ -71,6 +91,13 @@ def unix_address(path: str) -> str:
             f"'{path}' cannot be bound: {error.strerror or error}.", _SOCKET
         ) from None
     return f"unix:{path}"
+
+
+def _answers(path: str) -> bool:
+    """Whether a program listens on a UNIX socket, even if it takes nobody now."""
+    with socket.socket(socket.AF_UNIX) as tried:
+        tried.setblocking(False)
+        return tried.connect_ex(path) in (0, errno.EAGAIN)
 
 
 def channel_arguments(text: str) -> list[tuple[str, object]]:

@@ -3,7 +3,8 @@
 python tests/benchmarks/kotlin_port.py
 
 Needs kotlinc and java (in Debian: the package kotlin). Prints the largest difference, in levels of
-0..255, over pictures of many shapes, crop ratios and with transparency.
+0..255, over pictures of many shapes, crop ratios and with transparency. Fails if a row is not read
+from the top, or more than once.
 """
 
 import shutil
@@ -28,7 +29,13 @@ fun main(args: Array<String>) {
         val (across, down, width, height) = List(4) { input.readInt() }
         val ratio = input.readDouble()
         val argb = IntArray(across * down) { input.readInt() }
-        xkd.prepare(argb, across, down, width, height, ratio).forEach { output.writeFloat(it) }
+        var last = -1
+        val pixels = xkd.prepare(across, down, width, height, ratio) { y, row ->
+            check(y > last && row.size == across) { "row $y after row $last" }
+            last = y
+            argb.copyInto(row, 0, y * across, (y + 1) * across)
+        }
+        pixels.forEach { output.writeFloat(it) }
     }
     output.flush()
 }

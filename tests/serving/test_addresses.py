@@ -106,6 +106,13 @@ def test_a_unix_socket_replaces_one_that_was_left_and_nothing_else(tmp_path, mon
     with socket.socket(socket.AF_UNIX) as earlier:
         earlier.bind("left")
     assert ports.unix_address("left") == "unix:left"
+    with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as later:
+        other.bind("used")
+        other.listen(1)
+        with pytest.raises(ConfigError, match="received 'used', on which a program listens; valid"):
+            ports.unix_address("used")
+        later.connect("used")  # it was left alone
+    (tmp_path / "used").unlink()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("left")
@@ -115,6 +122,15 @@ def test_a_unix_socket_replaces_one_that_was_left_and_nothing_else(tmp_path, mon
         ):
             ports.unix_address(name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+def test_a_port_that_another_server_takes_in_the_meantime_is_told():
+    first = ports.bound("rest_api_port", "127.0.0.1", 0)
+    port = first.getsockname()[1]
+    with first, ports.bound("rest_api_port", "127.0.0.1", port) as second:  # nobody listens yet
+        ports.listen("rest_api_port", first)
+        with pytest.raises(ConfigError, match=f"^127.0.0.1:{port}: .*valid: a port that no other"):
+            ports.listen("rest_api_port", second)
 
 
 def test_a_unix_socket_that_cannot_be_bound_is_told_as_that(half, tmp_path):

@@ -116,7 +116,7 @@ def test_a_proxy_without_its_server_is_asked_again(answers, status):
     assert client.Client("m", rest=True, wait=0.01).classify([IMAGE]) == [[("yes", 1.0)]]
     assert len(asked) == 3
     answers((status, page))
-    with pytest.raises(client.RefusedError, match=f"^127.0.0.1:8500: HTTP {status}$"):
+    with pytest.raises(client.RefusedError, match=f"^127.0.0.1:8501: HTTP {status}$"):
         client.Client("m", rest=True, retries=0).classify([IMAGE])
 
 
@@ -143,6 +143,17 @@ def test_a_scheme_that_is_given_is_kept(answers, address, root):
     asked = answers((200, ROW))
     client.Client("m", address, rest=True).classify([IMAGE])
     assert asked == [f"{root}/v1/models/m:predict"]
+
+
+def test_without_an_address_the_usual_port_of_this_machine_is_asked(answers, monkeypatch):
+    asked = answers((200, ROW))
+    client.Client("m", rest=True).classify([IMAGE])
+    assert asked == ["http://127.0.0.1:8501/v1/models/m:predict"]
+    told = []
+    monkeypatch.setattr(grpc, "insecure_channel", lambda address, **_: told.append(address))
+    monkeypatch.setattr(prediction_service_pb2_grpc, "PredictionServiceStub", lambda _: None)
+    client.Client("m")
+    assert told == ["127.0.0.1:8500"]
 
 
 def test_a_scheme_that_grpc_does_not_have_is_told():

@@ -9,7 +9,8 @@ from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving import command, configure, server
-from serving.embedded.manager import Manager, configs_of
+from serving.embedded.configs import configs_of
+from serving.embedded.manager import Manager
 from serving.embedded.options import BatchingOptions
 from serving.embedded.protos import BatchingParameters, MonitoringConfig
 from tests.serving import served_models

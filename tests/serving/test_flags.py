@@ -82,6 +82,11 @@ def test_without_a_port_there_is_no_rest(half):
         assert server.lines() == ["serving default", f"gRPC  {server.address}"]
 
 
+def test_a_base_path_that_is_no_local_directory_is_told():
+    line = served_models.refused(model_base_path="gs://b/m")
+    assert line == "--model_base_path: received 'gs://b/m'; valid: local directories only."
+
+
 @pytest.mark.parametrize(("threads", "name"), [(0, "MainThread"), (2, "load_0")])
 def test_models_are_loaded_by_threads_of_their_own_where_that_is_asked_for(
     half, monkeypatch, threads, name

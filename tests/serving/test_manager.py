@@ -9,9 +9,10 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.embedded.configs import configs_of
 from serving.embedded.errors import ConfigError, StatusError
-from serving.embedded.manager import Manager, configs_of
-from serving.embedded.versions import ModelConfig
+from serving.embedded.manager import Manager
+from serving.embedded.versions import Model, ModelConfig
 from tests.serving.served_models import FakeServable, Loads, publish, wait_for
 
 
@@ -58,6 +59,10 @@ def test_a_configuration_names_models_policies_and_labels():
         ("", "Only ModelConfigList is currently supported"),
         (listed(one(), one()), "Illegal to list model m multiple times in config list"),
         (listed(one(base="m")), "Expected model m to have an absolute path or URI"),
+        (
+            listed(one(base="gs://b/m")),
+            "^model m: base_path: received 'gs://b/m'; valid: local directories only",
+        ),
         (listed(one(name="")), "has no name"),
         (listed(one(more="model_version_policy { specific {} }")), "names no versions"),
     ],
@@ -150,6 +155,48 @@ def test_models_come_and_go_with_the_configuration(base):
         lease(manager)
     assert load.made[0].closed.wait(300)
     assert not load.made[1].closed.is_set()
+
+
+@pytest.mark.parametrize("label", [None, "stable"])
+def test_a_model_that_moves_while_it_is_looked_up_is_found(base, tmp_path, monkeypatch, label):
+    publish(base, 1)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    publish(moved, 2)
+    manager = Manager(Loads())
+    manager.set_configs([ModelConfig("m", base, labels={"stable": 1})])
+    configs, lookup = [[ModelConfig("m", moved, labels={"stable": 2})]], Model.lease
+
+    def too_late(model, number):
+        if configs:
+            manager.set_configs(configs.pop(0))
+        return lookup(model, number)
+
+    monkeypatch.setattr(Model, "lease", too_late)
+    assert lease(manager, label=label) == 2
+    configs.append([])
+    with pytest.raises(StatusError, match=r"Servable not found for request: Latest\(m\)"):
+        lease(manager, label=label)
+
+
+def test_a_reload_ends_in_its_time_and_what_it_began_goes_on(base):
+    gate = threading.Event()
+
+    def load(path, name):
+        assert gate.wait(300)
+        return FakeServable(path)
+
+    publish(base, 1)
+    manager = Manager(load)
+    with pytest.raises(StatusError, match="models are still being loaded; they are served"):
+        manager.reload([ModelConfig("m", base)], time.monotonic() + 1)
+    with pytest.raises(StatusError, match="nothing has changed, because an earlier change"):
+        manager.reload([ModelConfig("n", base)], time.monotonic())
+    gate.set()
+    wait_for(lambda: manager.names() == ["m"])
+    assert lease(manager) == 1
+    assert manager.reload([ModelConfig("n", base)], time.monotonic() + 300) == {}
+    assert manager.names() == ["n"]
 
 
 def test_models_are_loaded_at_a_time_where_that_is_asked_for(base):

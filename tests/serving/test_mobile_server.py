@@ -36,6 +36,18 @@ def test_the_program_itself_is_not_served(root, path):
     assert requests.get(root + path, timeout=60).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["__pycache__/a.pyc", "__pycache__/deep/a.js", "a.pyc", "a.js"])
+def test_what_python_compiles_is_not_served_in_any_directory(path, tmp_path, monkeypatch):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    monkeypatch.setattr(web, "HERE", tmp_path)
+    with web.server(tmp_path / "m.tflite", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answer = requests.get(f"http://127.0.0.1:{server.server_port}/{path}", timeout=60)
+        server.shutdown()
+    assert answer.status_code == (200 if path == "a.js" else 404)
+
+
 def test_what_is_no_request_is_answered(root):
     with socket.create_connection(("127.0.0.1", int(root.rpartition(":")[2])), 60) as one:
         one.sendall(b"no request\r\n\r\n")
@@ -60,6 +72,25 @@ def test_an_address_that_is_not_here_is_told_in_a_line(tmp_path, monkeypatch, ca
     monkeypatch.setattr(web, "HERE", tmp_path)
     assert web.main([str(tmp_path / "m.tflite"), "--port=0", "--host=192.0.2.7"]) == 1
     assert capsys.readouterr().err.startswith("error: --host=192.0.2.7 --port=0: Cannot assign")
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_who_listens_everywhere_is_told_an_address_that_a_phone_can_open(
+    network, tmp_path, monkeypatch, capsys
+):
+    def route(self, address):
+        if not network:
+            raise OSError("Network is unreachable")
+        self.bind(("127.0.0.1", 0))  # as the system does with the address of the way out
+
+    (tmp_path / "node_modules" / "@litertjs" / "core").mkdir(parents=True)
+    (tmp_path / "m.tflite").touch()
+    monkeypatch.setattr(web, "HERE", tmp_path)
+    monkeypatch.setattr(web.http.server.ThreadingHTTPServer, "serve_forever", lambda _: None)
+    monkeypatch.setattr(socket.socket, "connect", route)
+    assert web.main([str(tmp_path / "m.tflite"), "--port=0", "--host=0.0.0.0"]) == 0
+    host = "127.0.0.1" if network else socket.gethostname()
+    assert capsys.readouterr().out.startswith(f"http://{host}:")
 
 
 @pytest.mark.parametrize("path", ["/", "/app.js", "/model.tflite", "/nothing"])

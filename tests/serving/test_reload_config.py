@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -21,16 +22,29 @@ def reload(*models):
     return made
 
 
-@pytest.fixture
-def served(half):
-    flags = {"model_base_path": str(half), "reload_config_wait_seconds": 1.0}
+@contextmanager
+def serving(half, **flags):
     with (
-        served_models.server(model_name="half", **flags) as server,
+        served_models.server(model_name="half", model_base_path=str(half), **flags) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         server.channel = channel
         service = model_service_pb2_grpc.ModelServiceStub(channel)
         server.reload = service.HandleReloadConfigRequest
+        yield server
+
+
+@pytest.fixture
+def served(half):
+    """A server that waits a second for new models."""
+    with serving(half, reload_config_wait_seconds=1.0) as server:
+        yield server
+
+
+@pytest.fixture
+def patient(half):
+    """A server that waits as long as a call."""
+    with serving(half, reload_config_wait_seconds=300.0) as server:
         yield server
 
 
@@ -77,18 +91,18 @@ def test_an_answer_comes_before_the_deadline_of_the_call(served, tmp_path):
     assert (code, "there is no directory" in details) == (CODES.UNKNOWN, True)
 
 
-def test_the_call_returns_when_the_model_is_there(served, half, tmp_path):
-    future = served.reload.future(reload(("half", half), ("new", tmp_path / "new")), timeout=120)
-    served_models.wait_for(lambda: "new" in served.manager.names())
+def test_the_call_returns_when_the_model_is_there(patient, half, tmp_path):
+    future = patient.reload.future(reload(("half", half), ("new", tmp_path / "new")), timeout=120)
+    served_models.wait_for(lambda: "new" in patient.manager.names())
     publish_copy(half / "1", tmp_path / "new", 4)
     assert future.result(timeout=120).status.error_code == 0
-    assert served.manager.model("new").ready
+    assert patient.manager.model("new").ready
 
 
-def test_a_model_that_is_taken_away_is_no_longer_waited_for(served, half, tmp_path):
-    future = served.reload.future(reload(("half", half), ("new", tmp_path / "no")), timeout=120)
-    served_models.wait_for(lambda: "new" in served.manager.names())
-    served.reload(reload(("half", half)))
+def test_a_model_that_is_taken_away_is_no_longer_waited_for(patient, half, tmp_path):
+    future = patient.reload.future(reload(("half", half), ("new", tmp_path / "no")), timeout=120)
+    served_models.wait_for(lambda: "new" in patient.manager.names())
+    patient.reload(reload(("half", half)))
     assert "did not become available" in future.exception(timeout=120).details()
 
 
@@ -96,7 +110,7 @@ def test_base_paths_may_be_limited_to_roots(half, tmp_path):
     root = tmp_path / "root"
     publish_copy(half / "1", tmp_path / "root", 1)
     (root / "link").symlink_to(half)
-    flags = {"model_roots": f"{tmp_path / 'other'},{root}", "reload_config_wait_seconds": 0.0}
+    flags = {"model_roots": f"{tmp_path / 'other'},{root}"}
     with (
         served_models.server(model_base_path=str(half), **flags) as server,
         grpc.insecure_channel(server.address) as channel,

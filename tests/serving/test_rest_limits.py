@@ -1,5 +1,6 @@
 """REST as HTTP: bodies, connections, limits, and what else is served."""
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -7,11 +8,12 @@ import shlex
 import subprocess
 import threading
 import time
+import tracemalloc
 
 import pytest
 import requests
 
-from serving.embedded import bodies
+from serving.embedded import bodies, options, servable
 from serving.embedded.errors import BodyTooLargeError
 from tests.serving import served_models
 from tests.serving.rest_calls import predict
@@ -135,6 +137,56 @@ def test_more_requests_than_allowed_are_refused_at_once(kinds):
         assert answer.status_code == 429
         assert answer.json() == {"error": "too many requests at a time"}
         first.join()
+
+
+def test_what_runs_or_waits_after_its_time_still_counts_and_what_waits_is_not_computed(
+    half, monkeypatch
+):
+    finish, run, begun = threading.Event(), servable.Servable.run, []
+
+    def slowly(*args):
+        begun.append(args)
+        assert finish.wait(300)
+        return run(*args)
+
+    monkeypatch.setattr(servable.Servable, "run", slowly)
+    flags = {
+        "max_concurrent_requests": 2,
+        "rest_api_timeout_in_ms": 1000,
+        "rest_api_num_threads": 1,
+    }
+    body = b'{"instances": [2]}'
+    with served_models.server(model_base_path=str(half), **flags) as server:
+        url = f"{server.url}/v1/models/default:predict"
+        held = server._rest.config.app._bodies
+        codes = [requests.post(url, body, timeout=300).status_code for _ in range(3)]
+        assert codes == [504, 504, 429]
+        assert held._held == 2 * len(body)
+        finish.set()
+        served_models.wait_for(lambda: held._held == 0)
+        assert len(begun) == 1
+        assert requests.post(url, body, timeout=300).status_code != 429
+
+
+def test_a_body_is_held_once():
+    left, size = 8, 1 << 20
+
+    async def receive():
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": bytes(size), "more_body": left > 0}
+
+    async def held():
+        body = await bodies.Bodies(options.BodyLimits()).read(receive)
+        return len(body), tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        whole, memory = asyncio.run(held())
+    finally:
+        tracemalloc.stop()
+    assert whole == 8 * size
+    assert memory < 10 * size
 
 
 def test_deeply_nested_lists_are_an_error(call):

@@ -14,25 +14,32 @@ import kotlin.math.round
  * The picture is laid on white and scaled until it covers the network's size, divided by the crop
  * ratio; then the centre is cut out. `prepare` of classify.py gives the same numbers.
  *
- * @param argb the picture's pixels, row by row, as Bitmap.getPixels returns them; upright.
  * @param across the picture's width, @param down its height.
  * @param width of the network's input, @param height the same.
  * @param cropRatio of the file (crop_ratio.txt, or crop_ratio of the manifest); 1 where it has none.
+ * @param read writes row y of the upright picture into `row`, as Bitmap.getPixels does. Rows are
+ *   read from the top, none twice: all of a large photo may be more than an app's heap holds.
  */
 fun prepare(
-    argb: IntArray, across: Int, down: Int, width: Int, height: Int, cropRatio: Double = 1.0
+    across: Int, down: Int, width: Int, height: Int, cropRatio: Double = 1.0,
+    read: (y: Int, row: IntArray) -> Unit
 ): FloatArray {
     val least = intArrayOf(even(width / cropRatio), even(height / cropRatio))
     val factor = max(least[0].toDouble() / across, least[1].toDouble() / down)
     val columns = taps(across, factor, least[0], width)
     val rows = taps(down, factor, least[1], height)
+    val argb = IntArray(across) // a row of the picture
     val scaled = HashMap<Int, DoubleArray>() // rows of the picture, scaled across; each is used a few times
     val result = FloatArray(height * width * 3)
     for (y in 0 until height) {
         val sum = DoubleArray(width * 3)
         scaled.keys.removeAll { it < rows[y].from }
         for ((i, weight) in rows[y].weights.withIndex()) {
-            val row = scaled.getOrPut(rows[y].from + i) { scaledRow(argb, across * (rows[y].from + i), columns) }
+            val place = rows[y].from + i
+            val row = scaled.getOrPut(place) {
+                read(place, argb)
+                scaledRow(argb, columns)
+            }
             for (x in sum.indices) sum[x] += weight * row[x]
         }
         for (x in sum.indices) result[y * width * 3 + x] = min(255.0, max(0.0, round(sum[x]))).toFloat()
@@ -59,11 +66,11 @@ private fun taps(length: Int, factor: Double, least: Int, count: Int): List<Tap>
     }
 }
 
-private fun scaledRow(argb: IntArray, start: Int, columns: List<Tap>): DoubleArray {
+private fun scaledRow(argb: IntArray, columns: List<Tap>): DoubleArray {
     val row = DoubleArray(columns.size * 3)
     for ((x, tap) in columns.withIndex()) {
         for ((i, weight) in tap.weights.withIndex()) {
-            val pixel = argb[start + tap.from + i]
+            val pixel = argb[tap.from + i]
             for (channel in 0 until 3) row[3 * x + channel] += weight * onWhite(pixel, channel)
         }
     }

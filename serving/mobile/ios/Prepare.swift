@@ -1,39 +1,43 @@
 // A picture as the network saw it when it was evaluated: its centre, scaled. Plain arithmetic.
 
-/// Returns the input of a .tflite file: height x width x (red, green, blue), 0...255, row by row.
-///
-/// The picture is scaled until it covers the network's size, divided by the crop ratio; then the
-/// centre is cut out. `prepare` of classify.py gives the same numbers.
-///
-/// - Parameters:
-///   - rgba: the picture's pixels, four bytes each, row by row; upright, and opaque.
-///   - across: the picture's width.
-///   - down: its height.
-///   - width: of the network's input.
-///   - height: the same.
-///   - cropRatio: of the file (crop_ratio.txt, or crop_ratio of the manifest); 1 where it has none.
-public func prepare(
-    rgba: [UInt8], across: Int, down: Int, width: Int, height: Int, cropRatio: Double = 1
-) -> [Float] {
-    let least = [even(Double(width) / cropRatio), even(Double(height) / cropRatio)]
-    let factor = max(Double(least[0]) / Double(across), Double(least[1]) / Double(down))
-    let columns = taps(across, factor, least[0], width)
-    let rows = taps(down, factor, least[1], height)
-    var scaled = [Int: [Double]]()  // rows of the picture, scaled across; each is used a few times
-    var result = [Float]()
-    result.reserveCapacity(height * width * 3)
-    for tap in rows {
-        var sum = [Double](repeating: 0, count: width * 3)
-        scaled = scaled.filter { $0.key >= tap.from }
-        for (i, weight) in tap.weights.enumerated() {
-            let place = tap.from + i
-            let row = scaled[place] ?? scaledRow(rgba, across * place, columns)
-            scaled[place] = row
-            for x in sum.indices { sum[x] += weight * row[x] }
+/// Holds `prepare`, as view controllers have another function of that name.
+public enum XKD {
+    /// Returns the input of a .tflite file: height x width x (red, green, blue), 0...255.
+    ///
+    /// It goes row by row. The picture is scaled until it covers the network's size, divided by the
+    /// crop ratio; then the centre is cut out. `prepare` of classify.py gives the same numbers.
+    ///
+    /// - Parameters:
+    ///   - rgba: the picture's pixels, four bytes each, row by row; upright, and opaque.
+    ///   - across: the picture's width.
+    ///   - down: its height.
+    ///   - width: of the network's input.
+    ///   - height: the same.
+    ///   - cropRatio: of the file (crop_ratio.txt, or crop_ratio of the manifest); 1 where it has
+    ///     none.
+    public static func prepare(
+        rgba: [UInt8], across: Int, down: Int, width: Int, height: Int, cropRatio: Double = 1
+    ) -> [Float] {
+        let least = [even(Double(width) / cropRatio), even(Double(height) / cropRatio)]
+        let factor = max(Double(least[0]) / Double(across), Double(least[1]) / Double(down))
+        let columns = taps(across, factor, least[0], width)
+        let rows = taps(down, factor, least[1], height)
+        var scaled = [Int: [Double]]()  // the picture's rows, scaled across; used a few times each
+        var result = [Float]()
+        result.reserveCapacity(height * width * 3)
+        for tap in rows {
+            var sum = [Double](repeating: 0, count: width * 3)
+            scaled = scaled.filter { $0.key >= tap.from }
+            for (i, weight) in tap.weights.enumerated() {
+                let place = tap.from + i
+                let row = scaled[place] ?? scaledRow(rgba, across * place, columns)
+                scaled[place] = row
+                for x in sum.indices { sum[x] += weight * row[x] }
+            }
+            result += sum.map { Float(min(255, max(0, $0.rounded(.toNearestOrEven)))) }
         }
-        result += sum.map { Float(min(255, max(0, $0.rounded(.toNearestOrEven)))) }
+        return result
     }
-    return result
 }
 
 /// For a pixel of the result along one side: the pixels that it is made of, and their weights.

@@ -27,11 +27,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     path = ""  # until a request has one that can be read
 
     def translate_path(self, path: str) -> str:
-        """Return the file of a URL; none for this program's own."""
+        """Return the file of a URL; none for this program's own, nor for what Python compiled."""
         if _is_model(path):
             return str(self.model)
         found = super().translate_path(path)
-        return "" if {".py", "__pycache__"} & {Path(found).suffix, Path(found).name} else found
+        inside = Path(found).relative_to(self.directory)
+        own = "__pycache__" in inside.parts or inside.suffix in (".py", ".pyc")
+        return "" if own else found
 
     def end_headers(self) -> None:
         """Send the content security policy with every answer, and which file the model is."""
@@ -65,6 +67,18 @@ def server(model: Path, port: int, host: str = "127.0.0.1") -> http.server.Threa
     return http.server.ThreadingHTTPServer((host, port), handler)
 
 
+def _shown(host: str) -> str:
+    """Return the address that others open: where all are listened on, the one on the network."""
+    if host != "0.0.0.0":
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way_out:
+        try:
+            way_out.connect(("192.0.2.1", 9))  # of documentation; UDP sends nothing to connect
+            return way_out.getsockname()[0]
+        except OSError:  # no network
+            return socket.gethostname()  # which few phones can resolve
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C; return 1 if something is missing."""
     parser = argparse.ArgumentParser(prog="serving.mobile.web", description=__doc__)
@@ -89,8 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         with server(options.model, options.port, options.host) as page:
-            host = socket.gethostname() if options.host == "0.0.0.0" else options.host
-            print(f"http://{host}:{page.server_port}/  (Ctrl-C ends it)", flush=True)
+            address = f"http://{_shown(options.host)}:{page.server_port}/"
+            print(f"{address}  (Ctrl-C ends it)", flush=True)
             page.serve_forever()
     except OSError as error:
         where = f"--host={options.host} --port={options.port}"
