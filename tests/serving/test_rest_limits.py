@@ -108,12 +108,12 @@ def test_a_request_that_takes_too_long_is_told(call):
 
 
 def test_the_time_of_a_request_begins_when_its_body_is_complete(half):
-    given = {"rest_api_timeout_in_ms": 500, "rest_api_body_timeout_in_ms": 60_000}
+    given = {"rest_api_timeout_in_ms": 3000, "rest_api_body_timeout_in_ms": 60_000}
     with served_models.server(model_base_path=str(half), **given) as server:
 
         def slowly():
             yield b'{"inst'
-            time.sleep(1)
+            time.sleep(3.5)
             yield b'ances": [2]}'
 
         answer = requests.post(f"{server.url}/v1/models/default:predict", slowly(), timeout=300)

@@ -56,14 +56,14 @@ def test_a_file_does_not_tell_where_its_images_are_on_somebodys_disk(dataset, ca
         (
             "metrics.json",
             "{}",
-            r"metrics\.json is damaged or cannot be read \('data'\); valid: restore",
+            r"metrics\.json is damaged or cannot be read \('data'\); valid: delete",
         ),
         ("metrics.json", "{", r"metrics\.json is damaged or cannot be read \(Expecting"),
         ("export/manifest.json", "{", r"manifest\.json"),
         (
             "peers/plain.keras",
             "x",
-            r"plain\.keras: is damaged; delete .*run/metrics\.json and",
+            r"plain\.keras: is damaged; valid: restore the file, or delete .*run/metrics\.json and",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_keras_file_whose_weights_are_lost_is_told_with_a_remedy(run_dir):
         for name, each in content.items():
             part.writestr(name, b"" if name.endswith(".h5") else each)
     with pytest.raises(
-        InputError, match=r"cannot be read as a Keras model \(.*\); delete "
+        InputError, match=r"cannot be read as a Keras model \(.*\); valid: restore the file, or "
     ) as told:
         artifacts.export(run_dir)
     assert "\n" not in str(told.value)

@@ -92,14 +92,10 @@ def export(
 def complete(run_dir: Path, names: Sequence[str]) -> None:
     """Export those of the peers (`all`: every one, and the ensemble) that have no artifact yet.
 
-    Files that are older than the network that they were made of do not count.
-
     Raises:
         InputError: As `export`; or something could not be made.
     """
-    made = {entry["network"] for entry in manifest.read(run_dir)["artifacts"]}
-    changed = {path.stem for path in manifest.newer(run_dir)}
-    done = made - ({*changed, ENSEMBLE} if changed else set())
+    done = manifest.exported(run_dir)
     known = _known(peer.name for peer in records.finished(run_dir)[0].peers())
     missing = [name for name in (known if "all" in names else names) if name not in done]
     if missing:

@@ -35,14 +35,13 @@ def read(run_dir: Path) -> dict:
         raise InputError(f"{file}: is damaged; delete it and export again.") from None
 
 
-def newer(run_dir: Path) -> list[Path]:
-    """Return the files of networks that were written after the manifest: trained again."""
-    networks = sorted((run_dir / "peers").glob("*.keras"))
-    file = path(run_dir)
-    if not file.exists():
-        return networks
-    written = file.stat().st_mtime_ns
-    return [network for network in networks if network.stat().st_mtime_ns > written]
+def exported(run_dir: Path) -> set[str]:
+    """Return what has artifacts: not those made of a network that was trained again since then."""
+    there = {entry["network"] for entry in read(run_dir)["artifacts"]}
+    written = path(run_dir).stat().st_mtime_ns if there else 0
+    trained = {file.stem: file.stat().st_mtime_ns for file in (run_dir / "peers").glob("*.keras")}
+    last = max(trained.values(), default=0)  # the ensemble, without a file, is of all networks
+    return {name for name in there if trained.get(name, last) <= written}
 
 
 def precision(manifest: Mapping) -> float:
