@@ -109,9 +109,9 @@ class Client:
         for left in reversed(range(self._retries + 1)):
             try:
                 return self._send(images)
-            except _UnavailableError as error:
+            except UnavailableError as error:
                 if not left:
-                    raise _UnavailableError(f"{self._address}: {error}") from None
+                    raise UnavailableError(f"{self._address}: {error}") from None
             # Clients should not all come back at the same moment after a server was away.
             time.sleep(wait * random.uniform(0.5, 1.5))
             wait *= 2
@@ -149,7 +149,7 @@ class Client:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise RefusedError(why) from None
                 why = "no server answers there" if "Connection refused" in why else why
-                raise _UnavailableError(why) from None
+                raise UnavailableError(why) from None
             shape = [dim.size for dim in outputs["scores"].tensor_shape.dim]
             labels = np.array(tensor_values.texts(outputs["labels"]), object).reshape(shape)
             scores = tensor_values.floats(outputs["scores"]).reshape(shape)
@@ -183,20 +183,20 @@ class Client:
                     " server has no TLS, or a ca_file with the CA of its certificate"
                 ) from None
             except requests.ConnectionError:
-                raise _UnavailableError("no server answers there") from None
+                raise UnavailableError("no server answers there") from None
             except requests.RequestException as error:
                 raise RefusedError(f"{self._address}: {type(error).__name__}") from None
             try:
                 return _rest_answers(answer.status_code, answer.json())
             except (ValueError, KeyError, TypeError, AttributeError):
                 if answer.status_code in _OF_PROXIES:
-                    raise _UnavailableError(f"HTTP {answer.status_code}") from None
+                    raise UnavailableError(f"HTTP {answer.status_code}") from None
                 raise RefusedError(f"{self._address}: does not speak TF Serving's REST") from None
 
         return send
 
 
-class _UnavailableError(RefusedError):
+class UnavailableError(RefusedError):
     """The server may be available in a moment."""
 
 
@@ -209,7 +209,7 @@ def _tls_reason(error: Exception) -> str:
 def _rest_answers(status: int, content) -> list[Answer]:
     """Return the answers that REST gives; raises RefusedError, or others for other JSON."""
     if status != 200:
-        kind = _UnavailableError if status in (502, 503) else RefusedError  # 504: its own deadline
+        kind = UnavailableError if status in (502, 503) else RefusedError  # 504: its own deadline
         raise kind(_line(content["error"], f"HTTP {status}"))
     rows = content["predictions"]
     return [Answer(row["labels"], row["scores"], row.get("threshold", 0.0)) for row in rows]
@@ -272,7 +272,7 @@ def main(names: Sequence[str]) -> int:
     while batch := list(itertools.islice(images, given.batch)):
         try:
             failed |= _print(client, batch)
-        except _UnavailableError as error:  # each image would wait as long
+        except UnavailableError as error:  # each image would wait as long
             others = "" if len(batch) == 1 < given.batch else " and all images after it"
             print(f"error: {batch[0][0]}{others}: {error}", file=sys.stderr)
             return 1
@@ -287,7 +287,7 @@ def _print(client: Client, images: Sequence[tuple[str, bytes]]) -> bool:
     """
     try:
         answers = client.classify([content for _, content in images])
-    except _UnavailableError:
+    except UnavailableError:
         raise
     except RefusedError as error:
         if len(images) == 1:

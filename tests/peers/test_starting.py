@@ -77,7 +77,7 @@ def test_images_of_another_size_are_taken(trained):
         ("resnet32", "five.keras", "layers with weights, and resnet32 has"),
         ("resnet32", "five.weights.h5", "five.weights.h5' does not fit resnet32"),
         ("wrn-16-2", "five.keras", "valid: weights of wrn-16-2"),
-        ("resnet20", "broken.keras", "cannot be read as a Keras model"),
+        ("resnet20", "broken.keras", "Keras model (it is not a zip archive)"),
         ("resnet20", "broken.weights.h5", "cannot be read"),
         ("resnet20", "none.keras", "there is no file"),
         ("resnet20", "five.txt", "valid: a file ending in .keras or .h5"),

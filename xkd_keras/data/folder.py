@@ -79,9 +79,9 @@ def _enlarged(images: list[decoding.Image], side: int, asked) -> tuple[str, ...]
     if any(asked) or smaller > 0.75 * side:
         return ()
     return (
-        f"Half of the images have a side of {usual} pixels or less and are enlarged to {side};"
-        f" training with an image_size of {smaller} would be {(side / smaller) ** 2:.0f} times as"
-        " fast.",
+        f"At least half of the images have a side of {usual} pixels or less and are enlarged to"
+        f" {side}; training with an image_size of {smaller} would be {(side / smaller) ** 2:.0f}"
+        " times as fast.",
     )
 
 

@@ -30,8 +30,11 @@ def load(path: str, argument: str) -> keras.Model:
             return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         reason = first_line(error)[:200].rstrip(":. ")
+        if str(path).endswith(".keras") and not zipfile.is_zipfile(path):
+            reason = "it is not a zip archive"  # of which Keras says that there is no file
         raise InputError(
-            f"'{path}' cannot be read as a Keras model ({reason}); valid: a .keras file.",
+            f"'{path}' cannot be read as a Keras model ({reason}); valid: a .keras or .h5 file that"
+            " Keras saved.",
             argument=argument,
         ) from None
 
