@@ -39,13 +39,9 @@ gc.freeze()  # what was imported stays: half a million objects that are no garba
 gc.set_threshold(100_000, 20, 50)  # tracing a graph makes many objects, most of which stay
 
 
-def pytest_configure(config):
-    """Turn Grappler off but in exhaustive tests: optimizing a graph that runs once is waste.
-
-    It took half of the time of the tests of data. The commands that tests start keep it.
-    """
-    if "exhaustive" not in config.option.markexpr.replace("not exhaustive", ""):
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+# Grappler optimizes graphs, which is waste for one that runs once: it took half of the time of the
+# tests of data. The commands that tests start keep it.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True, scope="module")

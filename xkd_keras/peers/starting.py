@@ -81,7 +81,7 @@ def _other(start, name, leaf, arrays) -> InputError:
 
 
 def _known(peer, name: str, start: str, kind: str) -> Known:
-    application = name.removeprefix(catalogue.APPLICATIONS) if _application(name) else ""
+    application = _application(name)
     if start == IMAGENET:
         model = applications.trained(application)
     elif start.endswith(WEIGHTS):
@@ -105,8 +105,10 @@ def _known(peer, name: str, start: str, kind: str) -> Known:
     return Known(scaling, [_arrays(leaf) for leaf in body], not own and kind == "bgr")
 
 
-def _application(name: str) -> bool:
-    return name.startswith(catalogue.APPLICATIONS)
+def _application(name: str) -> str:
+    """Return what keras.applications calls a network; empty: it is none of its."""
+    prefix = catalogue.APPLICATIONS
+    return name.removeprefix(prefix) if name.startswith(prefix) else ""
 
 
 def _arrays(leaf) -> list[np.ndarray]:
@@ -132,8 +134,8 @@ def _weights_of(peer: keras.Model, path: str) -> Known | None:
 def _filled(name: str, peer: keras.Model, path: str) -> keras.Model | None:
     """Return a network that is not ours with the weights that Keras saved of it, if it did."""
     shape, classes = peer.input_shape[1:], peer.output_shape[-1]
-    if _application(name):
-        model = applications.classifier(name.removeprefix(catalogue.APPLICATIONS), shape, classes)
+    if application := _application(name):
+        model = applications.classifier(application, shape, classes)
     elif is_own(name):
         model = user.alone(name, shape, classes)
     else:
